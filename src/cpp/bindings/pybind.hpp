@@ -1,0 +1,40 @@
+// The only place that includes pybind11: array aliases and conversions to the kernels' types.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace py = pybind11;
+
+namespace mrfast::bindings {
+
+// C-contiguous arrays of exactly this type; conversions happen in Python, where they are visible.
+using DoubleArray = py::array_t<double, py::array::c_style>;
+using BoolArray = py::array_t<bool, py::array::c_style>;
+
+inline std::vector<double> to_vector(const DoubleArray& array) {
+  return {array.data(), array.data() + array.size()};
+}
+
+inline void require_size(const char* name, const py::array& array, std::size_t size) {
+  if (static_cast<std::size_t>(array.size()) != size)
+    throw std::invalid_argument(std::string(name) + ": expected " + std::to_string(size) +
+                                " elements, received " + std::to_string(array.size()));
+}
+
+inline DoubleArray to_array(const double* data, std::size_t size) {
+  return DoubleArray(static_cast<py::ssize_t>(size), data);
+}
+
+inline DoubleArray to_array(const double* data, std::size_t rows, std::size_t columns) {
+  return DoubleArray({static_cast<py::ssize_t>(rows), static_cast<py::ssize_t>(columns)}, data);
+}
+
+void register_bayes(py::module_ module);
+
+}  // namespace mrfast::bindings

@@ -1,0 +1,434 @@
+#include "mrfast/modes.hpp"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+
+#include "mrfast/dispatch.hpp"
+
+namespace mrfast {
+
+namespace {
+
+// Coordinates (w1, m, w3, x0, x1) in which the likelihood is well conditioned: the residual
+// covariance of (X, Y) given G (w1 = log Sigma_11, m = Sigma_12 / Sigma_11, w3 = log of the
+// residual variance of Y given X) and two coordinates of the confounding. The bias of the
+// observational slope is c = kX kY / sqrt(1 + kX^2 + kY^2), causal effect = m - eta c; the ridges
+// of the posterior follow c = constant, so one coordinate is c where that is regular.
+enum class Chart { kNatural, kAlongX, kAlongY };
+
+Chart choose_chart(const Vector<5>& p) {
+  const double x = std::abs(p[kKappaX]), y = std::abs(p[kKappaY]);
+  if (std::max(x, y) < 0.02) return Chart::kNatural;
+  return x >= y ? Chart::kAlongX : Chart::kAlongY;
+}
+
+struct Coordinates {
+  Chart chart;
+  double sign = 1;  // of the coefficient that is a coordinate
+  Vector<5> q{};
+
+  Coordinates(Chart kind, const Vector<5>& p) : chart(kind) {
+    const Confounding k(p);
+    q[0] = 2 * p[kLogX] + std::log(k.k1);
+    q[1] = std::exp(p[kLogY] - p[kLogX]) * (p[kEffect] + k.o12 / k.k1);
+    q[2] = 2 * p[kLogY] + std::log(k.k2 / k.k1);
+    if (chart == Chart::kNatural) {
+      q[3] = k.kx;
+      q[4] = k.ky;
+      return;
+    }
+    const double along = chart == Chart::kAlongX ? k.kx : k.ky;
+    sign = along < 0 ? -1 : 1;
+    q[3] = k.o12 / std::sqrt(k.k2);
+    q[4] = std::log(std::abs(along));
+  }
+
+  bool valid() const { return chart == Chart::kNatural || std::abs(q[3]) < 0.9999 * std::exp(q[4]); }
+
+  // kX, kY and c as functions of (x0, x1).
+  template <class T>
+  std::array<T, 3> confounding(const T& x0, const T& x1) const {
+    using std::exp;
+    using std::sqrt;
+    if (chart == Chart::kNatural) return {x0, x1, x0 * x1 / sqrt(1.0 + x0 * x0 + x1 * x1)};
+    const T along = sign * exp(x1);
+    const T square = along * along;
+    const T across = sign * x0 * sqrt((1.0 + square) / (square - x0 * x0));
+    if (chart == Chart::kAlongX) return {along, across, x0};
+    return {across, along, x0};
+  }
+
+  Vector<5> parameters() const {
+    const auto [kx, ky, c] = confounding<double>(q[3], q[4]);
+    const double k1 = 1 + kx * kx, k2 = k1 + ky * ky;
+    const double slope = q[1] * std::exp(0.5 * (q[0] - q[2]));
+    return {(slope - c) * std::sqrt(k2) / k1, kx, ky, 0.5 * (q[0] - std::log(k1)),
+            0.5 * (q[2] + std::log(k1 / k2))};
+  }
+
+  // Gradient and Hessian by q from those by the parameters.
+  void pull_back(const Evaluation& ev, Vector<5>& gradient, Matrix<5>& hessian) const {
+    const auto jets = confounding<Jet<2>>(Jet<2>::variable(q[3], 0), Jet<2>::variable(q[4], 1));
+    const Jet<2>&kx = jets[0], &ky = jets[1], &c = jets[2];
+    const Jet<2> k1 = 1.0 + kx * kx, k2 = k1 + ky * ky;
+    const Jet<2> log_k1 = log(k1), ratio = sqrt(k2) / k1;
+    const Jet<2> fx = -0.5 * log_k1, fy = 0.5 * (log_k1 - log(k2));
+    const double scale = std::exp(0.5 * (q[0] - q[2])), slope = q[1] * scale;
+    const Jet<2> bias = c * ratio;
+    // First derivatives: rows are parameters, columns coordinates.
+    Matrix<5> first{};
+    first[kLogX][0] = 0.5;
+    first[kLogY][2] = 0.5;
+    const Vector<3> outer{0.5 * slope, scale, -0.5 * slope};  // d slope / d (w1, m, w3)
+    for (std::size_t i = 0; i < 3; ++i) first[kEffect][i] = outer[i] * ratio.value;
+    for (std::size_t i = 0; i < 2; ++i) {
+      first[kKappaX][3 + i] = kx.gradient[i];
+      first[kKappaY][3 + i] = ky.gradient[i];
+      first[kLogX][3 + i] = fx.gradient[i];
+      first[kLogY][3 + i] = fy.gradient[i];
+      first[kEffect][3 + i] = slope * ratio.gradient[i] - bias.gradient[i];
+    }
+    Matrix<5> half{};  // H P
+    for (std::size_t i = 0; i < 5; ++i) {
+      gradient[i] = 0;
+      for (std::size_t r = 0; r < 5; ++r) {
+        gradient[i] += first[r][i] * ev.gradient[r];
+        for (std::size_t t = 0; t < 5; ++t) half[r][i] += ev.hessian[r][t] * first[t][i];
+      }
+    }
+    for (std::size_t i = 0; i < 5; ++i)
+      for (std::size_t j = 0; j <= i; ++j) {
+        double sum = 0;
+        for (std::size_t r = 0; r < 5; ++r) sum += first[r][i] * half[r][j];
+        hessian[i][j] = sum;
+      }
+    // Second derivatives of the parameters, weighted by the gradient.
+    const double gb = ev.gradient[kEffect];
+    const double gr = gb * ratio.value;
+    hessian[0][0] += gr * 0.25 * slope;
+    hessian[1][0] += gr * 0.5 * scale;
+    hessian[2][0] -= gr * 0.25 * slope;
+    hessian[2][1] -= gr * 0.5 * scale;
+    hessian[2][2] += gr * 0.25 * slope;
+    for (std::size_t i = 0; i < 2; ++i) {
+      for (std::size_t l = 0; l < 3; ++l) hessian[3 + i][l] += gb * outer[l] * ratio.gradient[i];
+      for (std::size_t j = 0; j <= i; ++j)
+        hessian[3 + i][3 + j] +=
+            gb * (slope * ratio.hessian[i][j] - bias.hessian[i][j]) +
+            ev.gradient[kKappaX] * kx.hessian[i][j] + ev.gradient[kKappaY] * ky.hessian[i][j] +
+            ev.gradient[kLogX] * fx.hessian[i][j] + ev.gradient[kLogY] * fy.hessian[i][j];
+    }
+    for (std::size_t i = 0; i < 5; ++i)
+      for (std::size_t j = 0; j < i; ++j) hessian[j][i] = hessian[i][j];
+  }
+};
+
+// Ascent direction: Newton's where the function is concave, with the signs of the curvatures
+// made right elsewhere. Returns whether it was concave; gain is the predicted increase.
+bool ascent(const Vector<5>& gradient, const Matrix<5>& hessian, Vector<5>& step, double& gain) {
+  Vector<5> scale;
+  Matrix<5> a;
+  Vector<5> g;
+  for (std::size_t i = 0; i < 5; ++i)
+    scale[i] = 1 / std::sqrt(std::max(std::abs(hessian[i][i]), 1e-12));
+  for (std::size_t i = 0; i < 5; ++i) {
+    g[i] = gradient[i] * scale[i];
+    for (std::size_t j = 0; j < 5; ++j) a[i][j] = -hessian[i][j] * scale[i] * scale[j];
+  }
+  const Cholesky<5> factor(a);
+  const bool concave = factor.positive_definite;
+  if (concave) {
+    step = factor.solve(g);
+  } else {
+    Vector<5> values;
+    Matrix<5> vectors;
+    symmetric_eigen<5>(a, values, vectors);
+    step.fill(0);
+    for (std::size_t v = 0; v < 5; ++v) {
+      double projection = 0;
+      for (std::size_t i = 0; i < 5; ++i) projection += vectors[i][v] * g[i];
+      projection /= std::max(std::abs(values[v]), 1e-3);
+      for (std::size_t i = 0; i < 5; ++i) step[i] += projection * vectors[i][v];
+    }
+  }
+  gain = 0.5 * dot(step, g);
+  for (std::size_t i = 0; i < 5; ++i) step[i] *= scale[i];
+  return concave;
+}
+
+constexpr std::size_t kLanes = 32;  // positions along one level set of c
+
+struct Group {
+  double noise, variance, xx, xy, yy;
+};
+
+// Log posterior, up to a constant, at the estimated residual covariance, along c = constant:
+// kX^2 = c^2 + rho e, kY^2 = c^2 + rho / e with rho = |c| sqrt(1 + c^2).
+MRFAST_DISPATCH
+void scan_line(double c, const double* e, double slab_variance, double slope, const Group* groups,
+               std::size_t n_groups, double effect_variance, double confounding_variance,
+               double scale_power, double* out, double* log_argument) {
+  const double c2 = c * c, rho = std::abs(c) * std::sqrt(1 + c2);
+  const double half_effect = 0.5 / effect_variance, half_kappa = 0.5 / confounding_variance;
+  const double bias2 = (slope - c) * (slope - c);
+  for (std::size_t l = 0; l < kLanes; ++l) {
+    const double kx2 = c2 + rho * e[l], ky2 = c2 + rho / e[l];
+    const double k1 = 1 + kx2, k2 = k1 + ky2;
+    const double r1 = 1 / k1;
+    log_argument[l] = k2;
+    double value = -half_effect * bias2 * k2 * r1 * r1 - half_kappa * (kx2 + ky2);
+    const double g = slab_variance * r1, ratio = k1 / k2;
+    for (std::size_t i = 0; i < n_groups; ++i) {
+      const Group& group = groups[i];
+      const double a = group.variance * ratio, n = group.noise;
+      const double q = (n + a) * group.xx + n * group.yy +
+                       g * (c2 * group.xx + 2 * c * group.xy + group.yy);
+      const double d = n * (n + g * (1 + c2)) + a * (n + g);
+      value -= 0.5 * q / d;
+    }
+    out[l] = value;
+  }
+  if (scale_power != 0)
+    for (std::size_t l = 0; l < kLanes; ++l) out[l] += 0.5 * scale_power * std::log(log_argument[l]);
+}
+
+std::vector<Group> scan_groups(const Profile& profile) {
+  const Statistics& s = profile.statistics();
+  const Prior& prior = profile.prior();
+  const double rx = 1 / std::sqrt(s.s11), ry = 1 / std::sqrt(s.s221);
+  std::vector<Group> groups;
+  auto add = [&](double noise, double variance, double h11, double h12, double h22) {
+    const double xx = h11 * rx * rx, xy = (h12 - s.slope * h11) * rx * ry;
+    groups.push_back({noise, variance, xx, xy,
+                      (h22 - 2 * s.slope * h12 + s.slope * s.slope * h11) * ry * ry});
+  };
+  if (profile.diagonal() && s.uniform_noise) {
+    for (const auto& c : profile.components()) add(c.noise, c.variance, c.h11, c.h12, c.h22);
+    return groups;
+  }
+  // A surrogate that only has to show where to start: two groups with their mean noise.
+  for (const bool slab : {false, true}) {
+    Component sum{0, 0, 0, 0};
+    double noise = 0;
+    for (std::size_t j = 0; j < s.size; ++j) {
+      if (profile.in_slab(j) != slab) continue;
+      sum.add(s.candidate_h1[j], s.candidate_h2[j], 0);
+      noise += s.candidate_noise[j];
+    }
+    if (sum.count > 0)
+      add(noise / sum.count, slab ? prior.slab_variance : prior.spike_variance, sum.h11, sum.h12,
+          sum.h22);
+  }
+  return groups;
+}
+
+}  // namespace
+
+double log_sum_exp(const std::vector<double>& values) {
+  double top = -std::numeric_limits<double>::infinity();
+  for (const double v : values) top = std::max(top, v);
+  if (!std::isfinite(top)) return top;
+  double sum = 0;
+  for (const double v : values) sum += std::exp(v - top);
+  return top + std::log(sum);
+}
+
+Vector<5> maximum_likelihood(const Statistics& s, double kappa_x, double kappa_y) {
+  const double k1 = 1 + kappa_x * kappa_x, k2 = k1 + kappa_y * kappa_y;
+  const double c = kappa_x * kappa_y / std::sqrt(k2);
+  return {(s.standardised_slope() - c) * std::sqrt(k2) / k1, kappa_x, kappa_y,
+          0.5 * std::log(s.s11 / k1), 0.5 * std::log(s.s221 * k1 / k2)};
+}
+
+std::vector<Start> massive_starts(const Statistics& s) {
+  std::vector<Start> starts{{0, 0}};
+  for (const double slope : {s.slope, s.slope - s.pleiotropy_slope}) {
+    const double covariance = slope * s.s11;
+    const double variance = s.s221 + slope * slope * s.s11;
+    const double r = covariance / std::sqrt(s.s11 * variance);
+    const double size = std::sqrt(std::abs(r) / (1 - std::abs(r)));
+    starts.push_back({size, r < 0 ? -size : size});
+  }
+  return starts;
+}
+
+std::vector<Start> scan_starts(const Profile& profile) {
+  const Statistics& s = profile.statistics();
+  const Prior& prior = profile.prior();
+  const auto groups = scan_groups(profile);
+  const double reach = 9 * std::sqrt(prior.confounding_variance);
+  // Levels of c: a grid over all magnitudes, refined where a group of candidates agrees.
+  std::vector<double> levels;
+  levels.reserve(96);
+  for (int i = 1; i <= 20; ++i) {
+    const double c = 0.002 * std::sinh(0.55 * i);
+    if (c > reach) break;
+    levels.push_back(c);
+    levels.push_back(-c);
+  }
+  for (const auto& group : groups) {
+    if (!(group.xx > 0)) continue;
+    const double centre = -group.xy / group.xx;
+    const double width =
+        std::sqrt((group.noise * (1 + centre * centre) + group.variance) / group.xx);
+    for (const double z : {0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0}) {
+      levels.push_back(centre + z * width);
+      if (z > 0) levels.push_back(centre - z * width);
+    }
+  }
+  for (double& c : levels) {
+    if (std::abs(c) < 1e-7) c = c < 0 ? -1e-7 : 1e-7;
+    c = std::clamp(c, -reach, reach);
+  }
+  std::sort(levels.begin(), levels.end());
+  levels.erase(std::unique(levels.begin(), levels.end()), levels.end());
+  std::vector<double> values(levels.size() * kLanes), positions(levels.size() * kLanes);
+  double scratch[kLanes];
+  for (std::size_t i = 0; i < levels.size(); ++i) {
+    const double c = levels[i], rho = std::abs(c) * std::sqrt(1 + c * c);
+    // Both coefficients between |c| and the reach, evenly in the logarithm of e.
+    const double top = std::max(1.0, (reach * reach) / rho);
+    const double ratio = std::pow(top, 2.0 / (kLanes - 1));
+    double* e = positions.data() + i * kLanes;
+    double value = 1 / top;
+    for (std::size_t l = 0; l < kLanes; ++l, value *= ratio) e[l] = value;
+    scan_line(c, e, prior.slab_variance, s.standardised_slope(), groups.data(), groups.size(),
+              prior.effect_variance, prior.confounding_variance, prior.scale_power,
+              values.data() + i * kLanes, scratch);
+  }
+  struct Peak {
+    double value;
+    std::size_t index;
+  };
+  std::vector<Peak> peaks;
+  const auto rows = static_cast<std::ptrdiff_t>(levels.size());
+  const auto columns = static_cast<std::ptrdiff_t>(kLanes);
+  for (std::ptrdiff_t i = 0; i < rows; ++i) {
+    for (std::ptrdiff_t l = 0; l < columns; ++l) {
+      const double here = values[static_cast<std::size_t>(i * columns + l)];
+      bool peak = true;
+      for (std::ptrdiff_t di = -1; di <= 1 && peak; ++di)
+        for (std::ptrdiff_t dl = -1; dl <= 1; ++dl) {
+          const std::ptrdiff_t a = i + di, b = l + dl;
+          if ((di == 0 && dl == 0) || a < 0 || b < 0 || a >= rows || b >= columns) continue;
+          if (values[static_cast<std::size_t>(a * columns + b)] > here) {
+            peak = false;
+            break;
+          }
+        }
+      if (peak) peaks.push_back({here, static_cast<std::size_t>(i * columns + l)});
+    }
+  }
+  std::stable_sort(peaks.begin(), peaks.end(),
+                   [](const Peak& a, const Peak& b) { return a.value > b.value; });
+  if (peaks.size() > 12) peaks.resize(12);
+  std::vector<Start> starts;
+  for (const auto& peak : peaks) {
+    const double c = levels[peak.index / kLanes], e = positions[peak.index];
+    const double rho = std::abs(c) * std::sqrt(1 + c * c);
+    const double ky = std::sqrt(c * c + rho / e);
+    starts.push_back({std::sqrt(c * c + rho * e), c < 0 ? -ky : ky});
+  }
+  return starts;
+}
+
+bool climb(const Profile& profile, Vector<5> p, Mode& mode) {
+  Evaluation ev = profile.evaluate(p);
+  if (!std::isfinite(ev.value)) return false;
+  for (int iteration = 0; iteration < 200; ++iteration) {
+    const Coordinates at(choose_chart(p), p);
+    Vector<5> gradient, step;
+    Matrix<5> hessian;
+    at.pull_back(ev, gradient, hessian);
+    double gain = 0;
+    const bool concave = ascent(gradient, hessian, step, gain);
+    if (!std::isfinite(gain)) return false;
+    // Never more than a factor e in a coefficient, or unbounded changes of the scales, at once.
+    double shrink = 1;
+    for (const std::size_t i : {std::size_t{0}, std::size_t{2}, std::size_t{4}})
+      shrink = std::max(shrink, std::abs(step[i]));
+    if (at.chart == Chart::kNatural)
+      shrink = std::max({shrink, std::abs(step[3]) / 0.05, std::abs(step[4]) / 0.05});
+    const bool last = concave && gain < 1e-9 && shrink == 1;
+    double fraction = 1 / shrink;
+    bool accepted = false;
+    for (int halving = 0; halving < 40; ++halving, fraction *= 0.5) {
+      Coordinates next = at;
+      for (std::size_t i = 0; i < 5; ++i) next.q[i] += fraction * step[i];
+      if (!next.valid()) continue;
+      const Vector<5> candidate = next.parameters();
+      const Evaluation there = profile.evaluate(candidate);
+      // Close to the optimum the differences drown in rounding: take the step as it is.
+      if (last || there.value >= ev.value + 1e-4 * fraction * gain - 1e-10) {
+        if (!std::isfinite(there.value)) continue;
+        p = candidate;
+        ev = there;
+        accepted = true;
+        break;
+      }
+    }
+    if (last || !accepted) break;
+    if (gain < 1e-16) break;
+  }
+  if (p[kKappaX] < 0 || (p[kKappaX] == 0 && p[kKappaY] < 0)) {
+    p[kKappaX] = -p[kKappaX];
+    p[kKappaY] = -p[kKappaY];
+    ev = profile.evaluate(p);
+  }
+  const double size = std::max(std::abs(p[kKappaX]), std::abs(p[kKappaY]));
+  if (size < 1e-6 && size > 0) {
+    p[kKappaX] = p[kKappaY] = 0;
+    ev = profile.evaluate(p);
+  }
+  Matrix<5> negative;
+  for (std::size_t i = 0; i < 5; ++i)
+    for (std::size_t j = 0; j < 5; ++j) negative[i][j] = -ev.hessian[i][j];
+  const Cholesky<5> factor(negative);
+  if (!factor.positive_definite) return false;
+  // Newton's decrement says how far the true optimum still is.
+  if (!(0.5 * dot(ev.gradient, factor.solve(ev.gradient)) < 1e-6)) return false;
+  mode.parameters = p;
+  mode.log_density = ev.value + profile.log_density_constant();
+  mode.log_laplace = ev.value + profile.log_laplace_remainder(p, factor.log_determinant()) +
+                     (size < 1e-6 ? 0 : std::log(2.0));
+  return true;
+}
+
+Evidence evidence_from_points(const Profile& profile, const std::vector<Vector<5>>& points) {
+  Evidence out;
+  for (const auto& point : points) {
+    Mode mode;
+    if (!climb(profile, point, mode)) continue;
+    bool known = false;
+    for (const auto& other : out.modes) {
+      double distance = 0;
+      for (const std::size_t i : {kKappaX, kKappaY})
+        distance = std::max(distance, std::abs(mode.parameters[i] - other.parameters[i]) /
+                                          (1e-3 + std::abs(other.parameters[i])));
+      if (distance < 1e-3 && std::abs(mode.log_density - other.log_density) < 1e-5) known = true;
+    }
+    if (!known) out.modes.push_back(mode);
+  }
+  std::stable_sort(out.modes.begin(), out.modes.end(),
+                   [](const Mode& a, const Mode& b) { return a.log_laplace > b.log_laplace; });
+  std::vector<double> terms;
+  for (const auto& mode : out.modes) terms.push_back(mode.log_laplace);
+  out.log_evidence = log_sum_exp(terms);
+  return out;
+}
+
+Evidence evidence_from_starts(const Profile& profile, const std::vector<Start>& starts) {
+  std::vector<Vector<5>> points;
+  for (const auto& start : starts)
+    points.push_back(maximum_likelihood(profile.statistics(), start.kappa_x, start.kappa_y));
+  return evidence_from_points(profile, points);
+}
+
+Evidence scan_evidence(const Profile& profile) {
+  auto starts = scan_starts(profile);
+  for (const auto& start : massive_starts(profile.statistics())) starts.push_back(start);
+  return evidence_from_starts(profile, starts);
+}
+
+}  // namespace mrfast

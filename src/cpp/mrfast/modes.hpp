@@ -1,0 +1,43 @@
+// Modes of a model's log posterior, and the Laplace approximation of its evidence.
+#pragma once
+
+#include <vector>
+
+#include "mrfast/profile.hpp"
+
+namespace mrfast {
+
+struct Mode {
+  Vector<5> parameters{};  // b, kX, kY, lX, lY; kX >= 0
+  double log_density = 0;  // log posterior at the mode
+  double log_laplace = 0;  // log of its Laplace term, log 2 included where a mirror image exists
+};
+
+struct Evidence {
+  double log_evidence = 0;  // log-sum-exp over the modes; -infinity without any
+  std::vector<Mode> modes;  // by descending log_laplace
+};
+
+struct Start {
+  double kappa_x, kappa_y;
+};
+
+// Maximum-likelihood b, lX, lY at given confounding coefficients (Appendix A).
+Vector<5> maximum_likelihood(const Statistics& statistics, double kappa_x, double kappa_y);
+
+// The three starting points of MASSIVE in R (Appendix C, with correlations).
+std::vector<Start> massive_starts(const Statistics& statistics);
+
+// Starting points from a deterministic scan of the confounding manifold.
+std::vector<Start> scan_starts(const Profile& profile);
+
+// Climbs from p to a stationary point; false where it is not a strict maximum.
+bool climb(const Profile& profile, Vector<5> p, Mode& mode);
+
+Evidence evidence_from_points(const Profile& profile, const std::vector<Vector<5>>& points);
+Evidence evidence_from_starts(const Profile& profile, const std::vector<Start>& starts);
+Evidence scan_evidence(const Profile& profile);
+
+double log_sum_exp(const std::vector<double>& values);
+
+}  // namespace mrfast

@@ -1,0 +1,63 @@
+"""mrfast: a fast back end for Mendelian randomization.
+
+Names are imported when they are first used, so that ``import mrfast`` needs numpy only.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mrfast import errors as errors
+    from mrfast import simulation as simulation
+    from mrfast._runtime import build_config as build_config
+    from mrfast.bayes.evidence import LaplaceEvidence as LaplaceEvidence
+    from mrfast.bayes.evidence import laplace_evidence as laplace_evidence
+    from mrfast.bayes.evidence import laplace_term as laplace_term
+    from mrfast.bayes.model import LogPosterior as LogPosterior
+    from mrfast.bayes.model import log_posterior as log_posterior
+    from mrfast.bayes.priors import SpikeSlabPrior as SpikeSlabPrior
+    from mrfast.bayes.result import MassiveResult as MassiveResult
+    from mrfast.bayes.search import EvidenceCache as EvidenceCache
+    from mrfast.bayes.search import massive as massive
+    from mrfast.data.harmonisation import Harmonised as Harmonised
+    from mrfast.data.harmonisation import harmonise as harmonise
+    from mrfast.data.moments import Moments as Moments
+    from mrfast.io.tables import read_associations as read_associations
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "EvidenceCache": "bayes.search",
+    "Harmonised": "data.harmonisation",
+    "LaplaceEvidence": "bayes.evidence",
+    "LogPosterior": "bayes.model",
+    "MassiveResult": "bayes.result",
+    "Moments": "data.moments",
+    "SpikeSlabPrior": "bayes.priors",
+    "build_config": "_runtime",
+    "harmonise": "data.harmonisation",
+    "laplace_evidence": "bayes.evidence",
+    "laplace_term": "bayes.evidence",
+    "log_posterior": "bayes.model",
+    "massive": "bayes.search",
+    "read_associations": "io.tables",
+}
+_SUBPACKAGES = ("errors", "simulation")
+
+__all__ = ["__version__", *_HOME, *_SUBPACKAGES]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f"mrfast.{name}")
+    if name in _HOME:
+        value = getattr(importlib.import_module(f"mrfast.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'mrfast' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

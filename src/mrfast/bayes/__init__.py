@@ -1,0 +1,3 @@
+"""Bayesian Mendelian randomization: spike-and-slab models, their evidence, the search over them."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Validated vocabulary types: moments, association tables, harmonisation."""
+
+from __future__ import annotations

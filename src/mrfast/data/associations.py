@@ -1,0 +1,262 @@
+"""Vocabulary of association tables: one row per SNP (and trait), the same columns everywhere.
+
+============== ========= =====================================================================
+column         required  meaning
+============== ========= =====================================================================
+snp            yes       identifier; rows are matched by it, letter for letter
+chromosome     no        text, without a leading ``chr``
+position       no        base pair position, whole number
+effect_allele  yes       allele that ``beta`` counts: letters, or D and I for an indel
+other_allele   no        the other allele
+eaf            no        frequency of the effect allele, 0 to 1
+beta           yes       association per copy of the effect allele (log odds for a binary trait)
+std_error      yes       standard error of ``beta``, above 0
+p_value        no        0 to 1
+n              no        sample size, above 0
+trait          no        name of the exposure or outcome, where one table holds several
+============== ========= =====================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mrfast._validation import Float, fail
+
+__all__ = ["COLUMNS", "REQUIRED_COLUMNS", "association_table"]
+
+COLUMNS = (
+    "snp",
+    "chromosome",
+    "position",
+    "effect_allele",
+    "other_allele",
+    "eaf",
+    "beta",
+    "std_error",
+    "p_value",
+    "n",
+    "trait",
+)
+"""Canonical column names, in their order."""
+
+REQUIRED_COLUMNS = ("snp", "effect_allele", "beta", "std_error")
+"""Columns that every association table has."""
+
+_NO_IDENTIFIER = ("", ".")  # "." is how VCF-like files write it
+_NO_ALLELE = ("", ".", "0")  # "0" is how PLINK writes it
+_SHOWN = 12
+
+
+def association_table(
+    frame: pd.DataFrame | Mapping[str, object],
+    *,
+    argument: str,
+    allow_missing: bool = True,
+) -> pd.DataFrame:
+    """Check a table of associations and bring it into mrfast's form.
+
+    Rows are never dropped or reordered. Columns outside the vocabulary are left out.
+
+    Parameters
+    ----------
+    frame : DataFrame or mapping of columns, shape: (n_rows, ...)
+        Columns as in this module's table.
+    argument : str
+        Name of the caller's argument, for messages.
+    allow_missing : bool, default True
+        Accept rows whose ``snp``, ``effect_allele``, ``beta`` or ``std_error`` is missing;
+        harmonisation flags such rows. The optional columns may always hold missing values.
+
+    Returns
+    -------
+    DataFrame, shape: (n_rows, n_columns)
+        The columns of the vocabulary that the input has, in its order, with a fresh index.
+        Alleles are categories in upper case; ``chromosome`` and ``trait`` are categories;
+        ``position`` is ``Int64``; ``beta``, ``std_error``, ``eaf``, ``p_value`` and ``n`` are
+        float64. The identifiers ``""`` and ``"."`` and the alleles ``""``, ``"."`` and ``"0"``
+        count as missing.
+
+    Raises
+    ------
+    InvalidInputError
+        If the table is empty, lacks a required column or has a column twice, or if a value is
+        not what its column holds: a standard error of 0 or below, a frequency outside 0 to 1,
+        an allele that is not made of letters, text among numbers.
+    """
+    table = _as_frame(frame, argument)
+    columns: dict[str, object] = {}
+    for name in (name for name in COLUMNS if name in table.columns):
+        column = table[name].reset_index(drop=True)
+        where = f"{argument}[{name!r}]"
+        if name == "snp":
+            columns[name] = _identifiers(column)
+        elif name in ("effect_allele", "other_allele"):
+            columns[name] = _alleles(column, where)
+        elif name == "chromosome":
+            columns[name] = _chromosomes(column)
+        elif name == "trait":
+            columns[name] = _traits(column, where)
+        elif name == "position":
+            columns[name] = _positions(column, where)
+        else:
+            columns[name] = _numbers(column, where, name)
+    result = pd.DataFrame(columns)
+    if not allow_missing:
+        for name in REQUIRED_COLUMNS:
+            _first_row(
+                f"{argument}[{name!r}]",
+                "no missing values",
+                result[name].isna().to_numpy(),
+                result[name],
+            )
+    return result
+
+
+def _as_frame(frame: pd.DataFrame | Mapping[str, object], argument: str) -> pd.DataFrame:
+    """Table with rows and every required column once."""
+    if isinstance(frame, Mapping):
+        try:
+            frame = pd.DataFrame(frame)
+        except (TypeError, ValueError) as error:
+            raise fail(argument, "columns of one length", str(error)) from error
+    if not isinstance(frame, pd.DataFrame):
+        raise fail(argument, "a pandas DataFrame", f"a {type(frame).__name__}")
+    names = [str(name) for name in frame.columns]
+    shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    missing = [name for name in REQUIRED_COLUMNS if name not in names]
+    if missing:
+        raise fail(
+            argument,
+            f"the columns {', '.join(REQUIRED_COLUMNS)}",
+            f"a table without {', '.join(missing)} (it has {shown or 'no columns'}); rename its "
+            "columns, or read the file with mrfast.read_associations, which knows other names",
+        )
+    twice = [name for name in COLUMNS if names.count(name) > 1]
+    if twice:
+        raise fail(argument, "every column once", f"{', '.join(twice)} more than once")
+    if len(frame) == 0:
+        raise fail(argument, "at least one row", "an empty table")
+    return frame
+
+
+def _first_row(where: str, expected: str, bad: NDArray[np.bool_], values: pd.Series[Any]) -> None:
+    """Raise for the first bad row."""
+    if not bad.any():
+        return
+    row = int(np.argmax(bad))
+    count = int(bad.sum())
+    more = "" if count == 1 else f" ({count} such rows)"
+    raise fail(where, expected, f"{values.iloc[row]!r} at row {row}{more}")
+
+
+def _text(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Text of a column; missing values stay missing, whole numbers lose a trailing ``.0``."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(column.cat.categories.dtype)
+    if pd.api.types.is_numeric_dtype(column.dtype):
+        present = column.dropna()
+        if bool((present == present.round()).all()):
+            column = column.astype("Int64")
+    if pd.api.types.infer_dtype(column, skipna=True) not in ("string", "empty"):
+        column = column.map(str, na_action="ignore")
+    return column.astype(object)
+
+
+def _identifiers(column: pd.Series[Any]) -> pd.Series[Any]:
+    text = _text(column)
+    return text.mask(text.isin(_NO_IDENTIFIER) | text.isna(), np.nan)
+
+
+def _categories(column: pd.Series[Any]) -> tuple[NDArray[np.intp], list[str]]:
+    """Codes (-1 = missing) and the distinct texts of a column."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        texts = _text(pd.Series(column.cat.categories, dtype=object))
+        return column.cat.codes.to_numpy(dtype=np.intp), [str(text) for text in texts]
+    codes, distinct = pd.factorize(_text(column))
+    return np.asarray(codes, dtype=np.intp), [str(text) for text in distinct]
+
+
+def _recode(codes: NDArray[np.intp], texts: Sequence[str | None]) -> pd.Categorical[Any]:
+    """Categorical of ``texts[codes]``; texts may repeat, and ``None`` is missing."""
+    used = np.bincount(codes[codes >= 0], minlength=len(texts)) > 0
+    categories = sorted({t for t, occurs in zip(texts, used, strict=True) if occurs and t})
+    place = {text: code for code, text in enumerate(categories)}
+    lookup = np.array([*(place.get(text or "", -1) for text in texts), -1], dtype=np.intp)
+    return pd.Categorical.from_codes(lookup[codes], categories=pd.Index(categories))
+
+
+def _alleles(column: pd.Series[Any], where: str) -> pd.Categorical[Any]:
+    codes, texts = _categories(column)
+    upper: list[str | None] = []
+    bad = []
+    for i, text in enumerate(texts):
+        allele = text.strip().upper()
+        if allele in _NO_ALLELE:
+            upper.append(None)
+            continue
+        if not (allele.isascii() and allele.isalpha()):
+            bad.append(i)
+        upper.append(allele)
+    if bad:
+        _first_row(
+            where,
+            "letters such as A, C, G and T, or D and I for a deletion and an insertion",
+            np.isin(codes, bad),
+            column,
+        )
+    return _recode(codes, upper)
+
+
+def _chromosomes(column: pd.Series[Any]) -> pd.Categorical[Any]:
+    codes, texts = _categories(column)
+    plain = [text[3:] if text[:3].lower() == "chr" else text for text in texts]
+    return _recode(codes, [text or None for text in plain])
+
+
+def _traits(column: pd.Series[Any], where: str) -> pd.Categorical[Any]:
+    codes, texts = _categories(column)
+    result = _recode(codes, [text or None for text in texts])
+    _first_row(where, "a name in every row", np.asarray(result.codes) < 0, column)
+    return result
+
+
+def _floats(column: pd.Series[Any], where: str) -> Float:
+    """Column as float64; missing values become NaN, text and infinities raise."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(object)
+    if not pd.api.types.is_numeric_dtype(column.dtype):
+        numbers = pd.to_numeric(column, errors="coerce")
+        _first_row(where, "numbers", (numbers.isna() & column.notna()).to_numpy(), column)
+    elif pd.api.types.is_bool_dtype(column.dtype) or pd.api.types.is_complex_dtype(column.dtype):
+        raise fail(where, "numbers", f"values of type {column.dtype}")
+    else:
+        numbers = column
+    if isinstance(numbers.dtype, np.dtype):
+        values = numbers.to_numpy().astype(np.float64, copy=False)
+    else:
+        values = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
+    _first_row(where, "finite numbers", np.isinf(values), column)
+    return np.asarray(values, dtype=np.float64)
+
+
+def _numbers(column: pd.Series[Any], where: str, name: str) -> Float:
+    values = _floats(column, where)
+    if name in ("std_error", "n"):
+        _first_row(where, "numbers above 0", values <= 0, column)
+    elif name in ("eaf", "p_value"):
+        _first_row(where, "numbers from 0 to 1", (values < 0) | (values > 1), column)
+    return values
+
+
+def _positions(column: pd.Series[Any], where: str) -> pd.arrays.IntegerArray:
+    values = _floats(column, where)
+    missing = np.isnan(values)
+    bad = ~missing & ((values < 0) | (values != np.floor(values)))
+    _first_row(where, "whole numbers from 0", bad, column)
+    return pd.arrays.IntegerArray(np.where(missing, 0.0, values).astype(np.int64), missing)

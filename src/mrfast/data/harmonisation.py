@@ -1,0 +1,743 @@
+"""Harmonisation: bring exposure and outcome associations to the same effect allele.
+
+The rules are those of ``harmonise_data`` in TwoSampleMR 0.7.9 (Hemani et al. 2018,
+https://doi.org/10.7554/eLife.34408). Rows are matched by SNP. A matched row is of case "2-2",
+"2-1", "1-2" or "1-1": the number of alleles that the exposure and the outcome give.
+
+1. D and I are spelt out where the other side gives two sequences of unequal length.
+2. 2-2: the outcome's alleles stay as they are where they equal the exposure's; they are swapped
+   (beta changes sign, eaf becomes 1 - eaf) where they stand in the other order; otherwise the
+   strand is flipped (every letter complemented), unless the exposure is palindromic (A/T or C/G),
+   and they are compared again. Alleles that still differ are incompatible.
+3. 2-1 and 1-2: the side with one allele is swapped or flipped onto the side with two, and takes
+   its other allele. Palindromes are removed. A flipped row, and one whose frequencies are
+   missing, near 0.5 or on opposite sides of 0.5, is ambiguous.
+4. 1-1: the alleles must be equal; the frequencies are compared as in 3.
+5. A 2-2 palindrome is ambiguous where a frequency is missing or nearer to 0.5 than
+   ``eaf_tolerance``. Action 1 trusts the letters; action 2 reads the strand off the frequencies
+   and drops ambiguous rows; action 3 drops palindromes and ambiguous rows.
+
+Differences from TwoSampleMR:
+
+* every row of both tables stays in the result, with a reason;
+* a SNP whose effect and other allele are the same is removed, even where both sides agree on it;
+* D or I that cannot be spelt out is removed, also where it faces a single base;
+* rows without an identifier match nothing, rows without an effect allele are removed;
+* a frequency at exactly ``eaf_tolerance`` from 0.5 is never ambiguous, whichever of the two
+  alleles the outcome counts; in TwoSampleMR that depends on the rounding of 1 - eaf.
+
+As in TwoSampleMR, action 1 keeps 2-1 and 1-2 rows whose alleles do not fit at all; their reason is
+``kept_unmatched_alleles``. Actions 2 and 3 drop them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mrfast import _validation as check
+from mrfast._validation import Float, fail
+from mrfast.data.associations import association_table
+from mrfast.errors import InvalidInputError
+
+__all__ = ["REASONS", "Harmonised", "harmonise"]
+
+Codes = NDArray[np.int32]
+Rows = NDArray[np.intp]
+Mask = NDArray[np.bool_]
+
+REASONS: Mapping[str, str] = MappingProxyType(
+    {
+        "kept": "the alleles agree as written",
+        "kept_swapped": "effect and other allele exchanged, beta changed sign",
+        "kept_flipped_strand": "alleles complemented",
+        "kept_flipped_strand_swapped": "alleles complemented and exchanged, beta changed sign",
+        "kept_palindromic_as_written": "palindromic; action 1 trusts the letters",
+        "kept_palindromic_by_frequency": "palindromic; the frequencies told the strand",
+        "kept_unmatched_alleles": "the alleles do not fit; only action 1 keeps such a row",
+        "one_allele_ambiguous": "an other allele is missing; the frequencies do not agree",
+        "one_allele_missing_frequency": "an other allele and a frequency are missing",
+        "one_allele_flipped_strand": "an other allele is missing; fits on the other strand only",
+        "palindromic": "palindromic; action 3 drops every palindrome",
+        "palindromic_ambiguous": "palindromic; a frequency is too near 0.5 to tell the strand",
+        "palindromic_missing_frequency": "palindromic; a frequency is missing",
+        "palindromic_one_allele": "palindromic; an other allele is missing",
+        "identical_alleles": "effect and other allele are the same",
+        "incompatible_alleles": "the alleles differ on either strand",
+        "unresolved_indel": "D or I faces alleles that do not tell which is the longer",
+        "missing_effect_allele": "an effect allele is missing",
+        "missing_value": "a beta or standard error is missing",
+        "absent_from_outcome": "the outcome does not have this SNP",
+        "absent_from_exposure": "the exposure does not have this SNP",
+        "missing_identifier": "the row has no SNP identifier, so it matches nothing",
+    }
+)
+"""Every reason, with its meaning. Of several that apply to a row, the last one stands."""
+
+_CODE = {reason: code for code, reason in enumerate(REASONS)}
+_CASES = ("2-2", "2-1", "1-2", "1-1")
+_COMPLEMENT = str.maketrans("ACGT", "TGCA")
+_ROUNDING = 1e-9  # frequencies are not given to more digits
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class _Alleles:
+    """Vocabulary of alleles; every array has one element more, for the code -1 (missing)."""
+
+    names: tuple[str, ...]
+    complement: Codes
+    length: Codes
+    is_base: Mask
+    is_indel_letter: Mask  # D or I
+    insertion: int
+
+    @classmethod
+    def of(cls, found: set[str]) -> _Alleles:
+        found = found | {"D", "I"}
+        names = sorted(found | {name.translate(_COMPLEMENT) for name in found})
+        place = {name: code for code, name in enumerate(names)}
+        complement = [place[name.translate(_COMPLEMENT)] for name in names]
+        return cls(
+            names=tuple(names),
+            complement=np.array([*complement, -1], dtype=np.int32),
+            length=np.array([*map(len, names), 0], dtype=np.int32),
+            is_base=np.array([*(name in set("ACGT") for name in names), False]),
+            is_indel_letter=np.array([*(name in set("DI") for name in names), False]),
+            insertion=place["I"],
+        )
+
+    def palindromic(self, first: Codes, second: Codes) -> Mask:
+        """A/T, T/A, C/G and G/C."""
+        result: Mask = self.is_base[first] & (self.complement[first] == second)
+        return result
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One input table; its texts in codes, -1 = missing."""
+
+    table: pd.DataFrame
+    snp: Rows  # (n_rows,), -1 also where the other side does not have the SNP
+    trait: Codes  # (n_rows,)
+    effect: Codes  # (n_rows,)
+    other: Codes  # (n_rows,)
+
+    @cached_property
+    def rows_of_trait(self) -> list[Rows]:
+        """Row numbers of every trait."""
+        ends = np.cumsum(np.bincount(self.trait))
+        return np.split(np.argsort(self.trait, kind="stable"), ends[:-1])
+
+    def numbers(self, column: str, rows: Rows) -> Float:
+        """Numbers of the rows, a new array; NaN for row -1 and where the column is absent."""
+        if column not in self.table.columns:
+            return np.full(rows.shape, np.nan)
+        values: Float = self.table[column].to_numpy()[rows]
+        values[rows < 0] = np.nan
+        return values
+
+
+@dataclass(frozen=True)
+class _Alignment:
+    """What the rules say about rows; every array has the shape (n_rows,)."""
+
+    effect_exposure: Codes
+    other_exposure: Codes
+    effect_outcome: Codes
+    other_outcome: Codes
+    case: Codes  # index in _CASES, -1 = not matched
+    negate_exposure: Mask
+    negate_outcome: Mask
+    swapped: Mask
+    flipped: Mask
+    palindromic: Mask
+    ambiguous: Mask
+    removed: Mask
+    duplicated: Mask
+    keep: Mask
+    reason: Codes
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Harmonised:
+    """Result of :func:`harmonise`: every row of both tables, aligned, with its reason.
+
+    Attributes
+    ----------
+    action : int
+        Treatment of palindromes: 1, 2 or 3.
+    eaf_tolerance : float
+        Distance from 0.5 below which a frequency does not tell the strand.
+    """
+
+    action: int
+    eaf_tolerance: float
+    _sides: tuple[_Side, _Side]
+    _alleles: tuple[str, ...]
+    _matched: pd.DataFrame
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """Every row: the matched ones in the order of the exposure, then those of one side only.
+
+        Columns:
+
+        * ``exposure``, ``outcome`` (the traits), ``snp``; ``chromosome`` and ``position`` where an
+          input has them;
+        * ``effect_allele``, ``other_allele`` of the exposure; ``effect_allele_outcome``,
+          ``other_allele_outcome``, which differ from them only in rows that do not fit;
+        * ``beta_exposure``, ``se_exposure``, ``eaf_exposure``, ``p_value_exposure``,
+          ``n_exposure`` and the same of the outcome, all for the effect allele;
+        * ``alleles``: "2-2", "2-1", "1-2" or "1-1"; missing in rows that match nothing;
+        * flags: ``swapped``; ``flipped`` (the strand, by letters or frequencies);
+          ``palindromic``, ``ambiguous`` and ``removed``, as TwoSampleMR uses the words;
+          ``duplicated`` (kept, and so is another row of the same SNP and traits); ``keep``;
+        * ``reason``: a key of ``REASONS``.
+
+        With several traits there is a row for every pair of traits: a SNP of the exposure that two
+        outcomes lack has two rows.
+        """
+        frames = [self._matched]
+        for pair, reason, side, rows in self._unmatched:
+            nowhere = np.full(rows.shape, -1)
+            both = (nowhere, rows) if side else (rows, nowhere)
+            e, o = (np.full(rows.shape, code, np.int32) for code in divmod(pair, self._shape[1]))
+            alignment = _not_aligned(self._sides, both, reason)
+            frames.append(_frame(self._sides, self._alleles, (e, o), both, alignment))
+        return _tidy(pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0])
+
+    @cached_property
+    def kept(self) -> pd.DataFrame:
+        """The rows of ``table`` to be used."""
+        return _tidy(self._matched[self._matched["keep"]].reset_index(drop=True))
+
+    @cached_property
+    def duplicated(self) -> tuple[str, ...]:
+        """SNPs of which several rows are kept for one pair of traits."""
+        kept = self._matched.loc[self._matched["duplicated"], "snp"]
+        return tuple(str(snp) for snp in kept.unique())
+
+    @cached_property
+    def counts(self) -> pd.DataFrame:
+        """The numbers of TwoSampleMR's log, by its names: four rows for every pair of traits.
+
+        ``switched_alleles`` (before a flip) and ``flipped_alleles_basic`` (strand, by letters),
+        ``flipped_alleles_palindrome`` (strand, by frequencies) and ``flipped_alleles_no_oa``
+        (strand, one allele) are counted for each case in ``alleles``, the others for the pair.
+        Without ``proxy_variants``: mrfast looks up no proxies.
+        """
+        matched, n_cases = self._matched, len(_CASES)
+        case = matched["alleles"].cat.codes.to_numpy()
+        swapped, flipped = matched["swapped"].to_numpy(), matched["flipped"].to_numpy()
+        by_frequency = flipped & matched["palindromic"].to_numpy() & (case == 0)
+        by_letters = flipped & ~by_frequency
+
+        def by_case(mask: Mask) -> NDArray[np.intp]:
+            cell = self._pair[mask] * n_cases + case[mask]
+            return np.bincount(cell, minlength=self._n_pairs * n_cases)
+
+        def by_pair(mask: Mask) -> NDArray[np.intp]:
+            return np.repeat(np.bincount(self._pair[mask], minlength=self._n_pairs), n_cases)
+
+        absent = np.zeros(self._n_pairs, dtype=np.intp)
+        for pair, _, side, rows in self._unmatched:
+            absent[pair] += 0 if side else rows.size
+        candidates = [rows.size for rows in self._sides[0].rows_of_trait]
+        pairs = np.repeat(np.arange(self._n_pairs), n_cases)
+        return pd.DataFrame(
+            {
+                **self._trait_columns(pairs),
+                "alleles": np.tile(_CASES, self._n_pairs),
+                "switched_alleles": by_case(swapped & ~by_letters),
+                "flipped_alleles_basic": by_case(by_letters & (case == 0)),
+                "flipped_alleles_palindrome": by_case(by_frequency),
+                "flipped_alleles_no_oa": by_case(by_letters & (case != 0)),
+                "incompatible_alleles": by_pair(matched["removed"].to_numpy()),
+                "ambiguous_alleles": by_pair(matched["ambiguous"].to_numpy()),
+                "candidate_variants": np.repeat(candidates, self._shape[1] * n_cases),
+                "variants_absent_from_reference": absent[pairs],
+                "total_variants": by_pair(np.ones(case.shape, dtype=np.bool_)),
+                "total_variants_for_mr": by_pair(matched["keep"].to_numpy()),
+            }
+        )
+
+    @cached_property
+    def reasons(self) -> pd.DataFrame:
+        """Number of rows and meaning of every reason that occurs, for every pair of traits."""
+        n_reasons = len(REASONS)
+        cell = self._pair * n_reasons + self._matched["reason"].cat.codes.to_numpy()
+        counts = np.bincount(cell, minlength=self._n_pairs * n_reasons)
+        for pair, reason, _, rows in self._unmatched:
+            counts[pair * n_reasons + reason] += rows.size
+        pairs, codes = np.divmod(np.flatnonzero(counts), n_reasons)
+        return pd.DataFrame(
+            {
+                **self._trait_columns(pairs),
+                "reason": np.array(list(REASONS), dtype=object)[codes],
+                "rows": counts[counts > 0],
+                "meaning": np.array(list(REASONS.values()), dtype=object)[codes],
+            }
+        )
+
+    def summary(self) -> str:
+        """Describe in a few lines how many rows were kept, and why the others were not.
+
+        Returns
+        -------
+        str
+        """
+        exposures, outcomes = self._traits
+        lines = [
+            repr(self),
+            f"exposure: {len(self._sides[0].table)} rows of {_listed(exposures)}",
+            f"outcome: {len(self._sides[1].table)} rows of {_listed(outcomes)}",
+        ]
+        rows = self.reasons.groupby("reason", sort=False)["rows"].sum()
+        width = len(str(rows.max()))
+        lines += [
+            f"{rows[reason]:>{width}}  {reason:<29} {meaning}"
+            for reason, meaning in REASONS.items()
+            if reason in rows.index
+        ]
+        if self.duplicated:
+            lines.append(f"several rows are kept for {_listed(self.duplicated)}")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        kept = int(self._matched["keep"].sum())
+        duplicated = f", duplicated SNPs: {len(self.duplicated)}" if self.duplicated else ""
+        return (
+            f"Harmonised({kept} of {len(self._matched)} matched rows kept{duplicated}, "
+            f"action={self.action}, eaf_tolerance={self.eaf_tolerance})"
+        )
+
+    @property
+    def _traits(self) -> tuple[list[str], list[str]]:
+        return _traits(self._sides[0], "exposure"), _traits(self._sides[1], "outcome")
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        exposures, outcomes = self._traits
+        return len(exposures), len(outcomes)
+
+    @property
+    def _n_pairs(self) -> int:
+        return self._shape[0] * self._shape[1]
+
+    @cached_property
+    def _pair(self) -> Rows:
+        """Number of the pair of traits of every matched row."""
+        e, o = (self._matched[name].cat.codes.to_numpy() for name in ("exposure", "outcome"))
+        return e.astype(np.intp) * self._shape[1] + o
+
+    def _trait_columns(self, pairs: Rows) -> dict[str, NDArray[Any]]:
+        names = (np.array(names, dtype=object) for names in self._traits)
+        codes = np.divmod(pairs, self._shape[1])
+        return {
+            column: own[code]
+            for column, own, code in zip(("exposure", "outcome"), names, codes, strict=True)
+        }
+
+    @cached_property
+    def _unmatched(self) -> list[tuple[int, int, int, Rows]]:
+        """Pair of traits, reason, side (0 or 1) and rows, for rows that match nothing."""
+        n_snps = int(max(side.snp.max() for side in self._sides)) + 1
+        present: list[list[Mask]] = [[], []]  # of each side, for each trait
+        for side, masks in zip(self._sides, present, strict=True):
+            for rows in side.rows_of_trait:
+                mask = np.zeros(n_snps + 1, dtype=np.bool_)
+                mask[side.snp[rows]] = True
+                mask[-1] = False  # the place of code -1
+                masks.append(mask)
+        unnamed = [side.table["snp"].isna().to_numpy() for side in self._sides]
+        result = []
+        for pair in range(self._n_pairs):
+            traits = divmod(pair, self._shape[1])
+            for this, reason in enumerate(("absent_from_outcome", "absent_from_exposure")):
+                side, others = self._sides[this], present[1 - this][traits[1 - this]]
+                rows = side.rows_of_trait[traits[this]]
+                rows = rows[~others[side.snp[rows]]]
+                missing = unnamed[this][rows]
+                result.append((pair, _CODE[reason], this, rows[~missing]))
+                result.append((pair, _CODE["missing_identifier"], this, rows[missing]))
+        return [part for part in result if part[-1].size]
+
+
+def harmonise(
+    exposure: pd.DataFrame | Mapping[str, object],
+    outcome: pd.DataFrame | Mapping[str, object],
+    *,
+    action: int = 2,
+    eaf_tolerance: float = 0.08,
+) -> Harmonised:
+    """Align the associations of an exposure and an outcome to the same effect alleles.
+
+    No row is dropped: those that cannot be used are flagged, with a reason. A SNP that occurs
+    several times is matched with every row of that SNP on the other side, and flagged if several
+    of these rows are kept. A column ``trait`` lets one table hold several exposures or outcomes;
+    every exposure is then matched with every outcome.
+
+    Parameters
+    ----------
+    exposure : DataFrame, shape: (n_exposure_rows, ...)
+        Associations with the exposure, in the columns of :mod:`mrfast.data.associations`.
+    outcome : DataFrame, shape: (n_outcome_rows, ...)
+        Associations with the outcome.
+    action : int, default 2
+        1: all alleles are on the forward strand, so palindromes are taken as written. 2: read the
+        strand of palindromes off the allele frequencies and drop those that it leaves open. 3:
+        drop all palindromes.
+    eaf_tolerance : float, default 0.08
+        A frequency nearer to 0.5 than this does not tell the strand; 0 to below 0.5.
+
+    Returns
+    -------
+    Harmonised
+
+    Raises
+    ------
+    InvalidInputError
+        If a table is not valid (see :func:`mrfast.data.associations.association_table`), if the
+        two have no SNP in common, or if an option is out of range.
+    """
+    action = check.integer("action", action, minimum=1, maximum=3)
+    eaf_tolerance = check.scalar("eaf_tolerance", eaf_tolerance, minimum=0, below=0.5)
+    exposure = association_table(exposure, argument="exposure")
+    outcome = association_table(outcome, argument="outcome")
+    alleles = _Alleles.of(
+        {
+            str(name)
+            for table in (exposure, outcome)
+            for column in ("effect_allele", "other_allele")
+            if column in table.columns
+            for name in table[column].cat.categories
+        }
+    )
+    snps = _snp_codes(exposure["snp"], outcome["snp"])
+    sides = _side(exposure, snps[0], alleles), _side(outcome, snps[1], alleles)
+    left, right = _join(*snps)
+    if left.size == 0:
+        raise _nothing_in_common(exposure["snp"], outcome["snp"])
+    alignment = _align(sides, left, right, alleles, action, eaf_tolerance)
+    traits = sides[0].trait[left], sides[1].trait[right]
+    matched = _frame(sides, alleles.names, traits, (left, right), alignment)
+    return Harmonised(action, eaf_tolerance, sides, alleles.names, matched)
+
+
+def _snp_codes(exposure: pd.Series[Any], outcome: pd.Series[Any]) -> tuple[Rows, Rows]:
+    """Code the SNPs by their place in the shorter table; a SNP that it lacks, or a missing one, is -1."""
+    swap = len(exposure) > len(outcome)
+    short, long = (outcome, exposure) if swap else (exposure, outcome)
+    codes, snps = pd.factorize(short.to_numpy(dtype=object))
+    found = pd.Index(snps, dtype=object).get_indexer(pd.Index(long.to_numpy(), dtype=object))
+    return (found, codes) if swap else (codes, found)
+
+
+def _side(table: pd.DataFrame, snp: Rows, alleles: _Alleles) -> _Side:
+    place = {name: code for code, name in enumerate(alleles.names)}
+
+    def coded(column: str) -> Codes:
+        if column not in table.columns:
+            return np.full(len(table), -1, dtype=np.int32)
+        categories = table[column].cat.categories
+        lookup = np.array([*(place[str(name)] for name in categories), -1], dtype=np.int32)
+        return lookup[table[column].cat.codes.to_numpy()]
+
+    if "trait" in table.columns:
+        trait = table["trait"].cat.codes.to_numpy().astype(np.int32)
+    else:
+        trait = np.zeros(len(table), dtype=np.int32)
+    return _Side(table, snp, trait, coded("effect_allele"), coded("other_allele"))
+
+
+def _traits(side: _Side, default: str) -> list[str]:
+    if "trait" not in side.table.columns:
+        return [default]
+    return [str(name) for name in side.table["trait"].cat.categories]
+
+
+def _join(left: Rows, right: Rows) -> tuple[Rows, Rows]:
+    """Rows of all pairs with equal codes, in the order of left, then of right; -1 joins nothing."""
+    coded = np.flatnonzero(right >= 0)
+    coded = coded[np.argsort(right[coded], kind="stable")]
+    count = np.bincount(right[coded], minlength=int(left.max(initial=-1)) + 1)
+    first = np.cumsum(count) - count
+    matches = np.append(count, 0)[left]
+    rows = np.repeat(np.arange(left.size), matches)
+    nth = np.arange(rows.size) - np.repeat(np.cumsum(matches) - matches, matches)
+    return rows, coded[first[left[rows]] + nth]
+
+
+def _kept_twice(sides: tuple[_Side, _Side], left: Rows, right: Rows, keep: Mask) -> Mask:
+    """Kept rows whose SNP is kept more than once for the same pair of traits."""
+    exposure, outcome = sides
+    result = np.zeros(left.shape, dtype=np.bool_)
+    if np.bincount(exposure.snp[left]).max() > 1:
+        columns = exposure.trait[left], outcome.trait[right], exposure.snp[left]
+        keys = pd.DataFrame(dict(enumerate(columns)))[keep]
+        result[keep] = keys.duplicated(keep=False).to_numpy()
+    return result
+
+
+def _spell_out(
+    alleles: _Alleles, letters: tuple[Codes, Codes], sequences: tuple[Codes, Codes]
+) -> tuple[Codes, Codes]:
+    """Write D and I as the shorter and the longer of two sequences, where that is possible."""
+    first, second = sequences
+    is_letter = alleles.is_indel_letter
+    longer_first = alleles.length[first] > alleles.length[second]
+    possible = (second >= 0) & ~is_letter[first] & ~is_letter[second]
+    possible &= alleles.length[first] != alleles.length[second]
+    possible &= is_letter[letters[0]] & (is_letter[letters[1]] | (letters[1] < 0))
+    possible &= letters[0] != letters[1]
+
+    def spelt(letter: Codes) -> Codes:
+        takes_first = (letter == alleles.insertion) == longer_first
+        sequence = np.where(takes_first, first, second)
+        return np.where(possible & (letter >= 0), sequence, letter)
+
+    return spelt(letters[0]), spelt(letters[1])
+
+
+def _align(
+    sides: tuple[_Side, _Side],
+    left: Rows,
+    right: Rows,
+    alleles: _Alleles,
+    action: int,
+    eaf_tolerance: float,
+) -> _Alignment:
+    """Apply the rules of this module to the matched rows."""
+    exposure, outcome = sides
+    a: tuple[Codes, Codes] = exposure.effect[left], exposure.other[left]
+    b: tuple[Codes, Codes] = outcome.effect[right], outcome.other[right]
+    eaf_a, eaf_b = exposure.numbers("eaf", left), outcome.numbers("eaf", right)
+
+    known = (a[0] >= 0) & (b[0] >= 0)
+    case = (2 * (a[1] < 0) + (b[1] < 0)).astype(np.int32)
+    both = case == _CASES.index("2-2")
+    neither = case == _CASES.index("1-1")
+    one = ~both & ~neither
+    onto_outcome = case == _CASES.index("1-2")
+
+    is_letter = alleles.is_indel_letter
+    if any(is_letter[codes].any() for codes in (*a, *b)):
+        a, b = _spell_out(alleles, a, b), _spell_out(alleles, b, a)
+    has_letter_a, has_letter_b = (
+        is_letter[a[0]] | is_letter[a[1]],
+        is_letter[b[0]] | is_letter[b[1]],
+    )
+    unresolved = known & (has_letter_a != has_letter_b)
+
+    # The moving side is fitted to the fixed one: the side with fewer alleles, else the outcome.
+    fixed = tuple(np.where(onto_outcome, y, x) for x, y in zip(a, b, strict=True))
+    moving = [np.where(onto_outcome, x, y) for x, y in zip(a, b, strict=True)]
+    palindromic = known & ~neither & alleles.palindromic(*fixed)
+
+    def fit() -> tuple[Mask, Mask]:
+        alone = moving[1] < 0
+        same = known & (moving[0] == fixed[0]) & (alone | (moving[1] == fixed[1]))
+        swap = known & (moving[0] == fixed[1]) & (alone | (moving[1] == fixed[0]))
+        return same, swap & ~same
+
+    same, swapped = fit()
+    flipped = known & ~same & ~swapped & (one | (both & ~palindromic))
+    for codes in moving:
+        codes[flipped] = alleles.complement[codes[flipped]]
+    same, swapped = fit()
+    matched = same | swapped
+    moving = [np.where(matched, x, y) for x, y in zip(fixed, moving, strict=True)]
+
+    distance_a = np.where(swapped & onto_outcome, -1, 1) * (eaf_a - 0.5)
+    distance_b = np.where(swapped & ~onto_outcome, -1, 1) * (eaf_b - 0.5)
+    missing_eaf = np.isnan(eaf_a) | np.isnan(eaf_b)
+    clear = max(eaf_tolerance - _ROUNDING, _ROUNDING)
+    near = ~((np.abs(distance_a) >= clear) & (np.abs(distance_b) >= clear))
+    opposite = distance_a * distance_b < 0
+    by_frequency = both & matched & palindromic & opposite & (action == 2)
+
+    identical = matched & (fixed[0] == fixed[1])
+    ambiguous = both & palindromic & near
+    ambiguous |= one & (palindromic | flipped | near | opposite)
+    ambiguous |= neither & matched & (near | opposite)
+    ambiguous &= known
+    removed = ~known | unresolved | identical | (one & palindromic) | (~one & ~matched)
+    has_values = ~(
+        np.isnan(exposure.numbers("beta", left))
+        | np.isnan(exposure.numbers("std_error", left))
+        | np.isnan(outcome.numbers("beta", right))
+        | np.isnan(outcome.numbers("std_error", right))
+    )
+    keep = ~removed & has_values
+    if action > 1:
+        keep &= ~ambiguous
+    if action > 2:
+        keep &= ~palindromic
+
+    reason = np.zeros(left.shape, dtype=np.int32)
+    for name, mask in {  # in the order of REASONS
+        "kept_swapped": swapped,
+        "kept_flipped_strand": flipped,
+        "kept_flipped_strand_swapped": flipped & swapped,
+        "kept_palindromic_as_written": both & palindromic & (action == 1),
+        "kept_palindromic_by_frequency": both & palindromic & (action == 2),
+        "kept_unmatched_alleles": one & ~matched & (action == 1),
+        "one_allele_ambiguous": ~both & ambiguous & (action > 1),
+        "one_allele_missing_frequency": ~both & ambiguous & missing_eaf & (action > 1),
+        "one_allele_flipped_strand": one & flipped & (action > 1),
+        "palindromic": both & palindromic & (action == 3),
+        "palindromic_ambiguous": both & palindromic & near & (action == 2),
+        "palindromic_missing_frequency": both & palindromic & missing_eaf & (action == 2),
+        "palindromic_one_allele": one & palindromic,
+        "identical_alleles": identical,
+        "incompatible_alleles": ~matched & (~one | palindromic | (action > 1)),
+        "unresolved_indel": unresolved,
+        "missing_effect_allele": ~known,
+        "missing_value": ~has_values,
+    }.items():
+        reason[mask] = _CODE[name]
+
+    return _Alignment(
+        effect_exposure=np.where(onto_outcome, moving[0], a[0]),
+        other_exposure=np.where(onto_outcome, moving[1], a[1]),
+        effect_outcome=np.where(onto_outcome, b[0], moving[0]),
+        other_outcome=np.where(onto_outcome, b[1], moving[1]),
+        case=case,
+        negate_exposure=swapped & onto_outcome,
+        negate_outcome=(swapped & ~onto_outcome) ^ by_frequency,
+        swapped=swapped,
+        flipped=flipped | by_frequency,
+        palindromic=palindromic,
+        ambiguous=ambiguous,
+        removed=removed,
+        duplicated=_kept_twice(sides, left, right, keep),
+        keep=keep,
+        reason=reason,
+    )
+
+
+def _not_aligned(sides: tuple[_Side, _Side], rows: tuple[Rows, Rows], reason: int) -> _Alignment:
+    """Alignment of rows that match nothing: as they came."""
+    shape = rows[0].shape
+    nothing, no = np.full(shape, -1, dtype=np.int32), np.zeros(shape, dtype=np.bool_)
+    alleles = [
+        np.where(row < 0, nothing, column[row])
+        for side, row in zip(sides, rows, strict=True)
+        for column in (side.effect, side.other)
+    ]
+    flags = {f.name: no for f in fields(_Alignment)[5:-1]}
+    return _Alignment(*alleles, nothing, **flags, reason=np.full(shape, reason, dtype=np.int32))
+
+
+def _frame(
+    sides: tuple[_Side, _Side],
+    alleles: tuple[str, ...],
+    traits: tuple[Codes, Codes],
+    rows: tuple[Rows, Rows],
+    alignment: _Alignment,
+) -> pd.DataFrame:
+    """Columns of :attr:`Harmonised.table`; a row number of -1 stands for an absent row."""
+    (exposure, outcome), (left, right) = sides, rows
+
+    def either(column: str) -> NDArray[Any]:
+        """Value of the exposure, else of the outcome."""
+        values = np.full(left.shape, None, dtype=object)
+        for side, row in ((outcome, right), (exposure, left)):
+            if column in side.table.columns:
+                own = side.table[column].take(row).astype(object).to_numpy()
+                present = (row >= 0) & pd.notna(own)
+                values[present] = own[present]
+        return values
+
+    columns: dict[str, Any] = {
+        "exposure": _categorical(traits[0], _traits(exposure, "exposure")),
+        "outcome": _categorical(traits[1], _traits(outcome, "outcome")),
+        "snp": either("snp"),
+    }
+    present = {name for side in sides for name in side.table.columns}
+    if "chromosome" in present:
+        columns["chromosome"] = either("chromosome")
+    if "position" in present:
+        columns["position"] = pd.array(either("position"), dtype="Int64")
+    columns |= {
+        name: _categorical(codes, alleles)
+        for name, codes in {
+            "effect_allele": alignment.effect_exposure,
+            "other_allele": alignment.other_exposure,
+            "effect_allele_outcome": alignment.effect_outcome,
+            "other_allele_outcome": alignment.other_outcome,
+        }.items()
+    }
+    for name, side, row, negate in (
+        ("exposure", exposure, left, alignment.negate_exposure),
+        ("outcome", outcome, right, alignment.negate_outcome),
+    ):
+        beta, eaf = side.numbers("beta", row), side.numbers("eaf", row)
+        columns[f"beta_{name}"] = np.negative(beta, out=beta, where=negate)
+        columns[f"se_{name}"] = side.numbers("std_error", row)
+        columns[f"eaf_{name}"] = np.subtract(1, eaf, out=eaf, where=negate)
+        columns[f"p_value_{name}"] = side.numbers("p_value", row)
+        columns[f"n_{name}"] = side.numbers("n", row)
+    columns["alleles"] = _categorical(alignment.case, _CASES)
+    for flag in ("swapped", "flipped", "palindromic", "ambiguous", "removed", "duplicated", "keep"):
+        columns[flag] = getattr(alignment, flag)
+    columns["reason"] = _categorical(alignment.reason, list(REASONS))
+    return pd.DataFrame(columns)
+
+
+def _categorical(codes: Codes, names: Sequence[str]) -> pd.Categorical[Any]:
+    return pd.Categorical.from_codes(codes, categories=pd.Index(list(names)))
+
+
+def _tidy(table: pd.DataFrame) -> pd.DataFrame:
+    """Categories that occur, no others."""
+    used = {
+        str(name): column.cat.remove_unused_categories()
+        for name, column in table.items()
+        if isinstance(column.dtype, pd.CategoricalDtype)
+    }
+    return table.assign(**used)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_EXAMPLES]) + (", ..." if len(names) > _EXAMPLES else "")
+
+
+def _style(snp: str) -> str:
+    if re.match(r"rs\d", snp, re.IGNORECASE):
+        return "rs numbers"
+    if re.match(r"(chr)?[0-9XYM]{1,2}[:_-]\d", snp, re.IGNORECASE):
+        return "chromosome and position"
+    return "other identifiers"
+
+
+def _nothing_in_common(exposure: pd.Series[Any], outcome: pd.Series[Any]) -> InvalidInputError:
+    """Error for tables without a common SNP, with what a user needs to see why."""
+    sides = {"exposure": exposure.dropna(), "outcome": outcome.dropna()}
+    received = "; ".join(
+        f"{len(snps)} in the {name} ({_listed([str(snp) for snp in snps[: _EXAMPLES + 1]])})"
+        for name, snps in sides.items()
+    )
+    hints = []
+    if all(len(snps) for snps in sides.values()):
+        styles = {name: _style(str(snps.iloc[0])) for name, snps in sides.items()}
+        if len(set(styles.values())) > 1:
+            hints.append(
+                f"the exposure seems to use {styles['exposure']}, the outcome {styles['outcome']}"
+            )
+        elif set(styles.values()) == {"chromosome and position"}:
+            hints.append("are both on the same genome build?")
+        plain = [{str(snp).strip().lower() for snp in snps} for snps in sides.values()]
+        if plain[0] & plain[1]:
+            hints.append("some would match but for capitals or blanks")
+    hint = "".join(f"; {hint}" for hint in hints)
+    return fail("outcome", "at least one SNP of the exposure", f"none in common: {received}{hint}")
