@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mrfast.bayes.model import log_posterior as log_posterior
     from mrfast.bayes.priors import SpikeSlabPrior as SpikeSlabPrior
     from mrfast.bayes.result import MassiveResult as MassiveResult
-    from mrfast.bayes.search import EvidenceCache as EvidenceCache
+    from mrfast.bayes.evidence_cache import EvidenceCache as EvidenceCache
     from mrfast.bayes.search import massive as massive
     from mrfast.data.harmonisation import Harmonised as Harmonised
     from mrfast.data.harmonisation import harmonise as harmonise
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "EvidenceCache": "bayes.search",
+    "EvidenceCache": "bayes.evidence_cache",
     "Harmonised": "data.harmonisation",
     "LaplaceEvidence": "bayes.evidence",
     "LogPosterior": "bayes.model",

@@ -1,4 +1,8 @@
-#include "mrfast/modes.hpp"
+#include <chrono>
+#include <exception>
+#include <memory>
+
+#include "mrfast/model_search.hpp"
 #include "pybind.hpp"
 
 namespace mrfast::bindings {
@@ -68,6 +72,168 @@ py::tuple evidence_to_python(const Evidence& evidence) {
   return py::make_tuple(evidence.log_evidence, modes);
 }
 
+// Looks after signals and progress while kernels run without the GIL; what was raised is raised
+// again once they have stopped.
+class Attendant {
+ public:
+  explicit Attendant(py::object progress) : progress_(std::move(progress)) {}
+
+  bool operator()(std::uint64_t done) {
+    const py::gil_scoped_acquire acquire;
+    try {
+      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+      if (!progress_.is_none()) progress_(done);
+      return false;
+    } catch (...) {
+      failure_ = std::current_exception();
+      return true;
+    }
+  }
+  void rethrow() const {
+    if (failure_) std::rethrow_exception(failure_);
+  }
+
+ private:
+  py::object progress_;
+  std::exception_ptr failure_;
+};
+
+py::dict search(const Posterior& self, EvidenceCache& cache, const DoubleArray& log_odds,
+                const SearchOptions& options, const py::object& progress) {
+  require_size("log_odds", log_odds, self.statistics.size);
+  ModelSearch search(self.statistics, self.prior, to_vector(log_odds), cache);
+  Attendant attendant(progress);
+  SearchReport report;
+  bool full = false;
+  {
+    py::gil_scoped_release release;
+    Monitor monitor([&](std::uint64_t done) { return attendant(done); });
+    try {
+      report = search.run(options, monitor);
+    } catch (const ModelLimitReached&) {
+      full = true;
+    }
+  }
+  attendant.rethrow();
+  py::dict out;
+  out["full"] = full;
+  out["proposed"] = report.proposed;
+  out["accepted"] = report.accepted;
+  out["visits"] = py::array_t<std::uint64_t>(static_cast<py::ssize_t>(report.visits.size()),
+                                             report.visits.data());
+  return out;
+}
+
+// Everything in the cache as arrays: bits (n, words), log evidences (n), modes per model (n),
+// modes (sum, 7) in the order of evidence_to_python.
+py::tuple export_cache(const EvidenceCache& cache) {
+  const std::size_t n = cache.size();
+  const std::size_t width = n == 0 ? 0 : cache.entry(0).bits.size();
+  py::array_t<std::uint64_t> bits(
+      {static_cast<py::ssize_t>(n), static_cast<py::ssize_t>(width)});
+  DoubleArray log_evidence(static_cast<py::ssize_t>(n));
+  py::array_t<std::int64_t> counts(static_cast<py::ssize_t>(n));
+  std::vector<double> modes;
+  for (std::size_t i = 0; i < n; ++i) {
+    const auto& entry = cache.entry(i);
+    std::copy(entry.bits.begin(), entry.bits.end(), bits.mutable_data() + i * width);
+    log_evidence.mutable_data()[i] = entry.evidence.log_evidence;
+    counts.mutable_data()[i] = static_cast<std::int64_t>(entry.evidence.modes.size());
+    for (const auto& mode : entry.evidence.modes) {
+      modes.insert(modes.end(), mode.parameters.begin(), mode.parameters.end());
+      modes.push_back(mode.log_density);
+      modes.push_back(mode.log_laplace);
+    }
+  }
+  return py::make_tuple(bits, log_evidence, counts, to_array(modes.data(), modes.size() / 7, 7));
+}
+
+void import_cache(EvidenceCache& cache, const py::array_t<std::uint64_t, py::array::c_style>& bits,
+                  const DoubleArray& log_evidence,
+                  const py::array_t<std::int64_t, py::array::c_style>& counts,
+                  const DoubleArray& modes) {
+  const auto n = static_cast<std::size_t>(log_evidence.size());
+  const std::size_t width = n == 0 ? 0 : static_cast<std::size_t>(bits.size()) / n;
+  require_size("counts", counts, n);
+  std::size_t total = 0;
+  for (std::size_t i = 0; i < n; ++i) total += static_cast<std::size_t>(counts.data()[i]);
+  require_size("modes", modes, 7 * total);
+  const double* row = modes.data();
+  for (std::size_t i = 0; i < n; ++i) {
+    Evidence evidence;
+    evidence.log_evidence = log_evidence.data()[i];
+    evidence.modes.resize(static_cast<std::size_t>(counts.data()[i]));
+    for (auto& mode : evidence.modes) {
+      std::copy(row, row + 5, mode.parameters.begin());
+      mode.log_density = row[5];
+      mode.log_laplace = row[6];
+      row += 7;
+    }
+    cache.insert(Bits(bits.data() + i * width, bits.data() + (i + 1) * width),
+                 std::move(evidence));
+  }
+}
+
+// Hessians by the five parameters at modes of several models: bits (n, words), modes per model
+// (n), modes (sum, 7) give (sum, 5, 5).
+DoubleArray mode_hessians(const Posterior& self,
+                          const py::array_t<std::uint64_t, py::array::c_style>& bits,
+                          const py::array_t<std::int64_t, py::array::c_style>& counts,
+                          const DoubleArray& modes) {
+  const auto n = static_cast<std::size_t>(counts.size());
+  const std::size_t width = words(self.statistics.size);
+  require_size("bits", bits, n * width);
+  const py::ssize_t total = modes.size() / 7;
+  DoubleArray out({total, py::ssize_t{5}, py::ssize_t{5}});
+  const double* row = modes.data();
+  double* target = out.mutable_data();
+  const double* const end = row + modes.size();
+  const py::gil_scoped_release release;
+  for (std::size_t i = 0; i < n; ++i) {
+    const Profile profile(self.statistics, self.prior,
+                          Bits(bits.data() + i * width, bits.data() + (i + 1) * width));
+    for (std::int64_t m = 0; m < counts.data()[i] && row < end; ++m, row += 7, target += 25) {
+      Vector<5> p;
+      std::copy(row, row + 5, p.begin());
+      const Evaluation ev = profile.evaluate(p);
+      std::copy(ev.hessian[0].data(), ev.hessian[0].data() + 25, target);
+    }
+  }
+  return out;
+}
+
+// Seconds per evidence in a C++ loop: from a scan, from MASSIVE's starts, or of all neighbours
+// started from the modes of the model (per neighbour).
+double time_evidence(const Posterior& self, const BoolArray& model, const std::string& kind,
+                     std::size_t repeats) {
+  const Bits bits = to_bits(self, model);
+  py::gil_scoped_release release;
+  const auto begin = std::chrono::steady_clock::now();
+  std::size_t done = 0;
+  double sink = 0;
+  if (kind == "neighbours") {
+    const Evidence here = scan_evidence(Profile(self.statistics, self.prior, bits));
+    std::vector<Vector<5>> points;
+    for (const auto& mode : here.modes) points.push_back(mode.parameters);
+    for (std::size_t r = 0; r < repeats; ++r)
+      for (std::size_t j = 0; j < self.statistics.size; ++j, ++done) {
+        Bits neighbour = bits;
+        flip(neighbour, j);
+        sink += evidence_from_points(Profile(self.statistics, self.prior, neighbour), points)
+                    .log_evidence;
+      }
+  } else {
+    const auto starts = massive_starts(self.statistics);
+    for (std::size_t r = 0; r < repeats; ++r, ++done) {
+      const Profile profile(self.statistics, self.prior, bits);
+      sink += (kind == "scan" ? scan_evidence(profile) : evidence_from_starts(profile, starts))
+                  .log_evidence;
+    }
+  }
+  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - begin;
+  return std::isnan(sink) ? sink : elapsed.count() / static_cast<double>(done);
+}
+
 }  // namespace
 
 void register_bayes(py::module_ m) {
@@ -135,7 +301,49 @@ void register_bayes(py::module_ m) {
             profile.effects(to_vector5(parameters), out.mutable_data(), out.mutable_data() + size);
             return out;
           },
-          py::arg("model").noconvert(), py::arg("parameters").noconvert());
+          py::arg("model").noconvert(), py::arg("parameters").noconvert())
+      .def(
+          "predict_neighbours",
+          [](const Posterior& self, const BoolArray& model, const DoubleArray& log_odds) {
+            EvidenceCache cache(2);
+            ModelSearch search(self.statistics, self.prior, to_vector(log_odds), cache);
+            const auto out = search.predict_neighbours(search.evaluate(to_bits(self, model)));
+            return to_array(out.data(), out.size());
+          },
+          py::arg("model").noconvert(), py::arg("log_odds").noconvert())
+      .def(
+          "search",
+          [](const Posterior& self, EvidenceCache& cache, const DoubleArray& log_odds,
+             std::uint64_t iterations, std::size_t chains, std::size_t threads, std::uint64_t seed,
+             const std::array<double, kMoves>& move_probability, const py::object& progress) {
+            return search(self, cache, log_odds,
+                          {iterations, chains, threads, seed, move_probability}, progress);
+          },
+          py::kw_only(), py::arg("cache"), py::arg("log_odds").noconvert(), py::arg("iterations"),
+          py::arg("chains"), py::arg("threads"), py::arg("seed"), py::arg("move_probability"),
+          py::arg("progress"))
+      .def(
+          "evaluate",
+          [](const Posterior& self, EvidenceCache& cache, const BoolArray& model) {
+            ModelSearch search(self.statistics, self.prior,
+                               std::vector<double>(self.statistics.size, 0.0), cache);
+            search.evaluate(to_bits(self, model));
+          },
+          py::arg("cache"), py::arg("model").noconvert())
+      .def("mode_hessians", &mode_hessians, py::arg("bits").noconvert(),
+           py::arg("counts").noconvert(), py::arg("modes").noconvert())
+      .def("time_evidence", &time_evidence, py::arg("model").noconvert(), py::arg("kind"),
+           py::arg("repeats"));
+
+  py::class_<EvidenceCache>(m, "EvidenceCache")
+      .def(py::init<std::size_t>(), py::arg("max_models"))
+      .def_property_readonly("size", &EvidenceCache::size)
+      .def_property_readonly("max_models", &EvidenceCache::max_models)
+      .def_property_readonly("lookups", &EvidenceCache::lookups)
+      .def("export_arrays", &export_cache)
+      .def("import_arrays", &import_cache, py::arg("bits").noconvert(),
+           py::arg("log_evidence").noconvert(), py::arg("counts").noconvert(),
+           py::arg("modes").noconvert());
 }
 
 }  // namespace mrfast::bindings

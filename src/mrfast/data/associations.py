@@ -48,8 +48,8 @@ COLUMNS = (
 REQUIRED_COLUMNS = ("snp", "effect_allele", "beta", "std_error")
 """Columns that every association table has."""
 
-_NO_IDENTIFIER = ("", ".")  # "." is how VCF-like files write it
-_NO_ALLELE = ("", ".", "0")  # "0" is how PLINK writes it
+_MISSING = ("", ".", "NA", "NaN", "nan")  # "." from VCF; "NA" from R, which hands it over as text
+_MISSING_ALLELE = (*_MISSING, "0")  # "0" from PLINK
 _SHOWN = 12
 
 
@@ -79,8 +79,8 @@ def association_table(
         The columns of the vocabulary that the input has, in its order, with a fresh index.
         Alleles are categories in upper case; ``chromosome`` and ``trait`` are categories;
         ``position`` is ``Int64``; ``beta``, ``std_error``, ``eaf``, ``p_value`` and ``n`` are
-        float64. The identifiers ``""`` and ``"."`` and the alleles ``""``, ``"."`` and ``"0"``
-        count as missing.
+        float64. Identifiers and alleles that are empty, ``.`` or ``NA`` count as missing, and
+        so does the allele ``0``.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def association_table(
             columns[name] = _positions(column, where)
         else:
             columns[name] = _numbers(column, where, name)
-    result = pd.DataFrame(columns)
+    result = pd.DataFrame(columns, copy=False)
     if not allow_missing:
         for name in REQUIRED_COLUMNS:
             _first_row(
@@ -152,7 +152,9 @@ def _first_row(where: str, expected: str, bad: NDArray[np.bool_], values: pd.Ser
     row = int(np.argmax(bad))
     count = int(bad.sum())
     more = "" if count == 1 else f" ({count} such rows)"
-    raise fail(where, expected, f"{values.iloc[row]!r} at row {row}{more}")
+    value = values.iloc[row]
+    shown = value.item() if isinstance(value, np.generic) else value
+    raise fail(where, expected, f"{shown!r} at row {row}, counted from 0{more}")
 
 
 def _text(column: pd.Series[Any]) -> pd.Series[Any]:
@@ -170,16 +172,18 @@ def _text(column: pd.Series[Any]) -> pd.Series[Any]:
 
 def _identifiers(column: pd.Series[Any]) -> pd.Series[Any]:
     text = _text(column)
-    return text.mask(text.isin(_NO_IDENTIFIER) | text.isna(), np.nan)
+    values = text.to_numpy(copy=True)
+    values[(text.isna() | text.isin(_MISSING)).to_numpy()] = np.nan
+    return pd.Series(values, dtype=object)
 
 
 def _categories(column: pd.Series[Any]) -> tuple[NDArray[np.intp], list[str]]:
     """Codes (-1 = missing) and the distinct texts of a column."""
     if isinstance(column.dtype, pd.CategoricalDtype):
-        texts = _text(pd.Series(column.cat.categories, dtype=object))
-        return column.cat.codes.to_numpy(dtype=np.intp), [str(text) for text in texts]
-    codes, distinct = pd.factorize(_text(column))
-    return np.asarray(codes, dtype=np.intp), [str(text) for text in distinct]
+        texts = _text(pd.Series(column.cat.categories))
+        return column.cat.codes.to_numpy().astype(np.intp), [str(text) for text in texts]
+    codes, distinct = pd.factorize(_text(column).to_numpy())
+    return codes.astype(np.intp), [str(text) for text in distinct]
 
 
 def _recode(codes: NDArray[np.intp], texts: Sequence[str | None]) -> pd.Categorical[Any]:
@@ -192,25 +196,22 @@ def _recode(codes: NDArray[np.intp], texts: Sequence[str | None]) -> pd.Categori
 
 
 def _alleles(column: pd.Series[Any], where: str) -> pd.Categorical[Any]:
+    expected = "letters such as A, C, G and T, or D and I for a deletion and an insertion"
+    if pd.api.types.is_bool_dtype(column.dtype):
+        raise fail(where, expected, "True or False (R reads a column of T so)")
     codes, texts = _categories(column)
-    upper: list[str | None] = []
-    bad = []
-    for i, text in enumerate(texts):
-        allele = text.strip().upper()
-        if allele in _NO_ALLELE:
-            upper.append(None)
-            continue
-        if not (allele.isascii() and allele.isalpha()):
-            bad.append(i)
-        upper.append(allele)
+    texts = [text.strip() for text in texts]
+    missing = [text in _MISSING_ALLELE for text in texts]
+    bad = [
+        code
+        for code, text in enumerate(texts)
+        if not (missing[code] or (text.isascii() and text.isalpha()))
+    ]
     if bad:
-        _first_row(
-            where,
-            "letters such as A, C, G and T, or D and I for a deletion and an insertion",
-            np.isin(codes, bad),
-            column,
-        )
-    return _recode(codes, upper)
+        _first_row(where, expected, np.isin(codes, bad), column)
+    return _recode(
+        codes, [None if none else text.upper() for text, none in zip(texts, missing, strict=True)]
+    )
 
 
 def _chromosomes(column: pd.Series[Any]) -> pd.Categorical[Any]:
@@ -237,12 +238,9 @@ def _floats(column: pd.Series[Any], where: str) -> Float:
         raise fail(where, "numbers", f"values of type {column.dtype}")
     else:
         numbers = column
-    if isinstance(numbers.dtype, np.dtype):
-        values = numbers.to_numpy().astype(np.float64, copy=False)
-    else:
-        values = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
+    values: Float = np.array(numbers.to_numpy(dtype=np.float64, na_value=np.nan))
     _first_row(where, "finite numbers", np.isinf(values), column)
-    return np.asarray(values, dtype=np.float64)
+    return values
 
 
 def _numbers(column: pd.Series[Any], where: str, name: str) -> Float:

@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -434,7 +434,7 @@ def harmonise(
 
 
 def _snp_codes(exposure: pd.Series[Any], outcome: pd.Series[Any]) -> tuple[Rows, Rows]:
-    """Code the SNPs by their place in the shorter table; a SNP that it lacks, or a missing one, is -1."""
+    """Code the SNPs by the shorter table; one that is missing, or that it lacks, is -1."""
     swap = len(exposure) > len(outcome)
     short, long = (outcome, exposure) if swap else (exposure, outcome)
     codes, snps = pd.factorize(short.to_numpy(dtype=object))
@@ -468,8 +468,13 @@ def _traits(side: _Side, default: str) -> list[str]:
 def _join(left: Rows, right: Rows) -> tuple[Rows, Rows]:
     """Rows of all pairs with equal codes, in the order of left, then of right; -1 joins nothing."""
     coded = np.flatnonzero(right >= 0)
+    count = np.bincount(right[coded], minlength=int(left.max()) + 1)
+    if count.max(initial=0) <= 1:  # the common case, without a sort
+        place = np.full(count.size + 1, -1)
+        place[right[coded]] = coded
+        rows = np.flatnonzero(place[left] >= 0)
+        return rows, place[left[rows]]
     coded = coded[np.argsort(right[coded], kind="stable")]
-    count = np.bincount(right[coded], minlength=int(left.max(initial=-1)) + 1)
     first = np.cumsum(count) - count
     matches = np.append(count, 0)[left]
     rows = np.repeat(np.arange(left.size), matches)
@@ -634,8 +639,23 @@ def _not_aligned(sides: tuple[_Side, _Side], rows: tuple[Rows, Rows], reason: in
         for side, row in zip(sides, rows, strict=True)
         for column in (side.effect, side.other)
     ]
-    flags = {f.name: no for f in fields(_Alignment)[5:-1]}
-    return _Alignment(*alleles, nothing, **flags, reason=np.full(shape, reason, dtype=np.int32))
+    return _Alignment(
+        effect_exposure=alleles[0],
+        other_exposure=alleles[1],
+        effect_outcome=alleles[2],
+        other_outcome=alleles[3],
+        case=nothing,
+        negate_exposure=no,
+        negate_outcome=no,
+        swapped=no,
+        flipped=no,
+        palindromic=no,
+        ambiguous=no,
+        removed=no,
+        duplicated=no,
+        keep=no,
+        reason=np.full(shape, reason, dtype=np.int32),
+    )
 
 
 def _frame(
@@ -645,7 +665,7 @@ def _frame(
     rows: tuple[Rows, Rows],
     alignment: _Alignment,
 ) -> pd.DataFrame:
-    """Columns of :attr:`Harmonised.table`; a row number of -1 stands for an absent row."""
+    """Columns of :attr:`Harmonised.table`; the row numbers of a side that has no rows are -1."""
     (exposure, outcome), (left, right) = sides, rows
 
     def either(column: str) -> NDArray[Any]:
@@ -658,10 +678,11 @@ def _frame(
                 values[present] = own[present]
         return values
 
+    named, rows_named = (outcome, right) if (left < 0).any() else (exposure, left)
     columns: dict[str, Any] = {
         "exposure": _categorical(traits[0], _traits(exposure, "exposure")),
         "outcome": _categorical(traits[1], _traits(outcome, "outcome")),
-        "snp": either("snp"),
+        "snp": named.table["snp"].to_numpy()[rows_named],
     }
     present = {name for side in sides for name in side.table.columns}
     if "chromosome" in present:
@@ -691,7 +712,7 @@ def _frame(
     for flag in ("swapped", "flipped", "palindromic", "ambiguous", "removed", "duplicated", "keep"):
         columns[flag] = getattr(alignment, flag)
     columns["reason"] = _categorical(alignment.reason, list(REASONS))
-    return pd.DataFrame(columns)
+    return pd.DataFrame(columns, copy=False)
 
 
 def _categorical(codes: Codes, names: Sequence[str]) -> pd.Categorical[Any]:

@@ -1,10 +1,10 @@
 """Moments of individual-level data, in one pass over blocks of rows.
 
-Notation: G are the J candidate instruments, W = (1, X, Y, C) the intercept, the exposure, the
-outcome and the covariates. What is added up are the products G'G, G'W and W'W about a fixed
-origin. A missing dosage counts as zero there, and the indicators M of what is missing bring
-M'G, M'W and M'M: imputing a candidate's mean d puts G + M diag(d) in place of G, so the moments
-of the imputed data follow from these sums although d is known at the end only.
+Notation: G are the J candidate instruments, W = (X, Y, C) the exposure, the outcome and the
+covariates. What is added up are G, W and the products G'G, G'W and W'W about a fixed origin. A
+missing dosage counts as zero there, and the indicators M of what is missing bring M'G, M'W and
+M'M: imputing a candidate's mean d puts G + M diag(d) in place of G, so the moments of the
+imputed data follow from these sums although d is known at the end only.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from mrfast.errors import InvalidInputError
 __all__ = ["MomentAccumulator", "accumulate"]
 
 _Numbers = NDArray[Any]  # of any real type
+_Indicators = NDArray[np.bool_]
 
 _CONSTANT = 1e-13  # variance, relative to the mean square, that counts as rounding error
 _EXPLAINED = 1e-11  # residual variance, relative to the variance, that counts as rounding error
+_STRETCH = 64  # rows whose products BLAS adds up in one piece, whatever its threads
 _EXACT_IN_FLOAT32 = 2**24  # whole numbers up to here are exact in single precision
 
 
@@ -56,27 +58,31 @@ class MomentAccumulator:
 
     def __init__(self, n_candidates: int, n_covariates: int = 0) -> None:
         j = check.integer("n_candidates", n_candidates, minimum=1)
-        k = 3 + check.integer("n_covariates", n_covariates, minimum=0)
+        k = 2 + check.integer("n_covariates", n_covariates, minimum=0)
         self.n = 0
         self._block_rows = max(1024, min(8192, 2**19 // (j + k)))
         self._whole_numbers = True  # so far; fractional dosages need double precision
         self._origin_g = np.full(j, np.nan)  # NaN until a value has been observed
         self._origin_w = np.full(k, np.nan)
+        self._missing_dosages = np.zeros(j, dtype=np.int64)
+        self._g = np.zeros(j)
+        self._w = np.zeros(k)
         self._gg = np.zeros((j, j))
         self._gw = np.zeros((j, k))
         self._ww = np.zeros((k, k))
         self._missing_g: Float | None = None  # M'G, M'W and M'M: from the first missing value on
         self._missing_w = np.zeros((j, k))
         self._missing_missing: Float | None = None
+        self._memory: dict[tuple[str, np.dtype[Any]], _Numbers] = {}
 
     def __repr__(self) -> str:
         j, k = self._gw.shape
-        return f"MomentAccumulator(n={self.n}, n_candidates={j}, n_covariates={k - 3})"
+        return f"MomentAccumulator(n={self.n}, n_candidates={j}, n_covariates={k - 2})"
 
     @property
     def missing_dosages(self) -> NDArray[np.int64]:
         """Number of missing dosages seen, per candidate, shape (J,)."""
-        return self._missing_w[:, 0].astype(np.int64)
+        return self._missing_dosages.copy()
 
     # ------------------------------------------------------------------ rows
 
@@ -114,7 +120,7 @@ class MomentAccumulator:
             ("genotypes", g, (n, j)),
             ("exposure", x, (n,)),
             ("outcome", y, (n,)),
-            ("covariates", c, (n, k - 3)),
+            ("covariates", c, (n, k - 2)),
         ):
             if array.shape != shape:
                 raise check.fail(argument, f"shape {shape}", f"shape {array.shape}")
@@ -127,83 +133,123 @@ class MomentAccumulator:
         """Add one block of rows."""
         w = self._centred_columns(x, y, c)
         z, missing = self._centred_candidates(g)
+        # a sum in single precision is exact, and then the product is the fastest way to it
+        single = z.dtype == np.float32
+        self._g += np.ones(z.shape[0], dtype=z.dtype) @ z if single else z.sum(axis=0)
+        self._w += w.sum(axis=0)
         self._gg += z.T @ z
-        self._gw += z.astype(np.float64, copy=False).T @ w
-        self._ww += w.T @ w
+        self._gw += _product(self._doubles(z), w)
+        self._ww += _product(w, w)
         if missing is not None:
             self._add_missing(missing, z, w)
         self.n += z.shape[0]
 
-    def _add_missing(self, missing: NDArray[np.bool_], z: _Numbers, w: Float) -> None:
+    def _add_missing(self, missing: _Indicators, z: _Numbers, w: Float) -> None:
         """Add the products of the missing indicators, of columns with missing values only."""
         if self._missing_g is None or self._missing_missing is None:
             self._missing_g = np.zeros_like(self._gg)
             self._missing_missing = np.zeros_like(self._gg)
-        columns = np.flatnonzero(missing.any(axis=0))
-        indicators = missing[:, columns].astype(z.dtype)
-        self._missing_g[columns] += indicators.T @ z
-        self._missing_w[columns] += indicators.astype(np.float64, copy=False).T @ w
+        counts = np.count_nonzero(missing, axis=0)
+        self._missing_dosages += counts
+        columns = np.flatnonzero(counts)
+        indicators = self._workspace("indicators", (z.shape[0], columns.size), z.dtype)
+        np.copyto(indicators, missing if columns.size == z.shape[1] else missing[:, columns])
+        exact = z.dtype == np.float32
+        self._missing_g[columns] += indicators.T @ z if exact else _product(indicators, z)
+        self._missing_w[columns] += _product(self._doubles(indicators), w)
         self._missing_missing[np.ix_(columns, columns)] += indicators.T @ indicators
 
+    def _workspace(self, use: str, shape: tuple[int, ...], dtype: Any) -> _Numbers:
+        """Array to write on, its memory kept from block to block (fresh pages cost time)."""
+        size = shape[0] * shape[1]
+        flat = self._memory.get((use, np.dtype(dtype)))
+        if flat is None or flat.size < size:
+            flat = self._memory[use, np.dtype(dtype)] = np.empty(size, dtype=dtype)
+        return flat[:size].reshape(shape)
+
+    def _doubles(self, values: _Numbers) -> Float:
+        """Values in double precision."""
+        if values.dtype == np.float64:
+            return values
+        doubles = self._workspace("doubles", values.shape, np.float64)
+        np.copyto(doubles, values)
+        return doubles
+
     def _centred_columns(self, x: _Numbers, y: _Numbers, c: _Numbers) -> Float:
-        """W = (1, X, Y, C) of a block about the origin, shape (rows, 3 + C)."""
-        w = np.empty((x.shape[0], self._ww.shape[0]))
-        w[:, 0], w[:, 1], w[:, 2], w[:, 3:] = 1, x, y, c
+        """W = (X, Y, C) of a block about the origin, shape (rows, 2 + C)."""
+        w = self._workspace("columns", (self._ww.shape[0], x.shape[0]), np.float64).T
+        w[:, 0], w[:, 1], w[:, 2:] = x, y, c
         finite = np.isfinite(w)
         if not finite.all():
             row, column = (int(i) for i in np.argwhere(~finite)[0])
-            place = f"{self.n + row}" if column < 3 else f"{self.n + row}, {column - 3}"
-            argument = ("", "exposure", "outcome")[column] if column < 3 else "covariates"
+            place = f"{self.n + row}" if column < 2 else f"{self.n + row}, {column - 2}"
+            argument = ("exposure", "outcome")[column] if column < 2 else "covariates"
             raise check.fail(
                 argument, "finite numbers", f"{float(w[row, column])} at {argument}[{place}]"
             )
         if self.n == 0:
-            self._origin_w = _typical(w, np.ones(w.shape, dtype=np.bool_))
-            self._origin_w[0] = 0
+            self._origin_w = _typical(w, None)
         w -= self._origin_w
         return w
 
-    def _centred_candidates(self, g: _Numbers) -> tuple[_Numbers, NDArray[np.bool_] | None]:
+    def _centred_candidates(self, g: _Numbers) -> tuple[_Numbers, _Indicators | None]:
         """Candidates of a block about the origin, zero where missing, and what is missing.
 
         Small whole numbers, as dosages mostly are, stay as they are and in single precision:
         their products and the sums of these over the block are exact there, at twice the speed.
         """
-        missing: NDArray[np.bool_] | None = None
-        limit = _EXACT_IN_FLOAT32 / g.shape[0]  # rows times the largest square stays exact
-        if np.issubdtype(g.dtype, np.floating):
-            low, high = (float(f.reduce(g, axis=None)) for f in (np.fmin, np.fmax))
-            if np.isinf(low) or np.isinf(high):
-                row, column = (int(i) for i in np.argwhere(np.isinf(g))[0])
-                raise check.fail(
-                    "genotypes",
-                    "finite numbers, or NaN for a missing one",
-                    f"{float(g[row, column])} at genotypes[{self.n + row}, {column}]",
-                )
-            missing = np.isnan(g)
-            self._whole_numbers = self._whole_numbers and bool(((np.rint(g) == g) | missing).all())
-            small = self._whole_numbers and max(low * low, high * high) <= limit
-        else:
-            low, high = float(g.min()), float(g.max())
-            if low < 0:
-                missing = g < 0
-            small = high * high <= limit
-        if missing is not None and not missing.any():
-            missing = None
+        missing = self._missing_values(g)
+        largest = self._largest(g)
+        exact = g.shape[0] * largest * largest <= _EXACT_IN_FLOAT32 and self._whole(g, missing)
         unset = np.isnan(self._origin_g)
-        if small:
+        if exact:
             self._origin_g[unset] = 0
-        z: _Numbers = g.astype(np.float32 if small and not self._origin_g.any() else np.float64)
-        if not small and unset.any():
-            observed = np.ones(z.shape, dtype=np.bool_) if missing is None else ~missing
-            origin = _typical(z, observed)
-            whole = np.issubdtype(g.dtype, np.integer)
-            self._origin_g[unset] = (np.rint(origin) if whole else origin)[unset]
-        if z.dtype == np.float64:
+        single = exact and not self._origin_g.any()
+        z = self._workspace("candidates", g.shape, np.float32 if single else np.float64)
+        np.copyto(z, g, casting="same_kind")
+        if unset.any() and not exact:
+            typical = _typical(z, missing)
+            self._origin_g[unset] = (typical if g.dtype.kind == "f" else np.rint(typical))[unset]
+        if not single:
             z -= self._origin_g
         if missing is not None:
             np.copyto(z, 0, where=missing)
         return z, missing
+
+    def _missing_values(self, g: _Numbers) -> _Indicators | None:
+        """Which dosages of a block are missing; None if none is."""
+        missing: _Indicators = self._workspace("missing", g.shape, np.bool_)
+        if g.dtype.kind == "f":
+            np.isnan(g, out=missing)
+        elif g.dtype.kind == "i" and g.min() < 0:
+            np.less(g, 0, out=missing)
+        else:
+            return None
+        return missing if missing.any() else None
+
+    def _largest(self, g: _Numbers) -> float:
+        """Largest absolute value of a block, refused if infinite; NaN if all is missing."""
+        if g.dtype.kind != "f":
+            return float(g.max())
+        largest = max(float(np.fmax.reduce(g, axis=None)), -float(np.fmin.reduce(g, axis=None)))
+        if np.isinf(largest):
+            row, column = (int(i) for i in np.argwhere(np.isinf(g))[0])
+            raise check.fail(
+                "genotypes",
+                "finite numbers, or NaN for a missing one",
+                f"{float(g[row, column])} at genotypes[{self.n + row}, {column}]",
+            )
+        return largest
+
+    def _whole(self, g: _Numbers, missing: _Indicators | None) -> bool:
+        """Whether all dosages up to this block are whole numbers."""
+        if g.dtype.kind == "f" and self._whole_numbers:
+            rounded = np.rint(g, out=self._workspace("doubles", g.shape, np.float64))
+            whole = np.equal(rounded, g, out=self._workspace("whole", g.shape, np.bool_))
+            if missing is not None:
+                whole |= missing
+            self._whole_numbers = bool(whole.all())
+        return self._whole_numbers or g.dtype.kind != "f"
 
     # ------------------------------------------------------------------ moments
 
@@ -282,7 +328,7 @@ class MomentAccumulator:
         n = self.n
         if n == 0:
             raise check.fail("genotypes", "at least one row (N >= 1)", "N = 0")
-        observed = n - self._missing_w[:, 0]
+        observed = n - self._missing_dosages
         if not observed.all():
             column = int(np.argmin(observed))
             raise check.fail(
@@ -290,17 +336,17 @@ class MomentAccumulator:
                 "observed values of every candidate",
                 f"nothing but missing values in genotypes[:, {column}]",
             )
-        imputed = self._gw[:, 0] / observed
-        totals = np.concatenate([n * imputed, self._ww[0, 1:]])
-        products = np.empty((j + k - 1, j + k - 1))
+        imputed = self._g / observed
+        totals = np.concatenate([self._g + imputed * self._missing_dosages, self._w])
+        products = np.empty((j + k, j + k))
         products[:j, :j] = self._gg
         if self._missing_g is not None and self._missing_missing is not None:
             across = imputed[:, None] * self._missing_g
             products[:j, :j] += across + across.T
             products[:j, :j] += np.outer(imputed, imputed) * self._missing_missing
-        products[:j, j:] = self._gw[:, 1:] + imputed[:, None] * self._missing_w[:, 1:]
+        products[:j, j:] = self._gw + imputed[:, None] * self._missing_w
         products[j:, :j] = products[:j, j:].T
-        products[j:, j:] = self._ww[1:, 1:]
+        products[j:, j:] = self._ww
         with np.errstate(over="ignore", invalid="ignore"):
             # in this order, without rounding before the difference where all are whole numbers
             covariance = (n * products - np.outer(totals, totals)) / float(n) ** 2
@@ -309,7 +355,7 @@ class MomentAccumulator:
             raise self._degenerate(int(i), "numbers that can be squared", "too large")
         for i in np.flatnonzero(~(covariance.diagonal() > _CONSTANT * mean_squares)[: j + 2]):
             raise self._degenerate(int(i), "values that vary", "constant")
-        means = totals / n + np.concatenate([self._origin_g, self._origin_w[1:]])
+        means = totals / n + np.concatenate([self._origin_g, self._origin_w])
         return means, covariance
 
     def _degenerate(self, index: int, expected: str, received: str) -> InvalidInputError:
@@ -397,14 +443,32 @@ def _numbers(argument: str, values: ArrayLike, *, ndim: int) -> _Numbers:
     return array
 
 
-def _typical(values: Float, observed: NDArray[np.bool_]) -> Float:
+def _product(a: Float, b: Float) -> Float:
+    """a'b, the same bits whatever the number of BLAS threads."""
+    p, q = a.shape[1], b.shape[1]
+    total = np.zeros((p, q))
+    rows = _STRETCH * max(1, 2**18 // (p * q))
+    for start in range(0, a.shape[0], rows):
+        stop = min(start + rows, a.shape[0])
+        whole = stop - (stop - start) % _STRETCH
+        left = a[start:whole].reshape(-1, _STRETCH, p)
+        right = b[start:whole].T.reshape(q, -1, _STRETCH)
+        if q < 4:  # vector by vector is faster
+            total += np.matmul(right[:, :, None], left)[:, :, 0].sum(axis=1).T
+        else:
+            total += np.matmul(left.transpose(0, 2, 1), right.transpose(1, 2, 0)).sum(axis=0)
+        total += a[whole:stop].T @ b[whole:stop]
+    return total
+
+
+def _typical(values: Float, missing: _Indicators | None) -> Float:
     """Per column: mean of the observed values, exact where they are all equal; NaN if none."""
+    observed = np.ones(values.shape, dtype=np.bool_) if missing is None else ~missing
     first = values[observed.argmax(axis=0), np.arange(values.shape[1])]
     constant = ((values == first) | ~observed).all(axis=0)
-    count = observed.sum(axis=0)
-    mean = np.where(observed, values, 0).sum(axis=0) / np.where(count > 0, count, np.nan)
-    typical: Float = np.where(constant & (count > 0), first, mean)
-    return typical
+    count = np.maximum(observed.sum(axis=0), np.finfo(np.float64).tiny)
+    typical: Float = np.where(constant, first, np.where(observed, values, 0).sum(axis=0) / count)
+    return np.where(observed.any(axis=0), typical, np.nan)
 
 
 def _slopes(within: Float, across: Float) -> Float:

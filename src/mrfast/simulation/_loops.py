@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import numba
 import numpy as np
@@ -16,10 +17,9 @@ Float = NDArray[np.float64]
 def _compiled(function: Callable[..., None]) -> Callable[..., None]:
     """Compile at the first call; keep the code on disk where a folder can be written."""
     try:
-        compiled = numba.njit(cache=True, nogil=True)(function)
+        return cast(Callable[..., None], numba.njit(cache=True, nogil=True)(function))
     except RuntimeError:  # numba found no folder for its cache
-        compiled = numba.njit(nogil=True)(function)
-    return compiled  # type: ignore[no-any-return]
+        return cast(Callable[..., None], numba.njit(nogil=True)(function))
 
 
 def _simulate_rows(

@@ -131,13 +131,13 @@ class SimulatedCohort:
         Raises
         ------
         InvalidInputError
-            `outcome_cohort` is no cohort of the same J candidates, a cohort has fewer than
-            three people, or no moments.
+            `outcome_cohort` has another number of candidates, or a cohort has no moments (see
+            `moments`).
         """
         other = self if outcome_cohort is None else outcome_cohort
-        if not isinstance(other, SimulatedCohort) or len(other.eaf) != len(self.eaf):
+        if len(other.eaf) != len(self.eaf):
             raise check.fail(
-                "outcome_cohort", f"a SimulatedCohort with J = {len(self.eaf)} candidates", other
+                "outcome_cohort", f"a cohort with J = {len(self.eaf)}", f"J = {len(other.eaf)}"
             )
         covariance = self.moments.covariance_xy
         return SummaryStatistics(
@@ -152,8 +152,6 @@ class SimulatedCohort:
         from scipy.special import stdtr
 
         moments, degrees = self.moments, self.n - 2
-        if degrees < 1:
-            raise check.fail("n", "at least 3 people for association tables", self.n)
         beta = moments.covariance_gxy[:, trait] / moments.variances
         residual = moments.covariance_xy[trait, trait] - beta**2 * moments.variances
         std_error = np.sqrt(np.maximum(residual, 0) / (degrees * moments.variances))

@@ -1,0 +1,576 @@
+"""What `massive` returns: the model-averaged posterior."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import ndtr
+
+from mrfast import _validation as check
+from mrfast._optional import import_extra
+from mrfast._runtime import generator
+from mrfast._validation import Float
+from mrfast.bayes.model import JointPosterior, parameter_names, solve_blocks
+from mrfast.bayes.priors import SpikeSlabPrior
+from mrfast.data.moments import Moments
+
+if TYPE_CHECKING:
+    from mrfast._core.bayes import Posterior
+
+__all__ = ["EffectSummary", "MassiveResult", "SearchDiagnostics"]
+
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
+_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+
+
+@dataclass(frozen=True)
+class EffectSummary:
+    """Posterior of the causal effect: change of the outcome per unit of the exposure.
+
+    Attributes
+    ----------
+    mean, median, sd : float
+    ci_lower, ci_upper : float
+        Equal-tailed credible limits.
+    probability_positive : float
+        P(effect > 0).
+    level : float
+        Probability between the limits.
+    """
+
+    mean: float
+    median: float
+    sd: float
+    ci_lower: float
+    ci_upper: float
+    probability_positive: float
+    level: float = 0.95
+
+
+@dataclass(frozen=True)
+class SearchDiagnostics:
+    """What the search over models did.
+
+    Attributes
+    ----------
+    n_iter, n_chains : int
+    proposed, accepted : mapping of str to int
+        By kind of move, over all chains.
+    n_evaluated : int
+        Models with an evidence, earlier runs of the same cache included.
+    seconds : float
+        Wall time of the search.
+    """
+
+    n_iter: int
+    n_chains: int
+    proposed: Mapping[str, int]
+    accepted: Mapping[str, int]
+    n_evaluated: int
+    seconds: float
+
+    @property
+    def acceptance(self) -> dict[str, float]:
+        """Share of the proposals that were accepted, by kind of move (NaN where none)."""
+        return {
+            move: self.accepted[move] / count if count else float("nan")
+            for move, count in self.proposed.items()
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class ModelSet:
+    """Models with their evidences and modes, by descending posterior probability."""
+
+    bits: NDArray[np.uint64]  # (models, words)
+    log_evidence: Float
+    log_posterior: Float  # log evidence + log p(M)
+    counts: NDArray[np.int64]  # modes per model
+    modes: Float  # (sum of counts, 7): b, kX, kY, lX, lY, log density, log Laplace term
+    visits: NDArray[np.uint64]
+    n_candidates: int
+
+    @classmethod
+    def from_arrays(
+        cls,
+        bits: NDArray[np.uint64],
+        log_evidence: Float,
+        counts: NDArray[np.int64],
+        modes: Float,
+        *,
+        visits: NDArray[np.uint64],
+        prior: SpikeSlabPrior,
+        n_candidates: int,
+    ) -> ModelSet:
+        """Sort what a cache exports; the order does not depend on that of the cache."""
+        log_odds = prior.log_odds(n_candidates)
+        if (log_odds == log_odds[0]).all():
+            slabs = np.bitwise_count(bits).sum(axis=1) if hasattr(np, "bitwise_count") else None
+            if slabs is None:
+                slabs = _indicators(bits, n_candidates).sum(axis=1)
+            log_prior = slabs * log_odds[0]
+        else:
+            log_prior = np.array([_indicators(row[None], n_candidates)[0] @ log_odds for row in bits])
+        log_posterior = log_evidence + log_prior + prior.log_probability_of_spikes(n_candidates)
+        order = np.lexsort((*bits.T, -log_posterior))
+        every = cls(bits, log_evidence, log_posterior, counts, modes, visits, n_candidates)
+        return every.take(order)
+
+    def take(self, order: NDArray[np.intp]) -> ModelSet:
+        """Select models in the given order."""
+        ends = np.cumsum(self.counts)
+        starts = ends - self.counts
+        rows = [np.arange(starts[i], ends[i]) for i in order]
+        return ModelSet(
+            self.bits[order],
+            self.log_evidence[order],
+            self.log_posterior[order],
+            self.counts[order],
+            self.modes[np.concatenate(rows)] if rows else self.modes[:0],
+            self.visits[order],
+            self.n_candidates,
+        )
+
+    def retain(self, window: float) -> ModelSet:
+        """Occam's window: drop from the bottom while a model's share of those above is less."""
+        share = np.exp(self.log_posterior - self.log_posterior[0])
+        above = np.concatenate([[0.0], np.cumsum(share)[:-1]])
+        kept = np.flatnonzero((share >= window * above) & (share > 0))
+        return self.take(np.arange(int(kept[-1]) + 1))
+
+    @property
+    def size(self) -> int:
+        """Number of models."""
+        return int(self.log_posterior.shape[0])
+
+    @cached_property
+    def indicators(self) -> NDArray[np.bool_]:
+        """Indicators of all models, shape (models, J), True = slab."""
+        return _indicators(self.bits, self.n_candidates)
+
+    @cached_property
+    def log_normaliser(self) -> float:
+        """Log of the sum over models of evidence times prior."""
+        top = self.log_posterior[0]
+        return float(top + np.log(np.exp(self.log_posterior - top).sum()))
+
+    @cached_property
+    def probability(self) -> Float:
+        """Posterior probabilities of the models, summing to 1."""
+        return np.asarray(np.exp(self.log_posterior - self.log_normaliser))
+
+    @cached_property
+    def model_of_mode(self) -> NDArray[np.intp]:
+        """Index of the model of each mode."""
+        return np.repeat(np.arange(self.size), self.counts)
+
+    @cached_property
+    def mode_weight(self) -> Float:
+        """Posterior weights of the modes, summing to 1."""
+        owner = self.model_of_mode
+        return np.asarray(
+            self.probability[owner] * np.exp(self.modes[:, 6] - self.log_evidence[owner])
+        )
+
+
+def _indicators(bits: NDArray[np.uint64], n_candidates: int) -> NDArray[np.bool_]:
+    octets = np.ascontiguousarray(bits.astype("<u8")).view(np.uint8)
+    flat = np.unpackbits(octets, axis=1, bitorder="little")[:, :n_candidates]
+    return flat.astype(np.bool_)
+
+
+@dataclass(frozen=True, eq=False)
+class EffectMixture:
+    """Law of beta = b sigma_Y / sigma_X under a mixture of Gaussians for (b, log scales).
+
+    With l = lY - lX: beta = b exp(l), (b, l) bivariate normal in each component; given l, beta is
+    normal, so distribution and density are one Gauss-Hermite sum over l.
+    """
+
+    weight: Float
+    slope: Float  # mean of b
+    scale: Float  # mean of l
+    var_slope: Float
+    var_scale: Float
+    covariance: Float
+
+    @classmethod
+    def from_modes(cls, weight: Float, modes: Float, covariance: Float) -> EffectMixture:
+        """Build from modes (.., 7) and covariances (.., 5, 5) of b, kX, kY, lX, lY."""
+        c = covariance
+        return cls(
+            weight,
+            modes[:, 0],
+            modes[:, 4] - modes[:, 3],
+            c[:, 0, 0],
+            c[:, 3, 3] + c[:, 4, 4] - 2 * c[:, 3, 4],
+            c[:, 0, 4] - c[:, 0, 3],
+        )
+
+    @cached_property
+    def _conditional(self) -> tuple[Float, Float, Float, Float]:
+        """Weight, exp(l), mean and sd of b given l, at all nodes of all components that count."""
+        keep = self.weight > 1e-12 * self.weight.max()
+        sd_scale = np.sqrt(self.var_scale[keep])
+        scale = np.exp(self.scale[keep, None] + sd_scale[:, None] * _NODES)
+        mean = self.slope[keep, None] + (self.covariance[keep] / sd_scale)[:, None] * _NODES
+        left = self.var_slope[keep] - self.covariance[keep] ** 2 / self.var_scale[keep]
+        sd = np.sqrt(np.maximum(left, 1e-300))[:, None] + np.zeros_like(mean)
+        weight = self.weight[keep, None] * _WEIGHTS
+        return weight.ravel(), scale.ravel(), mean.ravel(), sd.ravel()
+
+    def cdf(self, value: float) -> float:
+        """P(beta <= value)."""
+        weight, scale, mean, sd = self._conditional
+        return float(weight @ ndtr((value / scale - mean) / sd) / weight.sum())
+
+    def density(self, values: Float) -> Float:
+        """Density of beta, in the shape of `values`."""
+        weight, scale, mean, sd = self._conditional
+        out = np.empty(np.shape(values))
+        flat = out.ravel()
+        for i, value in enumerate(np.ravel(values)):
+            z = (value / scale - mean) / sd
+            flat[i] = (weight / (scale * sd)) @ np.exp(-0.5 * z * z)
+        return np.asarray(flat.reshape(out.shape) / (weight.sum() * np.sqrt(2 * np.pi)))
+
+    def quantile(self, probability: float) -> float:
+        """Value with the given probability below it."""
+        weight, scale, mean, sd = self._conditional
+        reach = 10 * sd
+        lower = float((scale * np.where(mean < reach, mean - reach, 0)).min())
+        upper = float((scale * np.where(mean > -reach, mean + reach, 0)).max())
+        span = upper - lower
+        return float(
+            brentq(lambda t: self.cdf(t) - probability, lower, upper, xtol=1e-13 * span, rtol=1e-14)
+        )
+
+    def summary(self, level: float) -> EffectSummary:
+        """Moments in closed form, quantiles from the distribution."""
+        growth = np.exp(self.scale + 0.5 * self.var_scale)
+        mean = growth * (self.slope + self.covariance)
+        growth2 = np.exp(2 * self.scale + 2 * self.var_scale)
+        square = growth2 * ((self.slope + 2 * self.covariance) ** 2 + self.var_slope)
+        total = self.weight.sum()
+        average = float(self.weight @ mean / total)
+        spread = float(self.weight @ (square - 2 * average * mean + average**2) / total)
+        tail = (1 - level) / 2
+        return EffectSummary(
+            mean=average,
+            median=self.quantile(0.5),
+            sd=float(np.sqrt(max(spread, 0.0))),
+            ci_lower=self.quantile(tail),
+            ci_upper=self.quantile(1 - tail),
+            probability_positive=1 - self.cdf(0.0),
+            level=level,
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MassiveResult:
+    """Model-averaged posterior of the causal effect.
+
+    Attributes
+    ----------
+    moments : Moments
+        The data.
+    prior : SpikeSlabPrior
+        The prior that was used.
+    method : str
+        "mc3", or "given model" where the search was replaced by one model.
+    occam_window : float
+        The window that decided which models were averaged.
+    search : SearchDiagnostics
+        What the search did: iterations, acceptance, models evaluated, seconds.
+    """
+
+    moments: Moments
+    prior: SpikeSlabPrior
+    method: str
+    occam_window: float
+    search: SearchDiagnostics
+    model_set: ModelSet
+    kernel: Posterior
+
+    # ------------------------------------------------------------------ the answers
+
+    @cached_property
+    def effect(self) -> EffectSummary:
+        """Posterior of the causal effect with 95% credible limits."""
+        return self._mixture.summary(0.95)
+
+    def effect_at(self, level: float) -> EffectSummary:
+        """Posterior of the causal effect with credible limits of another level."""
+        return self._mixture.summary(check.scalar("level", level, above=0, below=1))
+
+    def effect_density(self, values: Any) -> Float:
+        """Posterior density of the causal effect at `values`, in their shape."""
+        return self._mixture.density(np.asarray(values, dtype=np.float64))
+
+    @cached_property
+    def inclusion_probabilities(self) -> Float:
+        """Posterior probability that each candidate is pleiotropic (in the slab), shape (J,)."""
+        return np.asarray(self.model_set.probability @ self.model_set.indicators)
+
+    @property
+    def log_evidence(self) -> float:
+        """Log of the sum over the retained models of p(D|M) p(M).
+
+        Under "mc3" a lower bound of log p(D), up to the errors of Laplace's method: models that
+        were not met or fell below Occam's window are missing from the sum.
+        """
+        return self.model_set.log_normaliser
+
+    @cached_property
+    def models(self) -> pd.DataFrame:
+        """The retained models, by descending probability.
+
+        Columns: model (one character per candidate, 1 = slab), log_evidence (without p(M)),
+        probability (posterior, among the retained), n_slab, n_modes, visits (how often the
+        chains were there).
+        """
+        models = self.model_set
+        text = models.indicators.astype(np.uint8) + ord("0")
+        return pd.DataFrame(
+            {
+                "model": [row.tobytes().decode("ascii") for row in text],
+                "log_evidence": models.log_evidence,
+                "probability": models.probability,
+                "n_slab": models.indicators.sum(axis=1),
+                "n_modes": models.counts,
+                "visits": models.visits.astype(np.int64),
+            }
+        )
+
+    @cached_property
+    def _covariances(self) -> Float:
+        """Posterior covariances of (b, kX, kY, lX, lY) at all modes, shape (modes, 5, 5)."""
+        models = self.model_set
+        hessians = self.kernel.mode_hessians(models.bits, models.counts, models.modes)
+        return np.asarray(np.linalg.inv(-hessians))
+
+    @cached_property
+    def _mixture(self) -> EffectMixture:
+        models = self.model_set
+        return EffectMixture.from_modes(models.mode_weight, models.modes, self._covariances)
+
+    # ------------------------------------------------------------------ samples
+
+    def sample(self, n: int = 10_000, rng: object = None) -> pd.DataFrame:
+        """Draws of all parameters from the averaged posterior.
+
+        Parameters
+        ----------
+        n : int
+            Number of draws.
+        rng : None, int or numpy.random.Generator
+            Seed or generator.
+
+        Returns
+        -------
+        DataFrame, shape (n, 2J + 7)
+            beta (causal effect in units of the data), the 2J + 5 scale-free parameters by name,
+            and model (row of `models` from which the draw comes). Each model's posterior is a
+            mixture of normal laws at its modes; of a mode and its mirror image, the one with
+            skappa_X >= 0 stands for both.
+        """
+        count = check.integer("n", n, minimum=1)
+        source = generator(rng)
+        models = self.model_set
+        j = models.n_candidates
+        weight = models.mode_weight / models.mode_weight.sum()
+        component = np.sort(source.choice(weight.size, size=count, p=weight))
+        draws = np.empty((count, 2 * j + 6))
+        ends = np.searchsorted(component, np.arange(weight.size), side="right")
+        begin = 0
+        for index in np.unique(component):
+            end = int(ends[index])
+            self._draw_mode(int(index), draws[begin:end, 1:], source)
+            begin = end
+        slope, log_x, log_y = draws[:, 2 * j + 1], draws[:, -2], draws[:, -1]
+        draws[:, 0] = slope * np.exp(log_y - log_x)
+        order = source.permutation(count)
+        frame = pd.DataFrame(
+            draws[order], columns=["beta", *parameter_names(self.moments.names)], copy=False
+        )
+        frame["model"] = models.model_of_mode[component[order]]
+        return frame
+
+    def _draw_mode(self, index: int, out: Float, source: np.random.Generator) -> None:
+        """Fill `out` (draws, 2J + 5) from the normal law at one mode.
+
+        First the five parameters from their marginal law, then the effects given them.
+        """
+        models = self.model_set
+        j = models.n_candidates
+        indicators = models.indicators[models.model_of_mode[index]]
+        phi = models.modes[index, :5].copy()
+        effects = self.kernel.effects(indicators, phi).ravel()
+        joint = JointPosterior.at(
+            self.moments, indicators, self.prior, np.concatenate([effects, phi])
+        )
+        root = np.linalg.cholesky(self._covariances[index])
+        shift = source.standard_normal((out.shape[0], 5)) @ root.T
+        out[:, 2 * j :] = phi + shift
+        noise = source.standard_normal((out.shape[0], 2 * j))
+        blocks = joint.effects_blocks()
+        if blocks is not None:
+            response = solve_blocks(blocks, joint.cross)
+            determinant = blocks[0, 0] * blocks[1, 1] - blocks[0, 1] ** 2
+            first = np.sqrt(blocks[1, 1] / determinant)
+            out[:, :j] = noise[:, :j] * first
+            out[:, j : 2 * j] = noise[:, :j] * (-blocks[0, 1] / (determinant * first))
+            out[:, j : 2 * j] += noise[:, j:] / np.sqrt(blocks[1, 1])
+        else:
+            precision = joint.effects_precision()
+            response = np.linalg.solve(precision, joint.cross)
+            upper = np.linalg.cholesky(precision).T
+            out[:, : 2 * j] = np.linalg.solve(upper, noise.T).T
+        out[:, : 2 * j] += effects + shift @ response.T
+
+    # ------------------------------------------------------------------ other forms
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row: the causal effect, the evidence and the search, for tables of results."""
+        effect = self.effect
+        return pd.DataFrame(
+            [
+                {
+                    "method": f"MASSIVE ({self.method})",
+                    "estimate": effect.median,
+                    "mean": effect.mean,
+                    "std_error": effect.sd,
+                    "ci_lower": effect.ci_lower,
+                    "ci_upper": effect.ci_upper,
+                    "probability_positive": effect.probability_positive,
+                    "n_snps": self.moments.J,
+                    "n": self.moments.n,
+                    "log_evidence": self.log_evidence,
+                    "n_models": self.model_set.size,
+                    "n_models_evaluated": self.search.n_evaluated,
+                }
+            ]
+        )
+
+    def candidates(self) -> pd.DataFrame:
+        """One row per candidate: name and posterior probability that it is pleiotropic."""
+        return pd.DataFrame(
+            {
+                "candidate": list(self.moments.names),
+                "inclusion_probability": self.inclusion_probabilities,
+            }
+        )
+
+    def to_arviz(self, n: int = 10_000, rng: object = None) -> Any:
+        """Draws as ArviZ data with one chain of independent draws (arviz extra).
+
+        Parameters
+        ----------
+        n, rng
+            As in `sample`.
+
+        Returns
+        -------
+        arviz.InferenceData or xarray.DataTree
+            Depending on ArviZ's version; group "posterior".
+
+        Raises
+        ------
+        MissingExtraError
+            ArviZ is not installed.
+        """
+        arviz = import_extra("arviz", extra="arviz", purpose="MassiveResult.to_arviz")
+        draws = self.sample(n, rng)
+        j = self.moments.J
+        values = draws.to_numpy()[None, :, :]
+        posterior = {"beta": values[:, :, 0]}
+        posterior["sgamma"] = values[:, :, 1 : j + 1]
+        posterior["salpha"] = values[:, :, j + 1 : 2 * j + 1]
+        for i, name in enumerate(("sbeta", "skappa_X", "skappa_Y", "log_sigma_X", "log_sigma_Y")):
+            posterior[name] = values[:, :, 2 * j + 1 + i]
+        posterior["model"] = values[:, :, -1]
+        coords = {"candidate": list(self.moments.names)}
+        dims = {"sgamma": ["candidate"], "salpha": ["candidate"]}
+        if int(arviz.__version__.partition(".")[0]) >= 1:
+            return arviz.from_dict({"posterior": posterior}, coords=coords, dims=dims)
+        return arviz.from_dict(posterior=posterior, coords=coords, dims=dims)
+
+    def plot(self, reference: tuple[float, float, float] | None = None) -> Any:
+        """Posterior density of the effect beside the inclusion probabilities (plot extra).
+
+        Parameters
+        ----------
+        reference : (estimate, lower, upper), optional
+            Another study's estimate with its interval, drawn into the density.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        MissingExtraError
+            matplotlib is not installed.
+        """
+        from mrfast.plots.massive_posterior import massive_posterior_figure
+
+        return massive_posterior_figure(self, reference)
+
+    def _lines(self) -> list[tuple[str, str]]:
+        effect, search = self.effect, self.search
+        likely = np.argsort(-self.inclusion_probabilities, kind="stable")[:5]
+        named = ", ".join(
+            f"{self.moments.names[i]} {self.inclusion_probabilities[i]:.3f}" for i in likely
+        )
+        lines = [
+            (
+                "causal effect",
+                f"{effect.median:.4g} (95% {effect.ci_lower:.4g} to {effect.ci_upper:.4g}), "
+                f"mean {effect.mean:.4g}, sd {effect.sd:.3g}",
+            ),
+            ("P(effect > 0)", f"{effect.probability_positive:.4f}"),
+            ("most likely pleiotropic", named),
+            ("expected number pleiotropic", f"{self.inclusion_probabilities.sum():.2f}"),
+        ]
+        if self.method == "given model":
+            lines.append(("log evidence", f"{self.log_evidence:.4f} (one given model, with p(M))"))
+        else:
+            moved = sum(search.accepted.values()) / max(1, sum(search.proposed.values()))
+            lines += [
+                ("log evidence", f"{self.log_evidence:.4f} (lower bound: models retained)"),
+                ("models", f"{self.model_set.size} averaged of {search.n_evaluated} evaluated"),
+                (
+                    "search",
+                    f"{search.n_chains} chains x {search.n_iter} iterations, "
+                    f"{moved:.0%} of the moves accepted, {search.seconds:.2f} s",
+                ),
+            ]
+        lines.append(
+            (
+                "prior",
+                f"slab sd {self.prior.slab_sd:.4g}, spike sd {self.prior.spike_sd:.3g}, "
+                f"scale_power {self.prior.scale_power:g}",
+            )
+        )
+        lines.append(("data", repr(self.moments)))
+        return lines
+
+    def __repr__(self) -> str:
+        rows = "\n".join(f"  {name + ':':<28} {value}" for name, value in self._lines())
+        return f"MassiveResult ({self.method})\n{rows}"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{escape(name)}</th>"
+            f"<td style='text-align:left'>{escape(value)}</td></tr>"
+            for name, value in self._lines()
+        )
+        return f"<table><caption>MassiveResult ({escape(self.method)})</caption>{rows}</table>"
