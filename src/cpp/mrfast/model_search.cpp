@@ -8,6 +8,41 @@
 
 namespace mrfast {
 
+namespace {
+
+// What flipping one candidate's indicator does to the profile at p: value, gradient and Hessian
+// are linear in the candidate's products (a a, a d, d d), a = h1 / sigma_X, d = h2 / sigma_Y.
+struct FlipChange {
+  Vector<3> value{};
+  std::array<Vector<3>, 5> gradient{};
+  std::array<std::array<Vector<3>, 5>, 5> hessian{};
+  double log_determinant = 0;
+
+  FlipChange(double noise, const Prior& prior, bool in_slab, const Vector<5>& p) {
+    const Confounding k(p);
+    const double b = p[kEffect];
+    Component before{noise, prior.slab_variance, prior.spike_variance, 1};
+    Component after{noise, prior.slab_variance, prior.slab_variance, 1};
+    if (in_slab) std::swap(before, after);
+    log_determinant = component_log_determinant(after, k) - component_log_determinant(before, k);
+    for (std::size_t i = 0; i < 3; ++i) {
+      const double aa = i == 0, ad = i == 1, dd = i == 2;
+      const double g12 = ad - b * aa, e = dd - b * ad;
+      const Products unit{aa, ad, dd, g12, e - b * g12, e};
+      Evaluation change;
+      add_component(after, unit, k, b, 1, change);
+      add_component(before, unit, k, b, -1, change);
+      value[i] = change.value;
+      for (std::size_t r = 0; r < 5; ++r) {
+        gradient[r][i] = change.gradient[r];
+        for (std::size_t c = 0; c <= r; ++c) hessian[r][c][i] = change.hessian[r][c];
+      }
+    }
+  }
+};
+
+}  // namespace
+
 ModelSearch::ModelSearch(const Statistics& statistics, const Prior& prior,
                          std::vector<double> log_odds, EvidenceCache& cache)
     : statistics_(statistics), prior_(prior), log_odds_(std::move(log_odds)), cache_(cache) {}
@@ -53,35 +88,33 @@ std::vector<double> ModelSearch::predict_neighbours(const EvidenceCache::Entry& 
       }
       continue;
     }
-    const Confounding k(p);
     const Evaluation ev = profile.evaluate(p);
     Matrix<5> negative;
     for (std::size_t i = 0; i < 5; ++i)
       for (std::size_t l = 0; l < 5; ++l) negative[i][l] = -ev.hessian[i][l];
     const Cholesky<5> old_factor(negative);
     const double old_log_det = old_factor.log_determinant();
+    const double ex = std::exp(-p[kLogX]), ey = std::exp(-p[kLogY]);
+    FlipChange changes[2] = {{s.noise[0], prior_, false, p}, {s.noise[0], prior_, true, p}};
     for (std::size_t j = 0; j < size; ++j) {
       const bool in_slab = bit(entry.bits, j);
-      const double slab = prior_.slab_variance, spike = prior_.spike_variance;
-      Component before{s.noise[j], slab, in_slab ? slab : spike, 0};
-      before.add(s.h1[j], s.h2[j], 0);
-      Component after = before;
-      after.variance = in_slab ? spike : slab;
-      const Products products = component_products(before, p);
-      Evaluation change;
-      add_component(after, products, k, p[kEffect], 1, change);
-      add_component(before, products, k, p[kEffect], -1, change);
-      const double log_det_c =
-          component_log_determinant(after, k) - component_log_determinant(before, k);
+      if (!s.uniform_noise) changes[in_slab] = FlipChange(s.noise[j], prior_, in_slab, p);
+      const double a = ex * s.h1[j], d = ey * s.h2[j];
+      const Vector<3> products{a * a, a * d, d * d};
+      Vector<5> gradient;
       Matrix<5> shifted;
-      for (std::size_t i = 0; i < 5; ++i)
-        for (std::size_t l = 0; l <= i; ++l) shifted[i][l] = negative[i][l] - change.hessian[i][l];
+      for (std::size_t i = 0; i < 5; ++i) {
+        gradient[i] = dot(changes[in_slab].gradient[i], products);
+        for (std::size_t l = 0; l <= i; ++l)
+          shifted[i][l] = negative[i][l] - dot(changes[in_slab].hessian[i][l], products);
+      }
       const Cholesky<5> factor(shifted);
       const bool usable = factor.positive_definite;
-      const Vector<5> step = (usable ? factor : old_factor).solve(change.gradient);
+      const Vector<5> step = (usable ? factor : old_factor).solve(gradient);
       const double log_det = usable ? factor.log_determinant() - old_log_det : 0;
-      include(j, mode.log_laplace + change.value + 0.5 * dot(step, change.gradient) -
-                     0.5 * (log_det_c + log_det));
+      include(j, mode.log_laplace + dot(changes[in_slab].value, products) +
+                     0.5 * dot(step, gradient) -
+                     0.5 * (changes[in_slab].log_determinant + log_det));
     }
   }
   for (std::size_t j = 0; j < size; ++j)

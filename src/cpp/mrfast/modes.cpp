@@ -157,7 +157,7 @@ bool ascent(const Vector<5>& gradient, const Matrix<5>& hessian, Vector<5>& step
   return concave;
 }
 
-constexpr std::size_t kLanes = 32;  // positions along one level set of c
+constexpr std::size_t kLanes = 24;  // positions along one level set of c
 
 struct Group {
   double noise, variance, xx, xy, yy;
@@ -173,7 +173,7 @@ void scan_line(double c, const double* e, double slab_variance, double slope, co
   const double half_effect = 0.5 / effect_variance, half_kappa = 0.5 / confounding_variance;
   const double bias2 = (slope - c) * (slope - c);
   for (std::size_t l = 0; l < kLanes; ++l) {
-    const double kx2 = c2 + rho * e[l], ky2 = c2 + rho / e[l];
+    const double kx2 = c2 + rho * e[l], ky2 = c2 + rho * e[kLanes - 1 - l];  // e is 1 / e reversed
     const double k1 = 1 + kx2, k2 = k1 + ky2;
     const double r1 = 1 / k1;
     log_argument[l] = k2;
@@ -261,9 +261,7 @@ std::vector<Start> scan_starts(const Profile& profile) {
   // Levels of c: a grid over all magnitudes, refined where a group of candidates agrees.
   std::vector<double> levels;
   levels.reserve(96);
-  for (int i = 1; i <= 20; ++i) {
-    const double c = 0.002 * std::sinh(0.55 * i);
-    if (c > reach) break;
+  for (double c = 0.0015; c < reach; c *= 2) {
     levels.push_back(c);
     levels.push_back(-c);
   }
@@ -272,7 +270,7 @@ std::vector<Start> scan_starts(const Profile& profile) {
     const double centre = -group.xy / group.xx;
     const double width =
         std::sqrt((group.noise * (1 + centre * centre) + group.variance) / group.xx);
-    for (const double z : {0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0}) {
+    for (const double z : {0.0, 0.7, 2.0, 6.0, 20.0}) {
       levels.push_back(centre + z * width);
       if (z > 0) levels.push_back(centre - z * width);
     }
@@ -302,22 +300,20 @@ std::vector<Start> scan_starts(const Profile& profile) {
     std::size_t index;
   };
   std::vector<Peak> peaks;
-  const auto rows = static_cast<std::ptrdiff_t>(levels.size());
-  const auto columns = static_cast<std::ptrdiff_t>(kLanes);
-  for (std::ptrdiff_t i = 0; i < rows; ++i) {
-    for (std::ptrdiff_t l = 0; l < columns; ++l) {
-      const double here = values[static_cast<std::size_t>(i * columns + l)];
+  const std::size_t rows = levels.size();
+  for (std::size_t i = 0; i < rows; ++i) {
+    const double* row = values.data() + i * kLanes;
+    for (std::size_t l = 0; l < kLanes; ++l) {
+      const double here = row[l];
+      if ((l > 0 && row[l - 1] > here) || (l + 1 < kLanes && row[l + 1] > here)) continue;
       bool peak = true;
-      for (std::ptrdiff_t di = -1; di <= 1 && peak; ++di)
-        for (std::ptrdiff_t dl = -1; dl <= 1; ++dl) {
-          const std::ptrdiff_t a = i + di, b = l + dl;
-          if ((di == 0 && dl == 0) || a < 0 || b < 0 || a >= rows || b >= columns) continue;
-          if (values[static_cast<std::size_t>(a * columns + b)] > here) {
-            peak = false;
-            break;
-          }
-        }
-      if (peak) peaks.push_back({here, static_cast<std::size_t>(i * columns + l)});
+      for (const bool above : {false, true}) {
+        if (above ? i + 1 == rows : i == 0) continue;
+        const double* other = above ? row + kLanes : row - kLanes;
+        for (std::size_t o = l == 0 ? 0 : l - 1; o < std::min(l + 2, kLanes); ++o)
+          peak = peak && other[o] <= here;
+      }
+      if (peak) peaks.push_back({here, i * kLanes + l});
     }
   }
   std::stable_sort(peaks.begin(), peaks.end(),

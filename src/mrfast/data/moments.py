@@ -302,9 +302,8 @@ class Moments:
         names: Sequence[object] | None = None,
     ) -> Moments:
         """Moments of the rows that an accumulator has seen."""
-        means, second = accumulator.second_moments(center=center)
-        j = second.shape[0] - 2
-        covariance = second if center else second - np.outer(means, means)
+        means, covariance = accumulator.covariance(center=center)
+        j = covariance.shape[0] - 2
         variances = covariance.diagonal()[:j].copy()
         try:
             return cls(
@@ -318,7 +317,7 @@ class Moments:
                 covariance_xy=covariance[j:, j:].copy(),
                 is_centered=bool(center),
                 missing_dosages=accumulator.missing_dosages,
-                _raw=None if center else second,
+                _raw=None if center else covariance + np.outer(means, means),
             )
         except _NotPositiveDefinite as error:
             argument = {"candidates": "genotypes"}.get(error.part, error.part)
@@ -366,7 +365,7 @@ class Moments:
                 "second_moments", "shape (J + 3, J + 3) with J >= 1", f"shape {matrix.shape}"
             )
         scale = np.sqrt(np.abs(matrix.diagonal()))
-        if np.abs(matrix - matrix.T).max() > 1e-10 * scale.max() ** 2:
+        if (np.abs(matrix - matrix.T) > 1e-10 * np.outer(scale, scale)).any():
             raise check.fail("second_moments", "a symmetric matrix", "one that is not symmetric")
         if abs(matrix[0, 0] - 1) > 1e-10:
             raise check.fail("second_moments", "1 as its first element", matrix[0, 0])
@@ -421,7 +420,7 @@ class Moments:
     # ------------------------------------------------------------------ what it knows
 
     @property
-    def J(self) -> int:  # noqa: N802 - the field's name for it
+    def J(self) -> int:
         """Number of candidate instruments."""
         return len(self.names)
 
@@ -478,7 +477,9 @@ class Moments:
             except _NotPositiveDefinite:
                 if self.is_centered:
                     raise
-        return _sufficient_from_matrix(self._second(centered=self.is_centered), self.n, self.sigma_g)
+        return _sufficient_from_matrix(
+            self._second(centered=self.is_centered), self.n, self.sigma_g
+        )
 
     def _sufficient_centered(self) -> Sufficient:
         if self.covariance_g is not None:

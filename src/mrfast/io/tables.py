@@ -17,6 +17,7 @@ from __future__ import annotations
 import bz2
 import csv
 import gzip
+import io
 import itertools
 import lzma
 import os
@@ -268,6 +269,25 @@ def _opened(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
+class _AfterLine(io.RawIOBase):
+    """Bytes of a file after its first lines, which another line replaces."""
+
+    def __init__(self, handle: IO[bytes], skipped: int, line: bytes) -> None:
+        self._handle, self._pending = handle, line
+        for _ in range(skipped):
+            handle.readline()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        size = len(buffer)
+        data = self._pending[:size] or self._handle.read(size)
+        self._pending = self._pending[size:]
+        buffer[: len(data)] = data
+        return len(data)
+
+
 def _damaged(path: Path, error: Exception) -> InvalidInputError:
     if isinstance(error, UnicodeDecodeError):
         return fail(path.name, "text in UTF-8", f"other bytes ({error.reason})")
@@ -377,6 +397,11 @@ class _Header:
     def shown(self) -> str:
         return ", ".join(name for name in self.names if name)
 
+    def known_name(self, place: int, known: Collection[str]) -> str:
+        """Name, if it is a known one, of the column at a place."""
+        names = [name for name, places in self.places.items() if place in places]
+        return next((name for name in names if name in known), "")
+
     def named(self, part: str, column: str) -> int:
         """Column that the caller named."""
         exact = [place for place, name in enumerate(self.names) if name == column]
@@ -427,10 +452,11 @@ def _resolve(
     # Alleles first: their names are the least ambiguous, and the frequency depends on them.
     saige = "af_allele2" in header.places or "ac_allele2" in header.places
     pairs = (_SAIGE, *ALLELE_PAIRS) if saige else ALLELE_PAIRS
-    complete = [pair for pair in pairs if all(name in header.places for name in pair)]
-    look("effect_allele", [effect for effect, _ in (*complete, *pairs)])
+    complete = [pair for pair in pairs[:-1] if all(name in header.places for name in pair)]
+    look("effect_allele", [effect for effect, _ in (*complete, *pairs)])  # alt comes last
     if "effect_allele" in chosen:
-        effect = _effect_name(header, chosen["effect_allele"])
+        known = {name for pair in pairs for name in pair}
+        effect = header.known_name(chosen["effect_allele"], known)
         partners = [other for name, other in pairs if name == effect]
         partners += [name for name, other in pairs if other == effect]
         look("other_allele", [*partners, "other_allele", "non_effect_allele", "nea", "oa"])
@@ -439,8 +465,7 @@ def _resolve(
             look("ref", ["ref"])
         look("eaf", (*_FREQUENCY_NAMES[""], *_FREQUENCY_NAMES.get(effect, ())))
 
-    odds_ratio_given = "odds_ratio" in columns
-    if not odds_ratio_given:
+    if "odds_ratio" not in columns:
         look("beta", COLUMN_NAMES["beta"])
     if "beta" not in columns:
         look("odds_ratio", COLUMN_NAMES["odds_ratio"])
@@ -467,41 +492,43 @@ def _resolve(
     return chosen
 
 
-def _effect_name(header: _Header, place: int) -> str:
-    """Name under which the effect allele's column is known."""
-    return next(name for name, places in header.places.items() if place in places)
-
-
 def _read(path: Path, layout: _Layout, places: Mapping[str, int]) -> pd.DataFrame:
     """Read the chosen columns; texts as categories, the rest as numbers."""
+    beyond = len(layout.names)  # a column that only rows longer than the header fill
     kinds: dict[int, Any] = {
         place: "category" for part, place in places.items() if part in _TEXT
-    } | {places["snp"]: str}
+    } | {places["snp"]: str, beyond: "category"}
     options: dict[str, Any] = {}
     if int(pd.__version__.partition(".")[0]) < 3:  # later versions always read exactly
         options["float_precision"] = "round_trip"
     try:
+        # pandas drops what a row has beyond the header; a first row with one field more, all of
+        # them missing, makes it show up in a column of its own.
+        first = layout.delimiter.join(["NA"] * (beyond + 1)) + "\n"
         with _opened(path) as handle:
             raw = pd.read_csv(
-                handle,
+                io.BufferedReader(_AfterLine(handle, layout.header_line, first.encode())),
                 sep=r"\s+" if layout.delimiter == " " else layout.delimiter,
                 header=None,
-                names=list(range(len(layout.names))),
-                usecols=sorted(set(places.values())),
+                names=list(range(beyond + 1)),
+                usecols=sorted({*places.values(), beyond}),
                 index_col=False,
-                skiprows=layout.header_line,
                 dtype=kinds,
                 na_values=["."],
                 low_memory=False,
                 encoding="utf-8",
                 **options,
             )
-    except pd.errors.EmptyDataError:
-        raise fail(path.name, "at least one row after the header", "none") from None
     except pd.errors.ParserError as error:
         raise fail(path.name, "rows as long as the header", str(error).strip()) from error
     except (*_BROKEN, UnicodeDecodeError) as error:
         raise _damaged(path, error) from error
+    raw = raw.iloc[1:].reset_index(drop=True)
+    if len(raw) == 0:
+        raise fail(path.name, "at least one row after the header", "none")
+    if (longer := np.flatnonzero(raw[beyond].notna().to_numpy())).size:
+        line = _line(path, layout, int(longer[0]))
+        raise fail(path.name, "rows as long as the header", f"a longer one in line {line}")
     for part, place in places.items():
         if part in _TEXT or part == "snp" or pd.api.types.is_numeric_dtype(raw[place].dtype):
             continue
