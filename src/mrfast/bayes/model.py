@@ -11,6 +11,7 @@ R the Gram matrix of (r_X, r_Y), W = I - k k' / K2, K2 = 1 + k'k.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -100,48 +101,40 @@ def log_posterior(
 
 @dataclass(frozen=True, eq=False)
 class JointPosterior:
-    """Value, gradient and Hessian blocks at one point.
+    """The log posterior at one point: value, gradient and Hessian blocks, computed when asked.
 
     Attributes
     ----------
-    value : float
-    gradient : ndarray, shape (2J + 5,)
-    cross : ndarray, shape (2J, 5)
-        Hessian block of the effects and the last five parameters.
-    outer : ndarray, shape (5, 5)
-        Hessian block of the last five.
     weight : ndarray, shape (2, 2)
         W, the inverse noise covariance of (r_X, r_Y).
     variances : ndarray, shape (2J,)
         Prior variances of the effects.
     """
 
-    value: float
-    gradient: Float
-    cross: Float
-    outer: Float
-    weight: Float
-    variances: Float
+    parameters: Float
+    prior: SpikeSlabPrior
     sufficient: Sufficient
+    variances: Float
+    weight: Float
+    _residuals: Float  # (2, J + 3): r_X, r_Y
+    _first: dict[int, Float]  # their derivatives by b, lX, lY
+    _second: dict[tuple[int, int], Float]
+    _root: Float  # square roots of the directions' second moments
 
     @classmethod
     def at(
         cls, moments: Moments, model: ArrayLike, prior: SpikeSlabPrior, parameters: ArrayLike
     ) -> JointPosterior:
-        """Evaluate at a parameter vector."""
+        """Evaluate at a parameter vector, shape (2J + 5,)."""
         j = moments.J
         indicators = check.model_indicators("model", model, length=j)
         vector = check.float_array("parameters", parameters, ndim=1, shape=(2 * j + 5,))
-        gamma, alpha, phi = vector[:j], vector[j : 2 * j], vector[2 * j :]
         s = moments.sufficient
-        n = s.n
-        b, kx, ky, lx, ly = (float(v) for v in phi)
+        b, kx, ky, lx, ly = (float(v) for v in vector[2 * j :])
         ex, ey = np.exp(-lx), np.exp(-ly)
-
-        # Vectors: residual of X, residual of Y given X, J directions, mean.
-        root = 1 / np.sqrt(n * s.noise)
-        x = np.zeros(j + 3)
-        y = np.zeros(j + 3)
+        root = 1 / np.sqrt(s.n * s.noise)
+        # Coordinates: residual of X, residual of Y given X, J directions, mean.
+        x, y, zero = np.zeros((3, j + 3))
         x[0] = np.sqrt(s.residual_exposure) * ex
         y[0] = np.sqrt(s.residual_exposure) * s.residual_slope * ey
         y[1] = np.sqrt(s.residual_outcome) * ey
@@ -149,99 +142,129 @@ class JointPosterior:
         y[2:-1] = root * s.coefficients[1] * ey
         if s.mean_direction is not None:
             x[-1], y[-1] = s.mean_exposure * ex, s.mean_outcome * ey
-
-        def design(effects: Float) -> Float:
-            out = np.zeros(j + 3)
-            out[2:-1] = root * (effects if s.rotation is None else s.rotation.T @ effects)
-            if s.mean_direction is not None:
-                out[-1] = s.mean_direction @ effects
-            return out
-
-        def design_transposed(vectors: Float) -> Float:
-            weighted = root[:, None] * vectors[2:-1]
-            out = weighted if s.rotation is None else s.rotation @ weighted
-            if s.mean_direction is not None:
-                out = out + np.outer(s.mean_direction, vectors[-1])
-            return np.asarray(out)
-
-        zero = np.zeros(j + 3)
-        r = np.stack([x - design(gamma), y - b * x - design(alpha)])
-        first = {EFFECT: np.stack([zero, -x]), LOG_X: np.stack([-x, b * x])}
-        first[LOG_Y] = np.stack([zero, -y])
+        r = np.stack([x, y - b * x])
+        effects = vector[: 2 * j].reshape(2, j)
+        r[:, 2:-1] -= root * (effects if s.rotation is None else effects @ s.rotation)
+        if s.mean_direction is not None:
+            r[:, -1] -= effects @ s.mean_direction
+        first = {
+            EFFECT: np.stack([zero, -x]),
+            LOG_X: np.stack([-x, b * x]),
+            LOG_Y: np.stack([zero, -y]),
+        }
         second = {
             (EFFECT, LOG_X): np.stack([zero, x]),
+            (LOG_X, EFFECT): np.stack([zero, x]),
             (LOG_X, LOG_X): np.stack([x, -b * x]),
             (LOG_Y, LOG_Y): np.stack([zero, y]),
         }
-        gram = r @ r.T
-
-        k = np.array([kx, ky])
         k2 = 1 + kx**2 + ky**2
-        w = np.eye(2) - np.outer(k, k) / k2
+        weight = np.array([[1 + ky**2, -kx * ky], [-kx * ky, 1 + kx**2]]) / k2
+        variances = np.full(2 * j, prior.slab_sd**2)
+        variances[j:][~indicators] = prior.spike_sd**2
+        return cls(vector, prior, s, variances, weight, r, first, second, root)
+
+    @property
+    def _confounding(self) -> tuple[Float, float]:
+        k = self.parameters[-5:][1:3]
+        return k, float(1 + k @ k)
+
+    @cached_property
+    def _weight_slopes(self) -> tuple[Float, Float]:
+        """Derivatives of W by kX and kY."""
+        k, k2 = self._confounding
+        kk = np.outer(k, k)
+        x, y = ([[2 * k[0], k[1]], [k[1], 0.0]], [[0.0, k[0]], [k[0], 2 * k[1]]])
+        return 2 * k[0] * kk / k2**2 - np.array(x) / k2, 2 * k[1] * kk / k2**2 - np.array(y) / k2
+
+    def _weight_bend(self, i: int, m: int) -> Float:
+        """Second derivative of W by two of kX, kY."""
+        k, k2 = self._confounding
         unit = np.eye(2)
-        w1 = [
-            -(np.outer(unit[i], k) + np.outer(k, unit[i])) / k2
-            + 2 * k[i] * np.outer(k, k) / k2**2
-            for i in range(2)
-        ]
+        bend = np.outer(unit[i], unit[m]) + np.outer(unit[m], unit[i])
+        slopes = [np.outer(unit[a], k) + np.outer(k, unit[a]) for a in (i, m)]
+        return np.asarray(
+            -bend / k2
+            + 2 * (slopes[0] * k[m] + slopes[1] * k[i]) / k2**2
+            + np.outer(k, k) * (2 * (i == m) / k2**2 - 8 * k[i] * k[m] / k2**3)
+        )
 
-        def w2(i: int, m: int) -> Float:
-            mixed = np.outer(unit[i], unit[m]) + np.outer(unit[m], unit[i])
-            slope_i = (np.outer(unit[i], k) + np.outer(k, unit[i])) * 2 * k[m]
-            slope_m = (np.outer(unit[m], k) + np.outer(k, unit[m])) * 2 * k[i]
-            return np.asarray(
-                -mixed / k2
-                + (slope_i + slope_m) / k2**2
-                + np.outer(k, k) * (2 * (i == m) / k2**2 - 8 * k[i] * k[m] / k2**3)
-            )
+    def _by_effects(self, rows: Float) -> Float:
+        """N times the products of `rows` (2, J + 3) with the effects' directions, shape (2J,)."""
+        s = self.sufficient
+        weighted = rows[:, 2:-1] * self._root
+        out = weighted if s.rotation is None else weighted @ s.rotation.T
+        if s.mean_direction is not None:
+            out = out + np.outer(rows[:, -1], s.mean_direction)
+        return np.asarray(s.n * out.ravel())
 
-        variances = np.empty(2 * j)
-        variances[:j] = prior.slab_sd**2
-        variances[j:] = np.where(indicators, prior.slab_sd**2, prior.spike_sd**2)
-        effects = vector[: 2 * j]
-        value = (
-            -0.5 * n * (2 * LOG_TWO_PI + 2 * lx + 2 * ly + np.log(k2) + float((w * gram).sum()))
-            - 0.5 * float((LOG_TWO_PI + np.log(variances) + effects**2 / variances).sum())
+    @cached_property
+    def _gram(self) -> Float:
+        return np.asarray(self._residuals @ self._residuals.T)
+
+    @cached_property
+    def value(self) -> float:
+        """Log posterior density."""
+        s, prior = self.sufficient, self.prior
+        b, kx, ky, lx, ly = (float(v) for v in self.parameters[-5:])
+        effects = self.parameters[:-5]
+        fit = 2 * LOG_TWO_PI + 2 * lx + 2 * ly + np.log(self._confounding[1])
+        return float(
+            -0.5 * s.n * (fit + (self.weight * self._gram).sum())
+            - 0.5 * (LOG_TWO_PI + np.log(self.variances) + effects**2 / self.variances).sum()
             - 0.5 * (LOG_TWO_PI + 2 * np.log(prior.effect_sd) + (b / prior.effect_sd) ** 2)
-            - 0.5 * (2 * LOG_TWO_PI + 4 * np.log(prior.confounding_sd))
+            - (LOG_TWO_PI + 2 * np.log(prior.confounding_sd))
             - 0.5 * (kx**2 + ky**2) / prior.confounding_sd**2
             - prior.scale_power * (lx + ly)
         )
-        gradient = np.empty(2 * j + 5)
-        gradient[: 2 * j] = (n * design_transposed((w @ r).T)).T.ravel() - effects / variances
-        cross = np.empty((2 * j, 5))
-        outer = np.zeros((5, 5))
-        prior_precision = {
-            EFFECT: prior.effect_sd**-2,
-            KAPPA_X: prior.confounding_sd**-2,
-            KAPPA_Y: prior.confounding_sd**-2,
-        }
-        tail = gradient[2 * j :]
-        for i, rows in first.items():
-            cross[:, i] = (n * design_transposed((w @ rows).T)).T.ravel()
-            tail[i] = -n * float((w * (r @ rows.T)).sum())
-            for m, others in first.items():
-                bent = second.get((i, m), second.get((m, i)))
-                outer[i, m] = -n * float((w * (rows @ others.T)).sum())
-                if bent is not None:
-                    outer[i, m] -= n * float((w * (r @ bent.T)).sum())
-            for m in range(2):
-                outer[i, KAPPA_X + m] = outer[KAPPA_X + m, i] = -n * float(
-                    (w1[m] * (r @ rows.T)).sum()
-                )
+
+    @cached_property
+    def _prior_precision(self) -> Float:
+        kappa = self.prior.confounding_sd**-2
+        return np.array([self.prior.effect_sd**-2, kappa, kappa, 0.0, 0.0])
+
+    @cached_property
+    def gradient(self) -> Float:
+        """Gradient, shape (2J + 5,)."""
+        n, r, w = self.sufficient.n, self._residuals, self.weight
+        k, k2 = self._confounding
+        tail = -self._prior_precision * self.parameters[-5:]
+        for i, rows in self._first.items():
+            tail[i] -= n * float((w * (r @ rows.T)).sum())
+        for i, slope in enumerate(self._weight_slopes):
+            tail[KAPPA_X + i] -= n * (k[i] / k2 + 0.5 * float((slope * self._gram).sum()))
+        tail[[LOG_X, LOG_Y]] -= n + self.prior.scale_power
+        effects = self._by_effects(w @ r) - self.parameters[:-5] / self.variances
+        return np.concatenate([effects, tail])
+
+    @cached_property
+    def cross(self) -> Float:
+        """Hessian block of the effects and the last five parameters, shape (2J, 5)."""
+        columns = {i: self.weight @ rows for i, rows in self._first.items()}
+        for i, slope in enumerate(self._weight_slopes):
+            columns[KAPPA_X + i] = slope @ self._residuals
+        return np.column_stack([self._by_effects(columns[i]) for i in range(5)])
+
+    @cached_property
+    def outer(self) -> Float:
+        """Hessian block of the last five parameters, shape (5, 5)."""
+        n, r, w = self.sufficient.n, self._residuals, self.weight
+        k, k2 = self._confounding
+        block = -np.diag(self._prior_precision)
+        for i, rows in self._first.items():
+            for m, others in self._first.items():
+                block[i, m] -= n * float((w * (rows @ others.T)).sum())
+                if (i, m) in self._second:
+                    block[i, m] -= n * float((w * (r @ self._second[i, m].T)).sum())
+            for m, slope in enumerate(self._weight_slopes):
+                block[i, KAPPA_X + m] = -n * float((slope * (r @ rows.T)).sum())
+                block[KAPPA_X + m, i] = block[i, KAPPA_X + m]
         for i in range(2):
-            cross[:, KAPPA_X + i] = (n * design_transposed((w1[i] @ r).T)).T.ravel()
-            tail[KAPPA_X + i] = -n * k[i] / k2 - 0.5 * n * float((w1[i] * gram).sum())
             for m in range(2):
-                outer[KAPPA_X + i, KAPPA_X + m] = -n * (
-                    (i == m) / k2 - 2 * k[i] * k[m] / k2**2
-                ) - 0.5 * n * float((w2(i, m) * gram).sum())
-        for i, precision in prior_precision.items():
-            tail[i] -= precision * phi[i]
-            outer[i, i] -= precision
-        tail[LOG_X] -= n + prior.scale_power
-        tail[LOG_Y] -= n + prior.scale_power
-        return cls(float(value), gradient, cross, outer, w, variances, s)
+                fit = (i == m) / k2 - 2 * k[i] * k[m] / k2**2
+                bend = float((self._weight_bend(i, m) * self._gram).sum())
+                block[KAPPA_X + i, KAPPA_X + m] -= n * (fit + 0.5 * bend)
+        return np.asarray(block)
 
     def second_moments_of_candidates(self) -> Float:
         """A, the second moments of the standardised candidates, shape (J, J)."""

@@ -425,16 +425,17 @@ class MassiveResult:
         if blocks is not None:
             response = solve_blocks(blocks, joint.cross)
             determinant = blocks[0, 0] * blocks[1, 1] - blocks[0, 1] ** 2
-            first = np.sqrt(blocks[1, 1] / determinant)
-            out[:, :j] = noise[:, :j] * first
-            out[:, j : 2 * j] = noise[:, :j] * (-blocks[0, 1] / (determinant * first))
-            out[:, j : 2 * j] += noise[:, j:] / np.sqrt(blocks[1, 1])
+            noise[:, :j] *= np.sqrt(blocks[1, 1] / determinant)
+            noise[:, j:] /= np.sqrt(blocks[1, 1])
+            noise[:, j:] -= noise[:, :j] * (blocks[0, 1] / blocks[1, 1])
         else:
             precision = joint.effects_precision()
             response = np.linalg.solve(precision, joint.cross)
             upper = np.linalg.cholesky(precision).T
-            out[:, : 2 * j] = np.linalg.solve(upper, noise.T).T
-        out[:, : 2 * j] += effects + shift @ response.T
+            noise = np.linalg.solve(upper, noise.T).T
+        noise += effects
+        noise += shift @ response.T
+        out[:, : 2 * j] = noise
 
     # ------------------------------------------------------------------ other forms
 

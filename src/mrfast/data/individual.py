@@ -23,8 +23,7 @@ __all__ = ["MomentAccumulator", "accumulate"]
 _Numbers = NDArray[Any]  # of any real type
 _Indicators = NDArray[np.bool_]
 
-_CONSTANT = 1e-13  # variance, relative to the mean square, that counts as rounding error
-_EXPLAINED = 1e-11  # residual variance, relative to the variance, that counts as rounding error
+_ROUNDING = 1e-11  # share of a sum of squares that counts as rounding error
 _STRETCH = 64  # rows whose products BLAS adds up in one piece, whatever its threads
 _EXACT_IN_FLOAT32 = 2**24  # whole numbers up to here are exact in single precision
 
@@ -203,8 +202,8 @@ class MomentAccumulator:
         exact = g.shape[0] * largest * largest <= _EXACT_IN_FLOAT32 and self._whole(g, missing)
         unset = np.isnan(self._origin_g)
         if exact:
-            self._origin_g[unset] = 0
-        single = exact and not self._origin_g.any()
+            self._origin_g[unset & (missing is None or ~missing.all(axis=0))] = 0
+        single = exact and not np.nan_to_num(self._origin_g).any()
         z = self._workspace("candidates", g.shape, np.float32 if single else np.float64)
         np.copyto(z, g, casting="same_kind")
         if unset.any() and not exact:
@@ -291,7 +290,7 @@ class MomentAccumulator:
             within = slopes.T @ covariance[size:, size:] @ slopes
             covariance = covariance[:size, :size] - across - across.T + within
             covariance = (covariance + covariance.T) / 2
-            for i in np.flatnonzero(~(covariance.diagonal() > _EXPLAINED * variances)):
+            for i in np.flatnonzero(~(covariance.diagonal() > _ROUNDING * variances)):
                 raise self._degenerate(
                     int(i), "values that vary given the covariates", "explained by these"
                 )
@@ -353,7 +352,7 @@ class MomentAccumulator:
         mean_squares = products.diagonal() / n
         for i in np.flatnonzero(~np.isfinite(covariance.diagonal())):
             raise self._degenerate(int(i), "numbers that can be squared", "too large")
-        for i in np.flatnonzero(~(covariance.diagonal() > _CONSTANT * mean_squares)[: j + 2]):
+        for i in np.flatnonzero(~(covariance.diagonal() > _ROUNDING * mean_squares)[: j + 2]):
             raise self._degenerate(int(i), "values that vary", "constant")
         means = totals / n + np.concatenate([self._origin_g, self._origin_w])
         return means, covariance
@@ -479,7 +478,7 @@ def _slopes(within: Float, across: Float) -> Float:
     scale = np.sqrt(np.maximum(within.diagonal(), 0))
     inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
     eigenvalues, vectors = np.linalg.eigh(within * np.outer(inverse, inverse))
-    vectors = vectors[:, eigenvalues > _EXPLAINED * eigenvalues[-1]]
-    eigenvalues = eigenvalues[eigenvalues > _EXPLAINED * eigenvalues[-1]]
+    vectors = vectors[:, eigenvalues > _ROUNDING * eigenvalues[-1]]
+    eigenvalues = eigenvalues[eigenvalues > _ROUNDING * eigenvalues[-1]]
     basis = inverse[:, None] * vectors
     return np.asarray(basis @ ((basis.T @ across) / eigenvalues[:, None]))

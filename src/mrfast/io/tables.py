@@ -269,23 +269,55 @@ def _opened(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
-class _AfterLine(io.RawIOBase):
-    """Bytes of a file after its first lines, which another line replaces."""
+class _Rows(io.RawIOBase):
+    """Bytes after the header, counting the fields of every line on their way to the parser.
 
-    def __init__(self, handle: IO[bytes], skipped: int, line: bytes) -> None:
-        self._handle, self._pending = handle, line
-        for _ in range(skipped):
+    The parser drops what a line has beyond the header, so that a stray delimiter would shift its
+    values unseen. Lines are counted until the first quotation mark: after it, a delimiter may be
+    text.
+    """
+
+    def __init__(self, handle: IO[bytes], layout: _Layout) -> None:
+        self.misfit: tuple[int, int] | None = None  # first misfitting line and its fields
+        self._handle, self._layout = handle, layout
+        self._counting = True
+        self._line = layout.header_line  # the last complete line
+        self._open = 0  # delimiters, or starts of words, in the incomplete line
+        self._last = b"\n"
+        for _ in range(layout.header_line):
             handle.readline()
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        size = len(buffer)
-        data = self._pending[:size] or self._handle.read(size)
-        self._pending = self._pending[size:]
+        data = self._handle.read(len(buffer))
         buffer[: len(data)] = data
+        self._counting &= b'"' not in data
+        if self._counting:
+            self._count(data or b"\n" * (self._last != b"\n"))
         return len(data)
+
+    def _count(self, data: bytes) -> None:
+        if not data:
+            return
+        codes = np.frombuffer(self._last + data, dtype=np.uint8)
+        self._last = data[-1:]
+        blanks = self._layout.delimiter == " "
+        if blanks:
+            marks = (codes[1:] > ord(" ")) & (codes[:-1] <= ord(" "))
+        else:
+            marks = codes[1:] == ord(self._layout.delimiter)
+        total = np.cumsum(marks) + self._open
+        ends = np.flatnonzero(codes[1:] == ord("\n"))
+        fields = np.diff(total[ends], prepend=0) + (not blanks)
+        width = len(self._layout.names)
+        bad = (fields > width) | (blanks & (fields < width) & (fields > 0))
+        if self.misfit is None and bad.any():
+            first = int(np.argmax(bad))
+            self.misfit = self._line + 1 + first, int(fields[first])
+        self._line += ends.size
+        self._open = int(total[-1] - (total[ends[-1]] if ends.size else 0))
 
 
 def _damaged(path: Path, error: Exception) -> InvalidInputError:
@@ -494,53 +526,60 @@ def _resolve(
 
 def _read(path: Path, layout: _Layout, places: Mapping[str, int]) -> pd.DataFrame:
     """Read the chosen columns; texts as categories, the rest as numbers."""
-    beyond = len(layout.names)  # a column that only rows longer than the header fill
-    kinds: dict[int, Any] = {
-        place: "category" for part, place in places.items() if part in _TEXT
-    } | {places["snp"]: str, beyond: "category"}
-    options: dict[str, Any] = {}
-    if int(pd.__version__.partition(".")[0]) < 3:  # later versions always read exactly
-        options["float_precision"] = "round_trip"
+    numeric = {part: place for part, place in places.items() if part not in (*_TEXT, "snp")}
+    kinds: dict[int, Any] = dict.fromkeys(places.values(), "category")
+    kinds |= dict.fromkeys(numeric.values(), np.float64)
+    kinds[places["snp"]] = str
     try:
-        # pandas drops what a row has beyond the header; a first row with one field more, all of
-        # them missing, makes it show up in a column of its own.
-        first = layout.delimiter.join(["NA"] * (beyond + 1)) + "\n"
-        with _opened(path) as handle:
-            raw = pd.read_csv(
-                io.BufferedReader(_AfterLine(handle, layout.header_line, first.encode())),
-                sep=r"\s+" if layout.delimiter == " " else layout.delimiter,
-                header=None,
-                names=list(range(beyond + 1)),
-                usecols=sorted({*places.values(), beyond}),
-                index_col=False,
-                dtype=kinds,
-                na_values=["."],
-                low_memory=False,
-                encoding="utf-8",
-                **options,
-            )
+        raw = _parsed(path, layout, kinds)
     except pd.errors.ParserError as error:
         raise fail(path.name, "rows as long as the header", str(error).strip()) from error
     except (*_BROKEN, UnicodeDecodeError) as error:
         raise _damaged(path, error) from error
-    raw = raw.iloc[1:].reset_index(drop=True)
-    if len(raw) == 0:
-        raise fail(path.name, "at least one row after the header", "none")
-    if (longer := np.flatnonzero(raw[beyond].notna().to_numpy())).size:
-        line = _line(path, layout, int(longer[0]))
-        raise fail(path.name, "rows as long as the header", f"a longer one in line {line}")
-    for part, place in places.items():
-        if part in _TEXT or part == "snp" or pd.api.types.is_numeric_dtype(raw[place].dtype):
-            continue
-        numbers = pd.to_numeric(raw[place], errors="coerce")
-        bad = np.flatnonzero((numbers.isna() & raw[place].notna()).to_numpy())
-        row = int(bad[0])
+    except ValueError:
+        texts = _parsed(path, layout, dict.fromkeys(places.values(), str))
+        for part, place in numeric.items():
+            bad = pd.to_numeric(texts[place], errors="coerce").isna() & texts[place].notna()
+            if bad.any():
+                row = int(np.argmax(bad.to_numpy()))
+                raise fail(
+                    f"{path.name}, column {layout.names[place]!r}",
+                    f"numbers ({part})",
+                    f"{texts[place].iloc[row]!r} in line {_line(path, layout, row)} "
+                    f"({bad.sum()} such rows)",
+                ) from None
+        raise
+    return pd.DataFrame({part: raw[place] for part, place in places.items()}, copy=False)
+
+
+def _parsed(path: Path, layout: _Layout, kinds: Mapping[int, Any]) -> pd.DataFrame:
+    """Parse columns, which are named by their places."""
+    options: dict[str, Any] = {}
+    if int(pd.__version__.partition(".")[0]) < 3:  # later versions always read exactly
+        options["float_precision"] = "round_trip"
+    with _opened(path) as handle:
+        rows = _Rows(handle, layout)
+        try:
+            raw: pd.DataFrame = pd.read_csv(
+                io.BufferedReader(rows),
+                sep=r"\s+" if layout.delimiter == " " else layout.delimiter,
+                header=None,
+                names=list(range(len(layout.names))),
+                usecols=sorted(kinds),
+                index_col=False,
+                dtype=dict(kinds),
+                na_values=["."],
+                encoding="utf-8",
+                **options,
+            )
+        except pd.errors.EmptyDataError:
+            raise fail(path.name, "at least one row after the header", "none") from None
+    if rows.misfit is not None:
+        line, fields = rows.misfit
         raise fail(
-            f"{path.name}, column {layout.names[place]!r}",
-            f"numbers ({part})",
-            f"{raw[place].iloc[row]!r} in line {_line(path, layout, row)} ({bad.size} such rows)",
+            path.name, f"{len(layout.names)} fields in every line", f"{fields} in line {line}"
         )
-    return pd.DataFrame({part: raw[place] for part, place in places.items()})
+    return raw
 
 
 def _line(path: Path, layout: _Layout, row: int) -> int:

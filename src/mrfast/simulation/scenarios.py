@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -63,7 +62,7 @@ class SimulatedCohort:
         Frequencies of the effect alleles in the population.
     ploidy : int
         Number of alleles per person.
-    parameters : mapping
+    parameters : dict
         The truth, in the model's own units (gamma, alpha, beta, kappa_X, kappa_Y, sigma_X,
         sigma_Y) and scale-free (sgamma, salpha, sbeta, skappa_X, skappa_Y).
     genotypes : ndarray of int8, shape (n, J), or None
@@ -75,7 +74,7 @@ class SimulatedCohort:
     n: int
     eaf: Float
     ploidy: int
-    parameters: Mapping[str, Any]
+    parameters: dict[str, Any]
     genotypes: NDArray[np.int8] | None = None
     exposure: Float | None = None
     outcome: Float | None = None
@@ -335,9 +334,7 @@ def jam_mr(
 # ---------------------------------------------------------------------- parameters
 
 
-def _both_scales(
-    parameters: Mapping[str, Any] | ArrayLike, sd_g: Float
-) -> MappingProxyType[str, Any]:
+def _both_scales(parameters: Mapping[str, Any] | ArrayLike, sd_g: Float) -> dict[str, Any]:
     """Check the parameters of any form, and return both sets of keys."""
     if not isinstance(parameters, Mapping):
         return _from_scale_free(_from_vector(parameters, len(sd_g)), sd_g)
@@ -385,7 +382,7 @@ def _from_vector(parameters: ArrayLike, j: int) -> dict[str, Any]:
     return dict(zip(_SCALE_FREE, (*values, *map(float, sigmas)), strict=True))
 
 
-def _from_scale_free(s: dict[str, Any], sd_g: Float) -> MappingProxyType[str, Any]:
+def _from_scale_free(s: dict[str, Any], sd_g: Float) -> dict[str, Any]:
     natural = {
         "gamma": s["sgamma"] * s["sigma_X"] / sd_g,
         "alpha": s["salpha"] * s["sigma_Y"] / sd_g,
@@ -396,7 +393,7 @@ def _from_scale_free(s: dict[str, Any], sd_g: Float) -> MappingProxyType[str, An
     return _frozen({**natural, **s})
 
 
-def _from_natural(t: dict[str, Any], sd_g: Float) -> MappingProxyType[str, Any]:
+def _from_natural(t: dict[str, Any], sd_g: Float) -> dict[str, Any]:
     scale_free = {
         "sgamma": t["gamma"] * sd_g / t["sigma_X"],
         "salpha": t["alpha"] * sd_g / t["sigma_Y"],
@@ -407,11 +404,11 @@ def _from_natural(t: dict[str, Any], sd_g: Float) -> MappingProxyType[str, Any]:
     return _frozen({**t, **scale_free})
 
 
-def _frozen(truth: dict[str, Any]) -> MappingProxyType[str, Any]:
+def _frozen(truth: dict[str, Any]) -> dict[str, Any]:
     for value in truth.values():
         if isinstance(value, np.ndarray):
             value.setflags(write=False)
-    return MappingProxyType(truth)
+    return truth
 
 
 # ---------------------------------------------------------------------- people
