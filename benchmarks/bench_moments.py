@@ -72,6 +72,9 @@ def main() -> None:
 
     cohort = massive_model(n, eaf, truth, rng=1)
     g, x, y = cohort.genotypes, cohort.exposure, cohort.outcome
+    assert g is not None
+    assert x is not None
+    assert y is not None
     covariates = rng.standard_normal((n, 10))
     missing = rng.random((n, j), dtype=np.float32) < 0.01
     with_missing = np.where(missing, np.int8(-1), g)

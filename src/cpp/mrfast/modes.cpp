@@ -346,7 +346,7 @@ bool climb(const Profile& profile, Vector<5> p, Mode& mode) {
       shrink = std::max(shrink, std::abs(step[i]));
     if (at.chart == Chart::kNatural)
       shrink = std::max({shrink, std::abs(step[3]) / 0.05, std::abs(step[4]) / 0.05});
-    const bool last = concave && gain < 1e-9 && shrink == 1;
+    const bool last = concave && gain < 1e-12 && shrink == 1;
     double fraction = 1 / shrink;
     bool accepted = false;
     for (int halving = 0; halving < 40; ++halving, fraction *= 0.5) {
@@ -365,7 +365,6 @@ bool climb(const Profile& profile, Vector<5> p, Mode& mode) {
       }
     }
     if (last || !accepted) break;
-    if (gain < 1e-16) break;
   }
   if (p[kKappaX] < 0 || (p[kKappaX] == 0 && p[kKappaY] < 0)) {
     p[kKappaX] = -p[kKappaX];
@@ -422,8 +421,10 @@ Evidence evidence_from_starts(const Profile& profile, const std::vector<Start>& 
 }
 
 Evidence scan_evidence(const Profile& profile) {
-  auto starts = scan_starts(profile);
-  for (const auto& start : massive_starts(profile.statistics())) starts.push_back(start);
+  // MASSIVE's starts first: what they find is in the result to the bit, so that the scan never
+  // has less evidence.
+  auto starts = massive_starts(profile.statistics());
+  for (const auto& start : scan_starts(profile)) starts.push_back(start);
   return evidence_from_starts(profile, starts);
 }
 

@@ -500,7 +500,7 @@ def _spell_out(
     first, second = sequences
     is_letter = alleles.is_indel_letter
     longer_first = alleles.length[first] > alleles.length[second]
-    possible = (second >= 0) & ~is_letter[first] & ~is_letter[second]
+    possible = (first >= 0) & (second >= 0) & ~is_letter[first] & ~is_letter[second]
     possible &= alleles.length[first] != alleles.length[second]
     possible &= is_letter[letters[0]] & (is_letter[letters[1]] | (letters[1] < 0))
     possible &= letters[0] != letters[1]
@@ -682,11 +682,11 @@ def _frame(
     columns: dict[str, Any] = {
         "exposure": _categorical(traits[0], _traits(exposure, "exposure")),
         "outcome": _categorical(traits[1], _traits(outcome, "outcome")),
-        "snp": named.table["snp"].to_numpy()[rows_named],
+        "snp": pd.Series(named.table["snp"].to_numpy()[rows_named], dtype=object),
     }
     present = {name for side in sides for name in side.table.columns}
     if "chromosome" in present:
-        columns["chromosome"] = either("chromosome")
+        columns["chromosome"] = pd.Series(either("chromosome"), dtype=object)
     if "position" in present:
         columns["position"] = pd.array(either("position"), dtype="Int64")
     columns |= {

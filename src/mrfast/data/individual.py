@@ -24,7 +24,7 @@ _Numbers = NDArray[Any]  # of any real type
 _Indicators = NDArray[np.bool_]
 
 _ROUNDING = 1e-11  # share of a sum of squares that counts as rounding error
-_STRETCH = 64  # rows whose products BLAS adds up in one piece, whatever its threads
+_STRETCH = 64  # rows whose products BLAS adds up at a time
 _EXACT_IN_FLOAT32 = 2**24  # whole numbers up to here are exact in single precision
 
 
@@ -32,7 +32,8 @@ class MomentAccumulator:
     """Means and second moments of (G, X, Y), from rows that arrive in chunks.
 
     Memory is bounded by a block of rows and the moments, whatever the chunks: larger chunks are
-    taken apart. The origin is the mean of the first block, so a large mean costs no digits.
+    taken apart. The origin is the mean of the first block, so a large mean costs no digits. The
+    number of BLAS threads changes no bit of the sums.
     After an exception in `update` the accumulator holds a part of the chunk: discard it.
 
     Parameters
@@ -132,9 +133,10 @@ class MomentAccumulator:
         """Add one block of rows."""
         w = self._centred_columns(x, y, c)
         z, missing = self._centred_candidates(g)
-        # a sum in single precision is exact, and then the product is the fastest way to it
-        single = z.dtype == np.float32
-        self._g += np.ones(z.shape[0], dtype=z.dtype) @ z if single else z.sum(axis=0)
+        if z.dtype == np.float32:
+            self._g += np.ones(z.shape[0], dtype=z.dtype) @ z  # exact
+        else:
+            self._g += z.sum(axis=0)
         self._w += w.sum(axis=0)
         self._gg += z.T @ z
         self._gw += _product(self._doubles(z), w)
@@ -153,8 +155,11 @@ class MomentAccumulator:
         columns = np.flatnonzero(counts)
         indicators = self._workspace("indicators", (z.shape[0], columns.size), z.dtype)
         np.copyto(indicators, missing if columns.size == z.shape[1] else missing[:, columns])
-        exact = z.dtype == np.float32
-        self._missing_g[columns] += indicators.T @ z if exact else _product(indicators, z)
+        if z.dtype == np.float32:
+            self._missing_g[columns] += indicators.T @ z  # exact
+        else:  # the product's last bits would depend on the number of BLAS threads
+            for column in columns:
+                self._missing_g[column] += z[missing[:, column]].sum(axis=0)
         self._missing_w[columns] += _product(self._doubles(indicators), w)
         self._missing_missing[np.ix_(columns, columns)] += indicators.T @ indicators
 
@@ -443,20 +448,27 @@ def _numbers(argument: str, values: ArrayLike, *, ndim: int) -> _Numbers:
 
 
 def _product(a: Float, b: Float) -> Float:
-    """a'b, the same bits whatever the number of BLAS threads."""
-    p, q = a.shape[1], b.shape[1]
+    """a'b for a narrow b, the same bits whatever the number of BLAS threads.
+
+    BLAS gets pieces that are too small for it to share out among threads, as it would in a way
+    that depends on their number.
+    """
+    (n, p), q = a.shape, b.shape[1]
     total = np.zeros((p, q))
-    rows = _STRETCH * max(1, 2**18 // (p * q))
-    for start in range(0, a.shape[0], rows):
-        stop = min(start + rows, a.shape[0])
+    width = 128 if q < 4 else max(1, 4096 // q)  # columns of a
+    rows = _STRETCH * max(1, 2**18 // (min(width, p) * q))
+    for start in range(0, n, rows):
+        stop = min(start + rows, n)
         whole = stop - (stop - start) % _STRETCH
-        left = a[start:whole].reshape(-1, _STRETCH, p)
         right = b[start:whole].T.reshape(q, -1, _STRETCH)
-        if q < 4:  # vector by vector is faster
-            total += np.matmul(right[:, :, None], left)[:, :, 0].sum(axis=1).T
-        else:
-            total += np.matmul(left.transpose(0, 2, 1), right.transpose(1, 2, 0)).sum(axis=0)
-        total += a[whole:stop].T @ b[whole:stop]
+        for columns in (slice(i, i + width) for i in range(0, p, width)):
+            left = a[start:whole].reshape(-1, _STRETCH, p)[:, :, columns]
+            if q < 4:  # vector by vector is faster
+                total[columns] += np.matmul(right[:, :, None], left)[:, :, 0].sum(axis=1).T
+            else:
+                pieces = np.matmul(left.transpose(0, 2, 1), right.transpose(1, 2, 0))
+                total[columns] += pieces.sum(axis=0)
+            total[columns] += a[whole:stop, columns].T @ b[whole:stop]
     return total
 
 

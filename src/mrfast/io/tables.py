@@ -207,7 +207,8 @@ def write_table(frame: pd.DataFrame, path: str | os.PathLike[str]) -> None:
 
     Missing values are written as ``NA``. A text (also a column's name) that starts with ``=``,
     ``+``, ``-``, ``@``, a tab or a carriage return gets an apostrophe in front, so that a
-    spreadsheet shows it instead of running it as a formula; numbers are written as they are.
+    spreadsheet shows it instead of running it as a formula; numbers are written as they are, and
+    reading does not take the apostrophe off.
 
     Parameters
     ----------
@@ -239,7 +240,9 @@ def write_table(frame: pd.DataFrame, path: str | os.PathLike[str]) -> None:
         index=False,
         na_rep="NA",
         lineterminator="\n",
-        compression={"method": "gzip", "mtime": 0} if path.suffix.lower() == ".gz" else "infer",
+        compression={"method": "gzip", "compresslevel": 6, "mtime": 0}
+        if path.suffix.lower() == ".gz"
+        else "infer",
     )
 
 
@@ -460,9 +463,11 @@ class _Header:
 
 def _check_names(columns: Mapping[str, str]) -> None:
     known = (*COLUMNS, *_DERIVED)
-    for name in columns:
+    for name, column in columns.items():
         if name not in known:
             raise fail("columns", f"the names {', '.join(known)}", repr(name))
+        if not isinstance(column, str):
+            raise fail("columns", f"a column's name for {name}", repr(column))
 
 
 def _resolve(

@@ -224,7 +224,7 @@ def massive_model(
 
     References
     ----------
-    Bucur, Claassen, Heskes (2020), MASSIVE, PMLR 124, Section 3.
+    Bucur, Claassen, Heskes (2020), MASSIVE, PMLR 124.
     """
     people = check.integer("n", n, minimum=1)
     frequencies = np.atleast_1d(eaf)
@@ -264,7 +264,7 @@ def jam_mr(
     rng: object = None,
     keep_individuals: bool = True,
 ) -> SimulatedCohort:
-    """Draw a cohort from the scenario in which MASSIVE was compared with JAM-MR.
+    """Draw a cohort from the JAM-MR scenario, on which MASSIVE was evaluated.
 
     eaf_j ~ U(0.1, 0.9), gamma_j = 0.5 + |N(0, 0.5^2)|,
     sigma_X = sigma_Y = kappa_X = kappa_Y = sigma, beta = effect. The direct effects on the

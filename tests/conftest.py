@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+# Set where the reference data must be there: what would be skipped for want of it fails.
+REQUIRED = os.environ.get("MRFAST_REQUIRE_REFERENCE", "") not in ("", "0")
+
+
+@pytest.fixture(scope="session")
+def reference_dir() -> Path:
+    """Reference data outside the repository; tests that need it are skipped where it is absent."""
+    default = Path(__file__).resolve().parents[1].parent / "shared"
+    path = Path(os.environ.get("MRFAST_REFERENCE", default))
+    if not path.is_dir():
+        pytest.skip(f"no reference data in {path}; set MRFAST_REFERENCE")
+    return path
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    needed = item.get_closest_marker("reference") or "reference_dir" in getattr(
+        item, "fixturenames", ()
+    )
+    if REQUIRED and needed and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"MRFAST_REQUIRE_REFERENCE is set, yet skipped: {report.longrepr}"
+    return report
