@@ -476,7 +476,9 @@ def test_the_outcomes_strand_changes_nothing(pairs: list[Any], action: int) -> N
     )
     first = harmonise(exposure, outcome, action=action).table
     second = harmonise(exposure, flipped, action=action).table
-    assert_same_result(first, second, (first["alleles"] == "2-2") & ~first["palindromic"])
+    spelt_out = exposure["effect_allele"].isin(["D", "I"])  # in the outcome's letters
+    comparable = (first["alleles"] == "2-2") & ~first["palindromic"] & ~spelt_out
+    assert_same_result(first, second, comparable)
 
 
 @pytest.mark.parametrize("action", ACTIONS)

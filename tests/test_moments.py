@@ -246,7 +246,7 @@ import numpy as np
 from mrfast.data.individual import accumulate
 rng = np.random.default_rng(1)
 digest = hashlib.sha256()
-for j, n_covariates in ((3, 0), (100, 12)):
+for j, n_covariates in ((3, 0), (100, 12), (300, 2)):
     g = rng.integers(-1, 3, (9_001, j), dtype=np.int8)
     x, y = rng.standard_normal((2, 9_001))
     c = rng.standard_normal((9_001, n_covariates))

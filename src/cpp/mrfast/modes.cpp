@@ -125,8 +125,8 @@ struct Coordinates {
 };
 
 // Ascent direction: Newton's where the function is concave, with the signs of the curvatures
-// made right elsewhere. Returns whether it was concave; gain is the predicted increase.
-bool ascent(const Vector<5>& gradient, const Matrix<5>& hessian, Vector<5>& step, double& gain) {
+// made right elsewhere; gain is the predicted increase.
+void ascent(const Vector<5>& gradient, const Matrix<5>& hessian, Vector<5>& step, double& gain) {
   Vector<5> scale;
   Matrix<5> a;
   Vector<5> g;
@@ -137,8 +137,7 @@ bool ascent(const Vector<5>& gradient, const Matrix<5>& hessian, Vector<5>& step
     for (std::size_t j = 0; j < 5; ++j) a[i][j] = -hessian[i][j] * scale[i] * scale[j];
   }
   const Cholesky<5> factor(a);
-  const bool concave = factor.positive_definite;
-  if (concave) {
+  if (factor.positive_definite) {
     step = factor.solve(g);
   } else {
     Vector<5> values;
@@ -154,7 +153,6 @@ bool ascent(const Vector<5>& gradient, const Matrix<5>& hessian, Vector<5>& step
   }
   gain = 0.5 * dot(step, g);
   for (std::size_t i = 0; i < 5; ++i) step[i] *= scale[i];
-  return concave;
 }
 
 constexpr std::size_t kLanes = 24;  // positions along one level set of c
@@ -338,7 +336,7 @@ bool climb(const Profile& profile, Vector<5> p, Mode& mode) {
     Matrix<5> hessian;
     at.pull_back(ev, gradient, hessian);
     double gain = 0;
-    const bool concave = ascent(gradient, hessian, step, gain);
+    ascent(gradient, hessian, step, gain);
     if (!std::isfinite(gain)) return false;
     // Never more than a factor e in a coefficient, or unbounded changes of the scales, at once.
     double shrink = 1;
@@ -346,7 +344,7 @@ bool climb(const Profile& profile, Vector<5> p, Mode& mode) {
       shrink = std::max(shrink, std::abs(step[i]));
     if (at.chart == Chart::kNatural)
       shrink = std::max({shrink, std::abs(step[3]) / 0.05, std::abs(step[4]) / 0.05});
-    const bool last = concave && gain < 1e-12 && shrink == 1;
+    const bool last = gain < 1e-12 && shrink == 1;
     double fraction = 1 / shrink;
     bool accepted = false;
     for (int halving = 0; halving < 40; ++halving, fraction *= 0.5) {

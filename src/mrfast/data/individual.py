@@ -448,7 +448,7 @@ def _numbers(argument: str, values: ArrayLike, *, ndim: int) -> _Numbers:
 
 
 def _product(a: Float, b: Float) -> Float:
-    """a'b for a narrow b, the same bits whatever the number of BLAS threads.
+    """Product a'b for a narrow b, the same bits whatever the number of BLAS threads.
 
     BLAS gets pieces that are too small for it to share out among threads, as it would in a way
     that depends on their number.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -112,56 +111,39 @@ def _density_curve(result: MassiveResult, lower: float, upper: float) -> tuple[F
     return x, y
 
 
-@dataclass(frozen=True)
-class _View:
-    """Limits of the axis of the effect, and the probability on either side of it."""
+def _limits(
+    result: MassiveResult, reference: tuple[float, float, float] | None
+) -> tuple[float, float]:
+    """Limits of the axis: nearly all probability, the reference, and zero unless it is far.
 
-    lower: float
-    upper: float
-    below: float
-    above: float
-
-
-def _view(result: MassiveResult) -> _View:
-    """Narrowest interval with nearly all probability.
-
-    Where that is so wide beside the narrowest interval with half of the probability that the
-    peak would be a needle, more of the tails is left out.
+    Where nearly all probability would make the axis so wide, beside the narrowest interval with
+    half of it, that the peak is a needle, more of the tails is left out.
     """
     most = result.effect_at(_SHOWN[0][0])
     x, y = _density_curve(result, most.ci_lower, most.ci_upper)
-    cumulative = np.concatenate([[0.0], np.cumsum(np.diff(x) * (y[1:] + y[:-1]) / 2)])
-    cumulative = (1 - most.level) / 2 + most.level * cumulative / cumulative[-1]
+    cumulative = np.concatenate([[0.0], np.cumsum(np.diff(x) * (y[1:] + y[:-1]))])
+    cumulative *= most.level / cumulative[-1]
 
     def narrowest(probability: float) -> tuple[float, float]:
-        starts = np.linspace(cumulative[0], cumulative[-1] - probability, 400)
-        lower, upper = (np.interp(p, cumulative, x) for p in (starts, starts + probability))
-        best = int(np.argmin(upper - lower))
-        return float(lower[best]), float(upper[best])
+        starts = np.linspace(0, max(most.level - probability, 0), 400)
+        ends = np.interp(np.concatenate([starts, starts + probability]), cumulative, x)
+        lowest, highest = ends[: starts.size], ends[starts.size :]
+        best = int(np.argmin(highest - lowest))
+        return float(lowest[best]), float(highest[best])
 
     lower, upper = narrowest(0.5)
     half = upper - lower
     for probability, ratio in _SHOWN:
-        if probability == most.level:
-            lower, upper = most.ci_lower, most.ci_upper
-        else:
-            lower, upper = narrowest(probability)
+        lower, upper = narrowest(probability)
         if upper - lower <= ratio * half:
             break
-    below, above = (float(np.interp(value, x, cumulative)) for value in (lower, upper))
-    return _View(lower, upper, below, 1 - above)
-
-
-def _widened(view: _View, reference: tuple[float, float, float] | None) -> tuple[float, float]:
-    """Limits that include the reference, and zero unless it is far, with a margin."""
-    lower, upper = view.lower, view.upper
     if reference is not None:
         lower, upper = min(lower, reference[1]), max(upper, reference[2])
     reach = 0.75 * (upper - lower)
-    if lower > 0:
-        lower = 0.0 if lower < reach else lower
-    elif upper < 0:
-        upper = 0.0 if -upper < reach else upper
+    if 0 < lower < reach:
+        lower = 0.0
+    elif -reach < upper < 0:
+        upper = 0.0
     margin = 0.03 * (upper - lower)
     return lower - margin, upper + margin
 
@@ -170,8 +152,8 @@ def _draw_effect(
     axes: Any, result: MassiveResult, reference: tuple[float, float, float] | None
 ) -> None:
     """Density of the effect with its median, interval, zero and the reference."""
-    effect, view = result.effect, _view(result)
-    lower, upper = _widened(view, reference)
+    effect = result.effect
+    lower, upper = _limits(result, reference)
     x, y = _density_curve(result, lower, upper)
     top = float(y.max())
     ends = np.clip([effect.ci_lower, effect.ci_upper], lower, upper)
@@ -216,8 +198,9 @@ def _draw_effect(
     axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 1.05 * top])
     axes.set_ylabel("Posterior density")
     label = "Causal effect: change in the outcome per unit of the exposure"
-    if view.below + view.above > 2 * (1 - _SHOWN[0][0]):
-        label += f"\n({view.below:.1%} of the probability lies further left, {view.above:.1%} right)"
+    outside = 1 - float(np.sum(np.diff(x) * (y[1:] + y[:-1])) / 2)
+    if outside > 2 * (1 - _SHOWN[0][0]):
+        label += f"\n({outside:.1%} of the probability lies beyond this axis)"
     axes.set_xlabel(label)
     _finish(axes, columns=2)
 
@@ -270,7 +253,7 @@ def _draw_candidates(axes: Any, result: MassiveResult) -> None:
     if rest.size:
         likely = int((probability[rest] >= _PROBABLE).sum())
         more = f", {likely} of them at {_PROBABLE:g} or more" if likely else ""
-        label += f"\n({rest.size} more candidates not shown{more or ', all below these'})"
+        label += f"\n({rest.size} more not shown{more or ', none larger'})"
     axes.set_xlabel(label)
     _finish(axes, columns=1)
 
