@@ -34,8 +34,17 @@ def golden_vector(params):
 
 
 def summary_moments(
-    j=6, n=4000, *, seed=0, center=True, effect=0.3, pleiotropic=2, slope=0.4, ld=None, spread=0.15,
-    strength=0.1
+    j=6,
+    n=4000,
+    *,
+    seed=0,
+    center=True,
+    effect=0.3,
+    pleiotropic=2,
+    slope=0.4,
+    ld=None,
+    spread=0.15,
+    strength=0.1,
 ):
     """Moments of uncorrelated (or ld) variants with a few pleiotropic ones."""
     rng = np.random.default_rng(seed)
@@ -89,9 +98,13 @@ def slow_log_posterior(moments, model, prior, parameters):
         second = second - np.outer(means, means)
     mean_map = np.vstack([np.column_stack([gamma, beta * gamma + alpha]), -np.eye(2)])
     residual = mean_map.T @ second @ mean_map
-    log_likelihood = -0.5 * moments.n * (
-        np.log(4 * np.pi**2 * np.linalg.det(covariance))
-        + np.trace(np.linalg.solve(covariance, residual))
+    log_likelihood = (
+        -0.5
+        * moments.n
+        * (
+            np.log(4 * np.pi**2 * np.linalg.det(covariance))
+            + np.trace(np.linalg.solve(covariance, residual))
+        )
     )
 
     def normal(x, sd):

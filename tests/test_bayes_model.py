@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-import mrfast
 from massive_problems import (
     GOLDEN_NAMES,
     correlation,
@@ -15,6 +13,8 @@ from massive_problems import (
     slow_log_posterior,
     summary_moments,
 )
+
+import mrfast
 
 CASES = {
     "uncorrelated": lambda: summary_moments(),
@@ -199,6 +199,4 @@ def test_prior_is_frozen():
 )
 def test_log_posterior_refuses(model, parameters, message):
     with pytest.raises(ValueError, match=message):
-        mrfast.log_posterior(
-            summary_moments(), model, mrfast.SpikeSlabPrior(1, 0.1), parameters
-        )
+        mrfast.log_posterior(summary_moments(), model, mrfast.SpikeSlabPrior(1, 0.1), parameters)

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from massive_problems import correlation, summary_moments
 from scipy.integrate import quad
 
 import mrfast
-from massive_problems import correlation, summary_moments
 from mrfast.bayes.result import EffectMixture
 
 PRIOR = mrfast.SpikeSlabPrior(0.4, 0.02)

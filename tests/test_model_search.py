@@ -5,10 +5,10 @@ import zipfile
 
 import numpy as np
 import pytest
+from massive_problems import all_models, correlation, summary_moments
 from scipy.special import logsumexp
 
 import mrfast
-from massive_problems import all_models, correlation, summary_moments
 from mrfast.bayes.evidence import posterior_kernel
 from mrfast.bayes.search import MOVES
 from mrfast.errors import CacheMismatchError, ModelLimitError
@@ -151,9 +151,7 @@ def test_correlated_candidates():
     moments = summary_moments(7, ld=correlation(7), pleiotropic=3)
     prior = mrfast.SpikeSlabPrior(0.4, 0.02, slab_probability=np.linspace(0.2, 0.6, 7))
     probability, _ = enumerate_posterior(moments, prior)
-    result = mrfast.massive(
-        moments, prior=prior, n_iter=200_000, n_chains=1, rng=3, occam_window=0
-    )
+    result = mrfast.massive(moments, prior=prior, n_iter=200_000, n_chains=1, rng=3, occam_window=0)
     assert total_variation(visit_frequencies(result, 7), probability) < 0.02
 
 

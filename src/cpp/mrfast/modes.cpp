@@ -164,31 +164,32 @@ struct Group {
 // Log posterior, up to a constant, at the estimated residual covariance, along c = constant:
 // kX^2 = c^2 + rho e, kY^2 = c^2 + rho / e with rho = |c| sqrt(1 + c^2).
 MRFAST_DISPATCH
-void scan_line(double c, const double* e, double slab_variance, double slope, const Group* groups,
-               std::size_t n_groups, double effect_variance, double confounding_variance,
-               double scale_power, double* out, double* log_argument) {
+void scan_line(double c, const double* e, double slope, const Prior& prior, const Group* groups,
+               std::size_t n_groups, double* out) {
   const double c2 = c * c, rho = std::abs(c) * std::sqrt(1 + c2);
-  const double half_effect = 0.5 / effect_variance, half_kappa = 0.5 / confounding_variance;
-  const double bias2 = (slope - c) * (slope - c);
+  const double half_effect = 0.5 * (slope - c) * (slope - c) / prior.effect_variance;
+  const double half_kappa = 0.5 / prior.confounding_variance;
+  double k2[kLanes], g[kLanes], ratio[kLanes];
   for (std::size_t l = 0; l < kLanes; ++l) {
-    const double kx2 = c2 + rho * e[l], ky2 = c2 + rho * e[kLanes - 1 - l];  // e is 1 / e reversed
-    const double k1 = 1 + kx2, k2 = k1 + ky2;
-    const double r1 = 1 / k1;
-    log_argument[l] = k2;
-    double value = -half_effect * bias2 * k2 * r1 * r1 - half_kappa * (kx2 + ky2);
-    const double g = slab_variance * r1, ratio = k1 / k2;
-    for (std::size_t i = 0; i < n_groups; ++i) {
-      const Group& group = groups[i];
-      const double a = group.variance * ratio, n = group.noise;
-      const double q = (n + a) * group.xx + n * group.yy +
-                       g * (c2 * group.xx + 2 * c * group.xy + group.yy);
-      const double d = n * (n + g * (1 + c2)) + a * (n + g);
-      value -= 0.5 * q / d;
-    }
-    out[l] = value;
+    const double kx2 = c2 + rho * e[l], ky2 = c2 + rho * e[kLanes - 1 - l];  // 1 / e is e reversed
+    const double k1 = 1 + kx2, r1 = 1 / k1;
+    k2[l] = k1 + ky2;
+    g[l] = prior.slab_variance * r1;
+    ratio[l] = k1 / k2[l];
+    out[l] = -half_effect * k2[l] * r1 * r1 - half_kappa * (kx2 + ky2);
   }
-  if (scale_power != 0)
-    for (std::size_t l = 0; l < kLanes; ++l) out[l] += 0.5 * scale_power * std::log(log_argument[l]);
+  for (std::size_t i = 0; i < n_groups; ++i) {
+    const Group group = groups[i];
+    const double n = group.noise, across = c2 * group.xx + 2 * c * group.xy + group.yy;
+    const double fixed = n * (group.xx + group.yy), spread = n * (1 + c2);
+    for (std::size_t l = 0; l < kLanes; ++l) {
+      const double a = group.variance * ratio[l];
+      const double q = fixed + a * group.xx + g[l] * across;
+      out[l] -= 0.5 * q / (n * n + g[l] * spread + a * (n + g[l]));
+    }
+  }
+  if (prior.scale_power != 0)
+    for (std::size_t l = 0; l < kLanes; ++l) out[l] += 0.5 * prior.scale_power * std::log(k2[l]);
 }
 
 std::vector<Group> scan_groups(const Profile& profile) {
@@ -280,7 +281,6 @@ std::vector<Start> scan_starts(const Profile& profile) {
   std::sort(levels.begin(), levels.end());
   levels.erase(std::unique(levels.begin(), levels.end()), levels.end());
   std::vector<double> values(levels.size() * kLanes), positions(levels.size() * kLanes);
-  double scratch[kLanes];
   for (std::size_t i = 0; i < levels.size(); ++i) {
     const double c = levels[i], rho = std::abs(c) * std::sqrt(1 + c * c);
     // Both coefficients between |c| and the reach, evenly in the logarithm of e.
@@ -289,9 +289,8 @@ std::vector<Start> scan_starts(const Profile& profile) {
     double* e = positions.data() + i * kLanes;
     double value = 1 / top;
     for (std::size_t l = 0; l < kLanes; ++l, value *= ratio) e[l] = value;
-    scan_line(c, e, prior.slab_variance, s.standardised_slope(), groups.data(), groups.size(),
-              prior.effect_variance, prior.confounding_variance, prior.scale_power,
-              values.data() + i * kLanes, scratch);
+    scan_line(c, e, s.standardised_slope(), prior, groups.data(), groups.size(),
+              values.data() + i * kLanes);
   }
   struct Peak {
     double value;

@@ -167,9 +167,9 @@ class EvidenceCache:
         except (zipfile.BadZipFile, KeyError, ValueError, EOFError, UnicodeDecodeError) as error:
             if isinstance(error, CacheMismatchError):
                 raise
-            raise _damaged(path, "an evidence cache", f"a file that cannot be read ({error})") from (
-                error
-            )
+            raise _damaged(
+                path, "an evidence cache", f"a file that cannot be read ({error})"
+            ) from (error)
         if not isinstance(header, dict) or header.get("format") != _FORMAT:
             raise _damaged(path, f"format {_FORMAT!r}", "another format")
         if header.get("version") != _VERSION:

@@ -117,7 +117,9 @@ class ModelSet:
                 slabs = _indicators(bits, n_candidates).sum(axis=1)
             log_prior = slabs * log_odds[0]
         else:
-            log_prior = np.array([_indicators(row[None], n_candidates)[0] @ log_odds for row in bits])
+            log_prior = np.array(
+                [_indicators(row[None], n_candidates)[0] @ log_odds for row in bits]
+            )
         log_posterior = log_evidence + log_prior + prior.log_probability_of_spikes(n_candidates)
         order = np.lexsort((*bits.T, -log_posterior))
         every = cls(bits, log_evidence, log_posterior, counts, modes, visits, n_candidates)
@@ -251,7 +253,7 @@ class EffectMixture:
 
     def quantile(self, probability: float) -> float:
         """Value with the given probability below it."""
-        weight, scale, mean, sd = self._conditional
+        _, scale, mean, sd = self._conditional
         reach = 10 * sd
         lower = float((scale * np.where(mean < reach, mean - reach, 0)).min())
         upper = float((scale * np.where(mean > -reach, mean + reach, 0)).max())
@@ -395,24 +397,26 @@ class MassiveResult:
         j = models.n_candidates
         weight = models.mode_weight / models.mode_weight.sum()
         component = np.sort(source.choice(weight.size, size=count, p=weight))
+        rows = source.permutation(count)
         draws = np.empty((count, 2 * j + 6))
         ends = np.searchsorted(component, np.arange(weight.size), side="right")
         begin = 0
         for index in np.unique(component):
             end = int(ends[index])
-            self._draw_mode(int(index), draws[begin:end, 1:], source)
+            draws[rows[begin:end], 1:] = self._draw_mode(int(index), end - begin, source)
             begin = end
         slope, log_x, log_y = draws[:, 2 * j + 1], draws[:, -2], draws[:, -1]
         draws[:, 0] = slope * np.exp(log_y - log_x)
-        order = source.permutation(count)
+        owner = np.empty(count, dtype=np.intp)
+        owner[rows] = models.model_of_mode[component]
         frame = pd.DataFrame(
-            draws[order], columns=["beta", *parameter_names(self.moments.names)], copy=False
+            draws, columns=["beta", *parameter_names(self.moments.names)], copy=False
         )
-        frame["model"] = models.model_of_mode[component[order]]
+        frame["model"] = owner
         return frame
 
-    def _draw_mode(self, index: int, out: Float, source: np.random.Generator) -> None:
-        """Fill `out` (draws, 2J + 5) from the normal law at one mode.
+    def _draw_mode(self, index: int, count: int, source: np.random.Generator) -> Float:
+        """Draw from the normal law at one mode, shape (count, 2J + 5).
 
         First the five parameters from their marginal law, then the effects given them.
         """
@@ -425,9 +429,9 @@ class MassiveResult:
             self.moments, indicators, self.prior, np.concatenate([effects, phi])
         )
         root = np.linalg.cholesky(self._covariances[index])
-        shift = source.standard_normal((out.shape[0], 5)) @ root.T
-        out[:, 2 * j :] = phi + shift
-        noise = source.standard_normal((out.shape[0], 2 * j))
+        out = source.standard_normal((count, 2 * j + 5))
+        shift = out[:, 2 * j :] @ root.T
+        noise = out[:, : 2 * j]
         blocks = joint.effects_blocks()
         if blocks is not None:
             response = solve_blocks(blocks, joint.cross)
@@ -439,10 +443,11 @@ class MassiveResult:
             precision = joint.effects_precision()
             response = np.linalg.solve(precision, joint.cross)
             upper = np.linalg.cholesky(precision).T
-            noise = np.linalg.solve(upper, noise.T).T
-        noise += effects
-        noise += shift @ response.T
-        out[:, : 2 * j] = noise
+            noise[:] = np.linalg.solve(upper, noise.T).T
+        mean = np.column_stack([np.ones(count), shift]) @ np.vstack([effects, response.T])
+        noise += mean
+        out[:, 2 * j :] = phi + shift
+        return out
 
     # ------------------------------------------------------------------ other forms
 

@@ -201,7 +201,8 @@ def _progress_hook(
         left = elapsed * (total - done) / done
         end = "\n" if done >= total else ""
         sys.stderr.write(
-            f"\rmassive: {done:,} of {total:,} iterations, {elapsed:.0f} s, {left:.0f} s left  {end}"
+            f"\rmassive: {done:,} of {total:,} iterations, {elapsed:.0f} s, "
+            f"{left:.0f} s left  {end}"
         )
         sys.stderr.flush()
 

@@ -63,13 +63,13 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "kept_palindromic_as_written": "palindromic; action 1 trusts the letters",
         "kept_palindromic_by_frequency": "palindromic; the frequencies told the strand",
         "kept_unmatched_alleles": "the alleles do not fit; only action 1 keeps such a row",
-        "one_allele_ambiguous": "an other allele is missing; the frequencies do not agree",
-        "one_allele_missing_frequency": "an other allele and a frequency are missing",
-        "one_allele_flipped_strand": "an other allele is missing; fits on the other strand only",
+        "one_allele_ambiguous": "one side gives one allele; the frequencies do not agree",
+        "one_allele_missing_frequency": "one side gives one allele; a frequency is missing",
+        "one_allele_flipped_strand": "one side gives one allele; fits on the other strand only",
         "palindromic": "palindromic; action 3 drops every palindrome",
         "palindromic_ambiguous": "palindromic; a frequency is too near 0.5 to tell the strand",
         "palindromic_missing_frequency": "palindromic; a frequency is missing",
-        "palindromic_one_allele": "palindromic; an other allele is missing",
+        "palindromic_one_allele": "palindromic; one side gives one allele",
         "identical_alleles": "effect and other allele are the same",
         "incompatible_alleles": "the alleles differ on either strand",
         "unresolved_indel": "D or I faces alleles that do not tell which is the longer",
@@ -304,7 +304,7 @@ class Harmonised:
         rows = self.reasons.groupby("reason", sort=False)["rows"].sum()
         width = len(str(rows.max()))
         lines += [
-            f"{rows[reason]:>{width}}  {reason:<29} {meaning}"
+            f"{rows[reason]:>{width}}  {reason:<29}  {meaning}"
             for reason, meaning in REASONS.items()
             if reason in rows.index
         ]
@@ -537,11 +537,8 @@ def _align(
     is_letter = alleles.is_indel_letter
     if any(is_letter[codes].any() for codes in (*a, *b)):
         a, b = _spell_out(alleles, a, b), _spell_out(alleles, b, a)
-    has_letter_a, has_letter_b = (
-        is_letter[a[0]] | is_letter[a[1]],
-        is_letter[b[0]] | is_letter[b[1]],
-    )
-    unresolved = known & (has_letter_a != has_letter_b)
+    lettered = [is_letter[first] | is_letter[second] for first, second in (a, b)]
+    unresolved = known & (lettered[0] != lettered[1])
 
     # The moving side is fitted to the fixed one: the side with fewer alleles, else the outcome.
     fixed = tuple(np.where(onto_outcome, y, x) for x, y in zip(a, b, strict=True))

@@ -109,24 +109,38 @@ class Moments:
     _raw: Float | None = field(default=None)
 
     def __post_init__(self) -> None:
-        """Check the parts against each other and freeze the arrays."""
-        j = len(self.names)
+        """Check the parts against each other; keep frozen copies."""
+        names = check.name_tuple("names", self.names, length=len(self.names))
+        j = len(names)
         if j == 0:
             raise check.fail("names", "at least one candidate instrument (J >= 1)", "J = 0")
-        if not self.n > j:
-            raise check.fail("n", f"a sample size above the number of candidates, J = {j}", self.n)
-        for array in (
-            self.sigma_g,
-            self.means,
-            self.variances,
-            self.covariance_g,
-            self.covariance_gxy,
-            self.covariance_xy,
-            self.missing_dosages,
-            self._raw,
-        ):
-            if array is not None:
-                array.setflags(write=False)
+        n = check.scalar("n", self.n)
+        if not n > j:
+            raise check.fail("n", f"a sample size above the number of candidates, J = {j}", n)
+        object.__setattr__(self, "n", n)
+        object.__setattr__(self, "names", names)
+        shapes: dict[str, tuple[int, ...]] = {
+            "sigma_g": (j,),
+            "means": (j + 2,),
+            "variances": (j,),
+            "covariance_g": (j, j),
+            "covariance_gxy": (j, 2),
+            "covariance_xy": (2, 2),
+            "_raw": (j + 2, j + 2),
+        }
+        for name, shape in shapes.items():
+            value = getattr(self, name)
+            if value is None:
+                continue
+            array = check.float_array(
+                name, value, ndim=len(shape), shape=shape, positive=name == "sigma_g"
+            ).copy()
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+        if self.missing_dosages is not None:
+            counts = np.array(self.missing_dosages, dtype=np.int64)
+            counts.setflags(write=False)
+            object.__setattr__(self, "missing_dosages", counts)
         _ = self.sufficient  # refuses moments that are not positive definite
 
     # ------------------------------------------------------------------ construction

@@ -207,8 +207,8 @@ def write_table(frame: pd.DataFrame, path: str | os.PathLike[str]) -> None:
 
     Missing values are written as ``NA``. A text (also a column's name) that starts with ``=``,
     ``+``, ``-``, ``@``, a tab or a carriage return gets an apostrophe in front, so that a
-    spreadsheet shows it instead of running it as a formula; numbers are written as they are, and
-    reading does not take the apostrophe off.
+    spreadsheet shows it instead of running it as a formula; reading does not take it off. Tabs and
+    line ends inside a text become blanks. Numbers are written as they are.
 
     Parameters
     ----------
@@ -247,7 +247,7 @@ def write_table(frame: pd.DataFrame, path: str | os.PathLike[str]) -> None:
 
 
 def _escaped(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return re.sub(r"[\t\r\n]", " ", f"'{text}" if text.startswith(_FORMULA) else text)
 
 
 def _without_formulas(column: pd.Series[Any]) -> pd.Series[Any]:
@@ -564,21 +564,20 @@ def _parsed(path: Path, layout: _Layout, kinds: Mapping[int, Any]) -> pd.DataFra
         options["float_precision"] = "round_trip"
     with _opened(path) as handle:
         rows = _Rows(handle, layout)
-        try:
-            raw: pd.DataFrame = pd.read_csv(
-                io.BufferedReader(rows),
-                sep=r"\s+" if layout.delimiter == " " else layout.delimiter,
-                header=None,
-                names=list(range(len(layout.names))),
-                usecols=sorted(kinds),
-                index_col=False,
-                dtype=dict(kinds),
-                na_values=["."],
-                encoding="utf-8",
-                **options,
-            )
-        except pd.errors.EmptyDataError:
-            raise fail(path.name, "at least one row after the header", "none") from None
+        raw: pd.DataFrame = pd.read_csv(
+            io.BufferedReader(rows),
+            sep=r"\s+" if layout.delimiter == " " else layout.delimiter,
+            header=None,
+            names=list(range(len(layout.names))),
+            usecols=sorted(kinds),
+            index_col=False,
+            dtype=dict(kinds),
+            na_values=["."],
+            encoding="utf-8",
+            **options,
+        )
+    if len(raw) == 0:
+        raise fail(path.name, "at least one row after the header", "none")
     if rows.misfit is not None:
         line, fields = rows.misfit
         raise fail(

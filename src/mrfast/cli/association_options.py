@@ -1,0 +1,151 @@
+"""What the commands share: the options for a pair of association tables, and messages."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mrfast.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mrfast.data.harmonisation import Harmonised
+
+__all__ = [
+    "add_association_options",
+    "add_harmonisation_options",
+    "listed",
+    "options_named",
+    "read_tables",
+    "reason_lines",
+]
+
+_ROLES = ("exposure", "outcome")
+_LISTED = 5
+_COLUMNS_EXAMPLE = '"beta=b,std_error=se"'
+
+
+def add_association_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name the two tables and their columns."""
+    group = parser.add_argument_group(
+        "association tables",
+        "Text files with a header, separated by tabs, commas, semicolons or blanks, plain or "
+        "compressed. Columns are recognised by the names that GWAS programs give them. One file "
+        "that holds both studies may be given twice, with the columns of each.",
+    )
+    for role in _ROLES:
+        group.add_argument(
+            f"--{role}", required=True, metavar="FILE", help=f"associations with the {role}"
+        )
+    group.add_argument(
+        "--columns",
+        metavar="PAIRS",
+        help=f"columns of both files, such as {_COLUMNS_EXAMPLE}, where their names are not known",
+    )
+    for role in _ROLES:
+        group.add_argument(
+            f"--{role}-columns",
+            metavar="PAIRS",
+            help=f"columns of the {role}'s file; these go before --columns",
+        )
+
+
+def add_harmonisation_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `mrfast.harmonise`."""
+    group = parser.add_argument_group("harmonisation")
+    group.add_argument(
+        "--action",
+        type=int,
+        choices=(1, 2, 3),
+        default=2,
+        help="palindromic SNPs: 1 trust the letters, 2 read the strand off the allele "
+        "frequencies and drop those left open (default), 3 drop all",
+    )
+    group.add_argument(
+        "--eaf-tolerance",
+        type=float,
+        default=0.08,
+        metavar="X",
+        help="a frequency nearer to 0.5 than this does not tell the strand (default %(default)s)",
+    )
+
+
+def read_tables(options: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read the two tables that the options name.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        With the options of `add_association_options`.
+
+    Returns
+    -------
+    exposure, outcome : DataFrame
+
+    Raises
+    ------
+    InvalidInputError
+        A file or an option is not valid.
+    OSError
+        A file cannot be read.
+    """
+    from mrfast.io.tables import parse_columns, read_associations
+
+    tables = []
+    for role in _ROLES:
+        columns: dict[str, str] = {}
+        own = f"{role}_columns"
+        for name in ("columns", own):
+            text = getattr(options, name)
+            if text is not None:
+                with options_named({"columns": _option(name)}):
+                    columns |= parse_columns(text)
+        given = [_option(name) for name in ("columns", own) if getattr(options, name) is not None]
+        with options_named({"columns": " or ".join(given or [_option(own)])}):
+            tables.append(
+                read_associations(getattr(options, role), columns=columns or None, role=role)
+            )
+    exposure, outcome = tables
+    if Path(options.exposure).resolve() == Path(options.outcome).resolve():
+        values = ["beta", "std_error"]
+        if exposure[values].equals(outcome[values]):
+            raise InvalidInputError(
+                f"--exposure, --outcome: expected two studies, received the same columns of "
+                f"{Path(options.exposure).name} twice; name them with --exposure-columns and "
+                "--outcome-columns"
+            )
+    return exposure, outcome
+
+
+@contextmanager
+def options_named(options: Mapping[str, str]) -> Iterator[None]:
+    """Put the name of an option in the place of a function's argument in error messages."""
+    try:
+        yield
+    except InvalidInputError as error:
+        argument, colon, rest = str(error).partition(":")
+        name, bracket, place = argument.partition("[")
+        if not colon or name not in options:
+            raise
+        raise InvalidInputError(f"{options[name]}{bracket}{place}:{rest}") from error
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def listed(names: list[str]) -> str:
+    """First few names, and how many more there are."""
+    rest = len(names) - _LISTED
+    return ", ".join(names[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def reason_lines(harmonised: Harmonised) -> list[str]:
+    """Describe the numbers of rows by reason, kept ones first."""
+    rows = harmonised.reasons.groupby(["reason", "meaning"], sort=False)["rows"].sum()
+    width = len(f"{rows.max():,}")
+    return [f"{count:>{width},}  {reason}: {meaning}" for (reason, meaning), count in rows.items()]
