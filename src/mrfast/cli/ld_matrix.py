@@ -139,9 +139,7 @@ def candidate_correlations(
     return result
 
 
-def _orientation(
-    file: str, snp: str, alleles: tuple[str, str], row: pd.Series[Any]
-) -> float:
+def _orientation(file: str, snp: str, alleles: tuple[str, str], row: pd.Series[Any]) -> float:
     """1 where the matrix counts the effect allele, -1 where it counts the other one."""
     ours = (str(row["effect_allele"]), str(row["other_allele"]))
     flipped = (alleles[0].translate(_COMPLEMENT), alleles[1].translate(_COMPLEMENT))

@@ -6,7 +6,6 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from mrfast.bayes.priors import SpikeSlabPrior
     from mrfast.bayes.result import MassiveResult
     from mrfast.data.harmonisation import Harmonised
+    from mrfast._validation import Float
     from mrfast.data.moments import Moments
 
 __all__ = ["add_parser", "run"]
@@ -50,7 +50,7 @@ _ARGUMENTS = {  # of the functions that are called, by option
     "n_chains": "--chains",
     "n_threads": "--threads",
     "occam_window": "--occam-window",
-    "rng": "--seed",
+    "seed": "--seed",
     "samples": "--samples",
     "reference": "--reference",
     "cache": "--cache",
@@ -159,8 +159,13 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="FOLDER",
         help="folder for the results; only files of the results' names are replaced in it",
     )
-    number(group, "--samples", "posterior draws, 0 for none (default %(default)s)", **whole,
-           default=10_000)
+    number(
+        group,
+        "--samples",
+        "posterior draws, 0 for none (default %(default)s)",
+        **whole,
+        default=10_000,
+    )
     group.add_argument(
         "--all-parameters",
         action="store_true",
@@ -191,10 +196,11 @@ def _run(options: argparse.Namespace) -> int:
     say = _Silent() if options.quiet else print
     reference = _reference(options.reference)
     check.integer("samples", options.samples, minimum=0)
+    if options.seed is not None:
+        check.integer("seed", options.seed, minimum=0)
     if (options.slab_sd is None) != (options.spike_sd is None):
         raise InvalidInputError("--slab-sd, --spike-sd: expected both or neither, received one")
     seed = int(generator(None).integers(2**32)) if options.seed is None else options.seed
-    generator(seed)
 
     exposure, outcome = read_tables(options)
     harmonised, n_elsewhere = _harmonised(options, exposure, outcome)
@@ -249,7 +255,7 @@ def _run(options: argparse.Namespace) -> int:
         reference=reference,
     )
     traits = [
-        str(associations[role].iloc[0]) if "trait" in table.columns else f"the {role}"
+        str(harmonised.kept[role].iloc[0]) if "trait" in table.columns else f"the {role}"
         for role, table in (("exposure", exposure), ("outcome", outcome))
     ]
     for line in _report(result, *traits):
@@ -317,33 +323,202 @@ def _harmonised(
 
 def _candidates(options: argparse.Namespace, harmonised: Harmonised) -> pd.DataFrame:
     """Rows to be used, with one frequency and both sample sizes."""
-    import numpy as np
+    from mrfast import _validation as check
 
     kept = harmonised.kept
-    snps = np.array([str(snp) for snp in kept["snp"]], dtype=object)
+    snps = [str(snp) for snp in kept["snp"]]
+
+    def lacking(bad: pd.Series[bool]) -> str:
+        names = [snp for snp, is_bad in zip(snps, bad, strict=True) if is_bad]
+        return "none for any SNP" if len(names) == len(snps) else f"none for {listed(names)}"
+
     eaf = kept["eaf_exposure"].fillna(kept["eaf_outcome"])
-    bad = ~((eaf > 0) & (eaf < 1)).to_numpy()
-    if bad.any():
+    if not eaf.between(0, 1, inclusive="neither").all():
         raise InvalidInputError(
-            "--exposure, --outcome: expected an allele frequency (eaf) strictly between 0 and 1 for "
-            f"every SNP in one of the tables, received none for {listed(list(snps[bad]))}"
+            "--exposure, --outcome: expected an allele frequency (column eaf) strictly between 0 "
+            f"and 1 in one of the tables, received {lacking(~eaf.between(0, 1, inclusive='neither'))}"
         )
-    columns = {"eaf": eaf}
+    kept = kept.assign(eaf=eaf)
     for role in ("exposure", "outcome"):
-        given = getattr(options, f"n_{role}")
-        sizes = kept[f"n_{role}"] if given is None else kept[f"n_{role}"] * 0 + given
-        columns[f"n_{role}"] = sizes.fillna(given) if given is not None else sizes
-        missing = columns[f"n_{role}"].isna().to_numpy()
-        if missing.any():
-            where = "all SNPs" if missing.all() else listed(list(snps[missing]))
+        given, name = getattr(options, f"n_{role}"), f"n_{role}"
+        if given is not None:
+            kept = kept.assign(**{name: check.scalar(name, given, above=0)})
+        elif kept[name].isna().any():
             raise InvalidInputError(
                 f"--n-{role}: expected a sample size, or a column n in "
-                f"{Path(getattr(options, role)).name}, received none for {where}"
+                f"{Path(getattr(options, role)).name}, received {lacking(kept[name].isna())}"
             )
-    first = ["snp", *(name for name in ("chromosome", "position") if name in kept.columns)]
-    order = [
-        *("exposure", "outcome", *first, "effect_allele", "other_allele", "eaf"),
+    columns = [
+        *("snp", "chromosome", "position", "effect_allele", "other_allele", "eaf"),
         *("beta_exposure", "se_exposure", "n_exposure"),
         *("beta_outcome", "se_outcome", "n_outcome"),
     ]
-    return kept.assign(**columns)[order]
+    return kept[[name for name in columns if name in kept.columns]]
+
+
+def _correlations(
+    options: argparse.Namespace, harmonised: Harmonised, exposure: pd.DataFrame
+) -> Float | None:
+    from mrfast.cli.ld_matrix import candidate_correlations
+
+    if options.ld is None:
+        return None
+    name = Path(options.exposure).name
+    return candidate_correlations(Path(options.ld), harmonised.kept, exposure, name)
+
+
+def _prior(options: argparse.Namespace, moments: Moments) -> SpikeSlabPrior:
+    from mrfast.bayes.priors import SpikeSlabPrior
+
+    others = {
+        name: getattr(options, name)
+        for name in ("slab_probability", "effect_sd", "confounding_sd", "scale_power")
+    }
+    if options.slab_sd is None:
+        return SpikeSlabPrior.empirical(moments, **others)
+    return SpikeSlabPrior(options.slab_sd, options.spike_sd, **others)
+
+
+def _cache(options: argparse.Namespace) -> EvidenceCache | None:
+    """Cache from the file where it exists; its folder is checked before the work begins."""
+    from mrfast.bayes.evidence_cache import EvidenceCache
+
+    if options.cache is None:
+        return None
+    path = Path(options.cache)
+    if path.exists():
+        return EvidenceCache.load(path, max_models=options.max_models)
+    if not path.parent.is_dir():
+        raise InvalidInputError(f"--cache: expected a file in an existing folder, received {path}")
+    return EvidenceCache(options.max_models)
+
+
+# ---------------------------------------------------------------------- search
+
+
+def _search(
+    options: argparse.Namespace,
+    moments: Moments,
+    prior: SpikeSlabPrior,
+    cache: EvidenceCache | None,
+    seed: int,
+) -> MassiveResult:
+    """Run the search; whatever happens, the cache's file gets what was evaluated."""
+    from mrfast.bayes.evidence_cache import EvidenceCache
+    from mrfast.bayes.search import massive
+
+    progress = _Progress(silent=options.quiet)
+    store = EvidenceCache(options.max_models) if cache is None else cache
+    try:
+        return massive(
+            moments,
+            prior=prior,
+            n_iter=options.iterations,
+            n_chains=options.chains,
+            occam_window=options.occam_window,
+            rng=seed,
+            n_threads=options.threads,
+            cache=store,
+            progress=progress,
+        )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            "no results were written, and nothing is kept (--cache FILE would keep the models)"
+            if cache is None
+            else f"no results were written; {cache.size:,} models are kept in {options.cache}: "
+            "run the same command again to continue from them"
+        ) from None
+    except ModelLimitError:
+        kept = "" if cache is None else f" (those found are kept in {options.cache})"
+        raise ModelLimitError(
+            f"the search met more than {store.max_models:,} models{kept}; give a larger "
+            "--max-models, or fewer --iterations"
+        ) from None
+    finally:
+        progress.close()
+        if cache is not None and cache.misses:
+            cache.save(options.cache)
+
+
+class _Progress:
+    """A line on standard error, for searches that take more than two seconds."""
+
+    def __init__(self, *, silent: bool) -> None:
+        self._silent = silent
+        self._begin = time.monotonic()
+        self._last = self._begin
+        self._open = False
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        terminal = sys.stderr.isatty()
+        if self._silent or now - self._begin < 2 or not done:
+            return
+        if now - self._last < (0.2 if terminal else 10) and done < total:
+            return
+        self._last = now
+        elapsed = now - self._begin
+        text = f"{done:,} of {total:,} iterations, {elapsed:.0f} s, "
+        text += f"{elapsed * (total - done) / done:.0f} s left"
+        sys.stderr.write(f"\r{text}   " if terminal else f"{text}\n")
+        sys.stderr.flush()
+        self._open = terminal
+
+    def close(self) -> None:
+        """End the line."""
+        if self._open:
+            sys.stderr.write("\n")
+            self._open = False
+
+
+# ---------------------------------------------------------------------- output
+
+
+def _can_draw(options: argparse.Namespace) -> bool:
+    """Whether a figure is wanted and matplotlib is there."""
+    from mrfast._optional import import_extra
+
+    if options.no_plot:
+        return False
+    try:
+        import_extra("matplotlib.figure", extra="plot", purpose="posterior.png")
+    except MissingExtraError as error:
+        if not options.quiet:
+            print(f"mrfast: note: no figure: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+def _report(result: MassiveResult, exposure: str, outcome: str) -> Iterator[str]:
+    """Describe the result in words."""
+    from mrfast.plots.massive_posterior import interval_texts
+
+    effect, search = result.effect, result.search
+    median, lower, upper = interval_texts(effect.median, effect.ci_lower, effect.ci_upper)
+    positive = f"{effect.probability_positive:.4f}"
+    positive = {"1.0000": "above 0.9999", "0.0000": "below 0.0001"}.get(positive, positive)
+    yield f"\neffect of {exposure} on {outcome}:"
+    yield (
+        f"  {median} ({effect.level:.0%} credible interval {lower} to {upper}) change in {outcome} "
+        f"per unit of {exposure}"
+    )
+    yield f"  probability that it is positive: {positive}"
+    probability = result.inclusion_probabilities
+    order = sorted(range(probability.size), key=lambda i: -probability[i])
+    probable = [
+        f"{result.moments.names[i]} ({probability[i]:.2f})"
+        for i in order
+        if probability[i] >= _PROBABLE
+    ]
+    rest = len(probable) - _NAMED
+    more = f" and {rest} more, see candidates.tsv" if rest > 0 else ""
+    yield f"pleiotropic SNPs, each with probability {_PROBABLE:g} or more:"
+    yield f"  {', '.join(probable[:_NAMED]) or 'none'}{more}"
+    yield f"  expected number of pleiotropic SNPs: {probability.sum():.1f} of {probability.size}"
+    moved = sum(search.accepted.values()) / max(1, sum(search.proposed.values()))
+    yield "search:"
+    yield (
+        f"  {result.model_set.size:,} models averaged of {search.n_evaluated:,} evaluated; "
+        f"{moved:.0%} of the moves accepted; {search.seconds:.1f} s"
+    )
+    yield f"  log evidence {result.log_evidence:.4f}, a lower bound: sum over the models averaged"

@@ -134,7 +134,9 @@ def write_massive_result(
     seed = int(rng) if isinstance(rng, (int, np.integer)) else None
     summary = massive_summary(result, harmonised=harmonised, seed=seed)
     with replacing("summary.json") as path:
-        path.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8", newline="\n")
+        path.write_text(
+            json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8", newline="\n"
+        )
     for name in MASSIVE_FILES:
         if name not in written:
             (target / name).unlink(missing_ok=True)

@@ -177,7 +177,9 @@ def _draw_effect(
         label=f"posterior median {median}",
     )
     if lower < 0 < upper:
-        axes.axvline(0, color=_GREY, linewidth=1, linestyle=(0, (4, 3)), label="no effect", zorder=1)
+        axes.axvline(
+            0, color=_GREY, linewidth=1, linestyle=(0, (4, 3)), label="no effect", zorder=1
+        )
     bottom = 0.0
     if reference is not None:
         bottom = -0.11 * top
