@@ -290,6 +290,18 @@ def test_bad_files(write: Any, text: str | bytes, message: str) -> None:
         read_associations(write(text))
 
 
+@pytest.mark.parametrize("delimiter", ["\t", " "])
+def test_a_long_line_is_found_in_a_long_file(write: Any, delimiter: str) -> None:
+    """Wrong: counting lines anew in every block that the parser asks for."""
+    lines = ["SNP EA NEA BETA SE", *(f"rs{i} A G {i} 1" for i in range(40_000))]
+    good = "\n".join(lines).replace(" ", delimiter)
+    assert len(good) > 2 * 262_144
+    assert len(read_associations(write(good))) == 40_000
+    lines[34_567] += " 7"
+    with pytest.raises(InvalidInputError, match="5 fields in every line, received 6 in line 34568"):
+        read_associations(write("\n".join(lines).replace(" ", delimiter)))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
