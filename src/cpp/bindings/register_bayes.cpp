@@ -18,8 +18,8 @@ struct Posterior {
 Posterior make_posterior(double n, const DoubleArray& noise, const DoubleArray& coefficients,
                          double s11, double slope, double s221, const DoubleArray& rotation,
                          const DoubleArray& mean_direction, double mean_x, double mean_y,
-                         double pleiotropy_slope, double slab_sd, double spike_sd, double effect_sd, double confounding_sd,
-                         double scale_power) {
+                         double pleiotropy_slope, double slab_sd, double spike_sd, double effect_sd,
+                         double confounding_sd, double scale_power) {
   Posterior out;
   auto& s = out.statistics;
   s.size = static_cast<std::size_t>(noise.size());
@@ -129,8 +129,7 @@ py::dict search(const Posterior& self, EvidenceCache& cache, const DoubleArray& 
 py::tuple export_cache(const EvidenceCache& cache) {
   const std::size_t n = cache.size();
   const std::size_t width = n == 0 ? 0 : cache.entry(0).bits.size();
-  py::array_t<std::uint64_t> bits(
-      {static_cast<py::ssize_t>(n), static_cast<py::ssize_t>(width)});
+  py::array_t<std::uint64_t> bits({static_cast<py::ssize_t>(n), static_cast<py::ssize_t>(width)});
   DoubleArray log_evidence(static_cast<py::ssize_t>(n));
   py::array_t<std::int64_t> counts(static_cast<py::ssize_t>(n));
   std::vector<double> modes;
@@ -169,8 +168,7 @@ void import_cache(EvidenceCache& cache, const py::array_t<std::uint64_t, py::arr
       mode.log_laplace = row[6];
       row += 7;
     }
-    cache.insert(Bits(bits.data() + i * width, bits.data() + (i + 1) * width),
-                 std::move(evidence));
+    cache.insert(Bits(bits.data() + i * width, bits.data() + (i + 1) * width), std::move(evidence));
   }
 }
 
@@ -242,9 +240,9 @@ void register_bayes(py::module_ m) {
       .def(py::init(&make_posterior), py::kw_only(), py::arg("n"), py::arg("noise").noconvert(),
            py::arg("coefficients").noconvert(), py::arg("residual_exposure"),
            py::arg("residual_slope"), py::arg("residual_outcome"), py::arg("rotation").noconvert(),
-           py::arg("mean_direction").noconvert(), py::arg("mean_exposure"),
-           py::arg("mean_outcome"), py::arg("pleiotropy_slope"), py::arg("slab_sd"), py::arg("spike_sd"), py::arg("effect_sd"),
-           py::arg("confounding_sd"), py::arg("scale_power"))
+           py::arg("mean_direction").noconvert(), py::arg("mean_exposure"), py::arg("mean_outcome"),
+           py::arg("pleiotropy_slope"), py::arg("slab_sd"), py::arg("spike_sd"),
+           py::arg("effect_sd"), py::arg("confounding_sd"), py::arg("scale_power"))
       .def(
           "evidence_scan",
           [](const Posterior& self, const BoolArray& model) {
@@ -330,6 +328,23 @@ void register_bayes(py::module_ m) {
             search.evaluate(to_bits(self, model));
           },
           py::arg("cache"), py::arg("model").noconvert())
+      .def(
+          "draw",
+          [](const Posterior& self, const BoolArray& model, const DoubleArray& parameters,
+             const DoubleArray& root, DoubleArray normals) {
+            const Profile profile(self.statistics, self.prior, to_bits(self, model));
+            const Vector<5> p = to_vector5(parameters);
+            require_size("root", root, 25);
+            Matrix<5> lower;
+            std::copy(root.data(), root.data() + 25, lower[0].data());
+            const std::size_t width = 2 * self.statistics.size + 5;
+            const std::size_t count = static_cast<std::size_t>(normals.size()) / width;
+            double* rows = normals.mutable_data();
+            const py::gil_scoped_release release;
+            profile.draw(p, lower, rows, count);
+          },
+          py::arg("model").noconvert(), py::arg("parameters").noconvert(),
+          py::arg("root").noconvert(), py::arg("normals").noconvert())
       .def("mode_hessians", &mode_hessians, py::arg("bits").noconvert(),
            py::arg("counts").noconvert(), py::arg("modes").noconvert())
       .def("time_evidence", &time_evidence, py::arg("model").noconvert(), py::arg("kind"),

@@ -81,8 +81,8 @@ std::vector<double> ModelSearch::predict_neighbours(const EvidenceCache::Entry& 
       std::vector<double> z(size), v(size);
       profile.pleiotropy_scores(p, z.data(), v.data());
       for (std::size_t j = 0; j < size; ++j) {
-        const double added = (bit(entry.bits, j) ? -1 : 1) *
-                             (prior_.slab_variance - prior_.spike_variance);
+        const double added =
+            (bit(entry.bits, j) ? -1 : 1) * (prior_.slab_variance - prior_.spike_variance);
         const double grown = std::max(1 + added * v[j], 1e-12);
         include(j, mode.log_laplace + 0.5 * added * z[j] * z[j] / grown - 0.5 * std::log(grown));
       }
@@ -195,8 +195,8 @@ const EvidenceCache::Entry* ModelSearch::climb(Bits bits, Monitor& monitor) {
     std::vector<std::size_t> order(predicted.size());
     for (std::size_t j = 0; j < order.size(); ++j) order[j] = j;
     const std::size_t look = std::min(order.size(), 4 * kLook);
-    std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(look),
-                      order.end(), [&](std::size_t a, std::size_t b) {
+    std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(look), order.end(),
+                      [&](std::size_t a, std::size_t b) {
                         return predicted[a] != predicted[b] ? predicted[a] > predicted[b] : a < b;
                       });
     const EvidenceCache::Entry* best = nullptr;
@@ -240,8 +240,8 @@ struct ModelSearch::Chain {
         random(all.seed, stream),
         state(start),
         state_target(owner.target(*start)),
-        most_weights(std::max<std::size_t>(16, (std::size_t{32} << 20) /
-                                                   (8 * owner.statistics_.size))) {}
+        most_weights(
+            std::max<std::size_t>(16, (std::size_t{32} << 20) / (8 * owner.statistics_.size))) {}
 
   const Weights& weights_of(const EvidenceCache::Entry& entry, double entry_target) {
     const auto found = weights.find(entry.index);
@@ -311,8 +311,8 @@ struct ModelSearch::Chain {
         const Weights& forward = weights_of(*state, state_target);
         const Weights& back = weights_of(entry, entry_target);
         if (move == kInformed) {
-          log_ratio += std::log(back.flip[i] / back.total) -
-                       std::log(forward.flip[i] / forward.total);
+          log_ratio +=
+              std::log(back.flip[i] / back.total) - std::log(forward.flip[i] / forward.total);
         } else {
           log_ratio += std::log(back.flip[k] / back.slab) + std::log(back.flip[i] / back.spike) -
                        std::log(forward.flip[i] / forward.slab) -

@@ -44,7 +44,9 @@ struct Coordinates {
     q[4] = std::log(std::abs(along));
   }
 
-  bool valid() const { return chart == Chart::kNatural || std::abs(q[3]) < 0.9999 * std::exp(q[4]); }
+  bool valid() const {
+    return chart == Chart::kNatural || std::abs(q[3]) < 0.9999 * std::exp(q[4]);
+  }
 
   // kX, kY and c as functions of (x0, x1).
   template <class T>
@@ -199,8 +201,8 @@ std::vector<Group> scan_groups(const Profile& profile) {
   std::vector<Group> groups;
   auto add = [&](double noise, double variance, double h11, double h12, double h22) {
     const double xx = h11 * rx * rx, xy = (h12 - s.slope * h11) * rx * ry;
-    groups.push_back({noise, variance, xx, xy,
-                      (h22 - 2 * s.slope * h12 + s.slope * s.slope * h11) * ry * ry});
+    groups.push_back(
+        {noise, variance, xx, xy, (h22 - 2 * s.slope * h12 + s.slope * s.slope * h11) * ry * ry});
   };
   if (profile.diagonal() && s.uniform_noise) {
     for (const auto& c : profile.components()) add(c.noise, c.variance, c.h11, c.h12, c.h22);

@@ -119,12 +119,12 @@ void add_component(const Component& c, const Products& g, const Confounding& k, 
   for (std::size_t i = 0; i < 2; ++i)
     for (std::size_t l = 0; l <= i; ++l)
       hess[kKappaX + i][kKappaX + l] +=
-          sign * (n * second[i][l] - n * n * (zo[i][0][0] * vo[l][0][0] + zo[i][0][1] * vo[l][1][0] +
-                                              zo[i][1][0] * vo[l][0][1] + zo[i][1][1] * vo[l][1][1]));
+          sign * (n * second[i][l] - n * n *
+                                         (zo[i][0][0] * vo[l][0][0] + zo[i][0][1] * vo[l][1][0] +
+                                          zo[i][1][0] * vo[l][0][1] + zo[i][1][1] * vo[l][1][1]));
   // Derivatives of G by b, lX, lY.
-  const Symmetric2 gi[3] = {{0, -g.aa, -2 * g.g12},
-                            {-2 * g.aa, b * g.aa - g.g12, 2 * b * g.g12},
-                            {0, -g.ad, -2 * g.e}};
+  const Symmetric2 gi[3] = {
+      {0, -g.aa, -2 * g.g12}, {-2 * g.aa, b * g.aa - g.g12, 2 * b * g.g12}, {0, -g.ad, -2 * g.e}};
   const std::size_t at[3] = {kEffect, kLogX, kLogY};
   for (std::size_t i = 0; i < 3; ++i) {
     grad[at[i]] -= sign * 0.5 * trace(v, gi[i]);
@@ -194,9 +194,9 @@ double Profile::common(const Vector<5>& p, Evaluation* out) const {
   const double a = std::sqrt(s.s11) * ex, d = std::sqrt(s.s11) * s.slope * ey;
   const double delta = d - b * a, rest = s.s221 * ey * ey;
   const Component residual{1 / s.n, 0, 0, 1};
-  add_component(residual, {a * a, a * d, d * d + rest, a * delta, delta * delta + rest,
-                           d * delta + rest},
-                k, b, 1, *out);
+  add_component(residual,
+                {a * a, a * d, d * d + rest, a * delta, delta * delta + rest, d * delta + rest}, k,
+                b, 1, *out);
   auto& grad = out->gradient;
   auto& hess = out->hessian;
   grad[kEffect] -= b / prior_->effect_variance;
@@ -444,8 +444,8 @@ double Profile::log_density_constant() const {
   const auto& s = *statistics_;
   const auto& q = *prior_;
   const auto size = static_cast<double>(s.size), slab = static_cast<double>(n_slab());
-  return -0.5 * s.n * (2 * kLogTwoPi + std::log(s.s11) + std::log(s.s221) + 2) -
-         size * kLogTwoPi - 0.5 * (size + slab) * std::log(q.slab_variance) -
+  return -0.5 * s.n * (2 * kLogTwoPi + std::log(s.s11) + std::log(s.s221) + 2) - size * kLogTwoPi -
+         0.5 * (size + slab) * std::log(q.slab_variance) -
          0.5 * (size - slab) * std::log(q.spike_variance) - 1.5 * kLogTwoPi -
          0.5 * std::log(q.effect_variance) - std::log(q.confounding_variance);
 }
@@ -549,6 +549,82 @@ void Profile::effects(const Vector<5>& p, double* gamma, double* alpha) const {
   for (std::size_t j = 0; j < s.size; ++j) {
     gamma[j] = prior_->slab_variance * inner(c.row(j), r1.data(), s.size);
     alpha[j] = variance(j) * inner(c.row(j), r2.data(), s.size);
+  }
+}
+
+namespace {
+
+// The law of one candidate's two effects given phi - p: mean + slopes (phi - p), Cholesky factor.
+struct EffectLaws {
+  std::size_t size;
+  std::vector<double> data;  // 15 rows of length J
+  explicit EffectLaws(std::size_t n) : size(n), data(15 * n) {}
+  double* row(std::size_t i) { return data.data() + i * size; }
+  const double* row(std::size_t i) const { return data.data() + i * size; }
+};
+
+MRFAST_DISPATCH
+void transform_normals(const EffectLaws& laws, const double* shift, double* gamma, double* alpha) {
+  const std::size_t size = laws.size;
+  const double *mg = laws.row(0), *ma = laws.row(1);
+  const double *l11 = laws.row(12), *l21 = laws.row(13), *l22 = laws.row(14);
+  for (std::size_t j = 0; j < size; ++j) {
+    double g = mg[j], a = ma[j];
+    for (std::size_t i = 0; i < 5; ++i) {
+      g += laws.data[(2 + i) * size + j] * shift[i];
+      a += laws.data[(7 + i) * size + j] * shift[i];
+    }
+    const double z = gamma[j];
+    alpha[j] = a + l21[j] * z + l22[j] * alpha[j];
+    gamma[j] = g + l11[j] * z;
+  }
+}
+
+}  // namespace
+
+void Profile::draw(const Vector<5>& p, const Matrix<5>& root, double* rows,
+                   std::size_t count) const {
+  const auto& s = *statistics_;
+  const std::size_t size = s.size;
+  const Confounding k(p);
+  const double ex = std::exp(-p[kLogX]), ey = std::exp(-p[kLogY]), b = p[kEffect];
+  EffectLaws laws(size);
+  for (std::size_t j = 0; j < size; ++j) {
+    const Component c{s.noise[j], prior_->slab_variance, variance(j), 1};
+    const double n = c.noise, slab = c.slab_variance, v = c.variance;
+    const Symmetric2 w = component_precision(c, k);
+    const double b1 = ex * s.h1[j], d = ey * s.h2[j], b2 = d - b * b1;
+    const double z1 = w.a11 * b1 + w.a12 * b2, z2 = w.a12 * b1 + w.a22 * b2;
+    laws.row(0)[j] = slab * z1;
+    laws.row(1)[j] = v * z2;
+    // Derivatives of the optimum P^-1 C^-1 B by b, kX, kY, lX, lY.
+    const double by[5][2] = {{0, -b1},
+                             {-n * (2 * k.kx * z1 + k.ky * z2), -n * k.ky * z1},
+                             {-n * k.kx * z2, -n * (k.kx * z1 + 2 * k.ky * z2)},
+                             {-b1, b * b1},
+                             {0, -d}};
+    for (std::size_t i = 0; i < 5; ++i) {
+      laws.row(2 + i)[j] = slab * (w.a11 * by[i][0] + w.a12 * by[i][1]);
+      laws.row(7 + i)[j] = v * (w.a12 * by[i][0] + w.a22 * by[i][1]);
+    }
+    const double r = 1 / component_determinant(c, k);
+    const double m11 = slab * n * r * (n * k.k2 + v * k.k1);
+    const double m12 = slab * n * v * r * k.o12;
+    const double m22 = v * n * r * (n * k.k2 + slab * k.o22);
+    const double l11 = std::sqrt(m11);
+    laws.row(12)[j] = l11;
+    laws.row(13)[j] = m12 / l11;
+    laws.row(14)[j] = std::sqrt(m22 - (m12 / l11) * (m12 / l11));
+  }
+  for (std::size_t row = 0; row < count; ++row, rows += 2 * size + 5) {
+    double* tail = rows + 2 * size;
+    double shift[5];
+    for (std::size_t i = 0; i < 5; ++i) {
+      shift[i] = 0;
+      for (std::size_t l = 0; l <= i; ++l) shift[i] += root[i][l] * tail[l];
+    }
+    transform_normals(laws, shift, rows, rows + size);
+    for (std::size_t i = 0; i < 5; ++i) tail[i] = p[i] + shift[i];
   }
 }
 

@@ -123,6 +123,11 @@ class Profile {
   const std::vector<Component>& components() const { return components_; }
   bool diagonal() const { return statistics_->rotation.empty(); }
 
+  // Turns rows of 2 J + 5 standard normals into draws of all parameters from the normal law at the
+  // mode p: the five from their marginal law with Cholesky factor `root`, then the effects given
+  // them. Only where the candidates are uncorrelated and no mean term stands between them.
+  void draw(const Vector<5>& p, const Matrix<5>& root, double* rows, std::size_t count) const;
+
   // For the neighbours of a model with correlated candidates: conditional deviance of each
   // candidate's pleiotropic effect at p, z_j = (C^-1 B)_j and s_j = (C^-1)_jj.
   void pleiotropy_scores(const Vector<5>& p, double* z, double* s) const;

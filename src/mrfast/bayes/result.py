@@ -18,7 +18,7 @@ from mrfast import _validation as check
 from mrfast._optional import import_extra
 from mrfast._runtime import generator
 from mrfast._validation import Float
-from mrfast.bayes.model import JointPosterior, parameter_names, solve_blocks
+from mrfast.bayes.model import JointPosterior, parameter_names
 from mrfast.bayes.priors import SpikeSlabPrior
 from mrfast.data.moments import Moments
 
@@ -424,28 +424,22 @@ class MassiveResult:
         j = models.n_candidates
         indicators = models.indicators[models.model_of_mode[index]]
         phi = models.modes[index, :5].copy()
+        root = np.linalg.cholesky(self._covariances[index])
+        out = source.standard_normal((count, 2 * j + 5))
+        s = self.moments.sufficient
+        if s.rotation is None and s.mean_direction is None:
+            self.kernel.draw(indicators, phi, root, out)
+            return out
         effects = self.kernel.effects(indicators, phi).ravel()
         joint = JointPosterior.at(
             self.moments, indicators, self.prior, np.concatenate([effects, phi])
         )
-        root = np.linalg.cholesky(self._covariances[index])
-        out = source.standard_normal((count, 2 * j + 5))
+        precision = joint.effects_precision()
+        response = np.linalg.solve(precision, joint.cross)
+        upper = np.linalg.cholesky(precision).T
         shift = out[:, 2 * j :] @ root.T
-        noise = out[:, : 2 * j]
-        blocks = joint.effects_blocks()
-        if blocks is not None:
-            response = solve_blocks(blocks, joint.cross)
-            determinant = blocks[0, 0] * blocks[1, 1] - blocks[0, 1] ** 2
-            noise[:, :j] *= np.sqrt(blocks[1, 1] / determinant)
-            noise[:, j:] /= np.sqrt(blocks[1, 1])
-            noise[:, j:] -= noise[:, :j] * (blocks[0, 1] / blocks[1, 1])
-        else:
-            precision = joint.effects_precision()
-            response = np.linalg.solve(precision, joint.cross)
-            upper = np.linalg.cholesky(precision).T
-            noise[:] = np.linalg.solve(upper, noise.T).T
-        mean = np.column_stack([np.ones(count), shift]) @ np.vstack([effects, response.T])
-        noise += mean
+        out[:, : 2 * j] = np.linalg.solve(upper, out[:, : 2 * j].T).T
+        out[:, : 2 * j] += effects + shift @ response.T
         out[:, 2 * j :] = phi + shift
         return out
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "add_association_options",
     "add_harmonisation_options",
+    "chosen_action",
     "listed",
     "options_named",
     "read_tables",
@@ -50,7 +51,7 @@ def add_association_options(parser: argparse.ArgumentParser) -> None:
         group.add_argument(
             f"--{role}-columns",
             metavar="PAIRS",
-            help=f"columns of the {role}'s file; these go before --columns",
+            help=f"columns of the {role}'s file, where they differ from --columns",
         )
 
 
@@ -61,9 +62,9 @@ def add_harmonisation_options(parser: argparse.ArgumentParser) -> None:
         "--action",
         type=int,
         choices=(1, 2, 3),
-        default=2,
-        help="palindromic SNPs: 1 trust the letters, 2 read the strand off the allele "
-        "frequencies and drop those left open (default), 3 drop all",
+        help="palindromic SNPs: 1 trust the letters (default where one file gives the alleles of "
+        "both studies), 2 read the strand off the allele frequencies and drop those left open "
+        "(default otherwise), 3 drop all",
     )
     group.add_argument(
         "--eaf-tolerance",
@@ -110,7 +111,7 @@ def read_tables(options: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame
                 read_associations(getattr(options, role), columns=columns or None, role=role)
             )
     exposure, outcome = tables
-    if Path(options.exposure).resolve() == Path(options.outcome).resolve():
+    if _same_file(options):
         values = ["beta", "std_error"]
         if exposure[values].equals(outcome[values]):
             raise InvalidInputError(
@@ -119,6 +120,28 @@ def read_tables(options: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame
                 "--outcome-columns"
             )
     return exposure, outcome
+
+
+def chosen_action(
+    options: argparse.Namespace, exposure: pd.DataFrame, outcome: pd.DataFrame
+) -> int:
+    """Treatment of palindromes: the option, or what suits the tables.
+
+    Where one file gives one set of alleles for both studies, these are aligned already.
+    """
+    if options.action is not None:
+        return int(options.action)
+    alleles = [name for name in ("effect_allele", "other_allele") if name in exposure.columns]
+    aligned = _same_file(options) and all(
+        name in outcome.columns
+        and exposure[name].astype(object).equals(outcome[name].astype(object))
+        for name in alleles
+    )
+    return 1 if aligned else 2
+
+
+def _same_file(options: argparse.Namespace) -> bool:
+    return Path(options.exposure).resolve() == Path(options.outcome).resolve()
 
 
 @contextmanager
@@ -146,6 +169,13 @@ def listed(names: list[str]) -> str:
 
 def reason_lines(harmonised: Harmonised) -> list[str]:
     """Describe the numbers of rows by reason, kept ones first."""
-    rows = harmonised.reasons.groupby(["reason", "meaning"], sort=False)["rows"].sum()
-    width = len(f"{rows.max():,}")
-    return [f"{count:>{width},}  {reason}: {meaning}" for (reason, meaning), count in rows.items()]
+    reasons = harmonised.reasons.groupby("reason", sort=False).agg(
+        {"rows": "sum", "meaning": "first"}
+    )
+    width = len(f"{reasons['rows'].max():,}")
+    return [
+        f"{count:>{width},}  {reason}: {meaning}"
+        for reason, count, meaning in zip(
+            reasons.index, reasons["rows"], reasons["meaning"], strict=True
+        )
+    ]

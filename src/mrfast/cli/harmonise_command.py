@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mrfast.cli.association_options import (
     add_association_options,
     add_harmonisation_options,
+    chosen_action,
     listed,
     options_named,
     read_tables,
@@ -51,7 +52,10 @@ def run(options: argparse.Namespace) -> int:
     exposure, outcome = read_tables(options)
     with options_named({"eaf_tolerance": "--eaf-tolerance", "outcome": "--outcome"}):
         harmonised = harmonise(
-            exposure, outcome, action=options.action, eaf_tolerance=options.eaf_tolerance
+            exposure,
+            outcome,
+            action=chosen_action(options, exposure, outcome),
+            eaf_tolerance=options.eaf_tolerance,
         )
     write_table(harmonised.table, options.output)
     if not options.quiet:

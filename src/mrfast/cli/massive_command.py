@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from mrfast.cli.association_options import (
     add_association_options,
     add_harmonisation_options,
+    chosen_action,
     listed,
     options_named,
     read_tables,
@@ -24,11 +25,11 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from mrfast._validation import Float
     from mrfast.bayes.evidence_cache import EvidenceCache
     from mrfast.bayes.priors import SpikeSlabPrior
     from mrfast.bayes.result import MassiveResult
     from mrfast.data.harmonisation import Harmonised
-    from mrfast._validation import Float
     from mrfast.data.moments import Moments
 
 __all__ = ["add_parser", "run"]
@@ -305,7 +306,7 @@ def _harmonised(
     harmonised = harmonise(
         exposure,
         outcome[wanted] if wanted.any() else outcome,  # the whole table for the error message
-        action=options.action,
+        action=chosen_action(options, exposure, outcome),
         eaf_tolerance=options.eaf_tolerance,
     )
     if harmonised.duplicated:
@@ -333,10 +334,11 @@ def _candidates(options: argparse.Namespace, harmonised: Harmonised) -> pd.DataF
         return "none for any SNP" if len(names) == len(snps) else f"none for {listed(names)}"
 
     eaf = kept["eaf_exposure"].fillna(kept["eaf_outcome"])
-    if not eaf.between(0, 1, inclusive="neither").all():
+    polymorphic = eaf.between(0, 1, inclusive="neither")
+    if not polymorphic.all():
         raise InvalidInputError(
             "--exposure, --outcome: expected an allele frequency (column eaf) strictly between 0 "
-            f"and 1 in one of the tables, received {lacking(~eaf.between(0, 1, inclusive='neither'))}"
+            f"and 1 in one of the tables, received {lacking(~polymorphic)}"
         )
     kept = kept.assign(eaf=eaf)
     for role in ("exposure", "outcome"):
@@ -353,7 +355,9 @@ def _candidates(options: argparse.Namespace, harmonised: Harmonised) -> pd.DataF
         *("beta_exposure", "se_exposure", "n_exposure"),
         *("beta_outcome", "se_outcome", "n_outcome"),
     ]
-    return kept[[name for name in columns if name in kept.columns]]
+    frame = kept[[name for name in columns if name in kept.columns]]
+    whole = [name for name in ("n_exposure", "n_outcome") if (frame[name] % 1 == 0).all()]
+    return frame.astype(dict.fromkeys(whole, "int64"))
 
 
 def _correlations(
