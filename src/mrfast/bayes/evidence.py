@@ -208,7 +208,7 @@ def laplace_term(
         else:
             precision = joint.effects_precision()
             inner = 2 * float(np.log(np.linalg.cholesky(precision).diagonal()).sum())
-            solved = np.linalg.solve(precision, joint.cross)
+            solved = np.asarray(np.linalg.solve(precision, joint.cross))
         schur = -joint.outer - joint.cross.T @ solved
         outer = 2 * float(np.log(np.linalg.cholesky(schur).diagonal()).sum())
     except np.linalg.LinAlgError as error:

@@ -107,7 +107,7 @@ def _density_curve(result: MassiveResult, lower: float, upper: float) -> tuple[F
         x, first = np.unique(every, return_index=True)
         y = heights[first]
         place = np.searchsorted(x, middle[bent])
-        gaps = np.unique(np.concatenate([place - 1, place]))
+        gaps = np.unique(place[:, None] + np.arange(-2, 2))  # both halves and their neighbours
         gaps = gaps[(gaps >= 0) & (gaps < x.size - 1)]
     return x, y
 
