@@ -345,6 +345,19 @@ def test_progress_callable_sees_the_end_and_its_error_comes_out():
         mrfast.massive(moments, n_iter=10**9, n_chains=2, progress=fail)
 
 
+def test_progress_line_on_long_runs_only(monkeypatch, capsys):
+    moments = summary_moments(12)
+    mrfast.massive(moments, n_iter=100, progress=True, rng=1)
+    assert capsys.readouterr().err == ""
+    clock = iter(range(0, 10**6, 3))
+    monkeypatch.setattr("mrfast.bayes.search.time.monotonic", lambda: next(clock))
+    mrfast.massive(moments, n_iter=200_000, n_chains=2, progress=True, rng=1, n_threads=1)
+    text = capsys.readouterr().err
+    assert "of 400,000 iterations" in text
+    assert text.endswith("\n")
+    assert text.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

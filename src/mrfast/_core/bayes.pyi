@@ -70,6 +70,13 @@ class Posterior:
         cache: EvidenceCache,
         model: NDArray[np.bool_],  # (J,)
     ) -> None: ...
+    def draw(
+        self,
+        model: NDArray[np.bool_],  # (J,)
+        parameters: NDArray[np.float64],  # (5,): the mode
+        root: NDArray[np.float64],  # (5, 5): Cholesky factor of their covariance
+        normals: NDArray[np.float64],  # (draws, 2J + 5): replaced by the draws
+    ) -> None: ...
     def mode_hessians(
         self,
         bits: NDArray[np.uint64],  # (models, words)

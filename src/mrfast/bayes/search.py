@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -131,16 +132,17 @@ def massive(
         label = "given model"
     else:
         seed = int(source.integers(2**63, dtype=np.uint64))
-        report = kernel.search(
-            cache=held,
-            log_odds=log_odds,
-            iterations=iterations,
-            chains=chains,
-            threads=threads,
-            seed=seed,
-            move_probability=probabilities,
-            progress=_progress_hook(progress, iterations * chains),
-        )
+        with _progress_hook(progress, iterations * chains) as hook:
+            report = kernel.search(
+                cache=held,
+                log_odds=log_odds,
+                iterations=iterations,
+                chains=chains,
+                threads=threads,
+                seed=seed,
+                move_probability=probabilities,
+                progress=hook,
+            )
         if report["full"]:
             raise ModelLimitError(
                 f"massive: the search met more than max_models = {store.max_models} models; "
@@ -184,26 +186,44 @@ def _move_probabilities(moves: Mapping[str, float] | None) -> list[float]:
     return [float(w) for w in weights / weights.sum()]
 
 
-def _progress_hook(
-    progress: bool | Callable[[int, int], None], total: int
-) -> Callable[[int], None] | None:
-    """Callable for the kernel: iterations done."""
-    if callable(progress):
-        return lambda done: progress(done, total)
-    if not progress:
-        return None
-    begin = time.monotonic()
+class _ProgressLine:
+    """Writes how far a run is to standard error, from its third second on."""
 
-    def show(done: int) -> None:
-        elapsed = time.monotonic() - begin
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._begin = time.monotonic()
+        self._shown = False
+
+    def __call__(self, done: int) -> None:
+        elapsed = time.monotonic() - self._begin
         if elapsed < 2 or not done:
             return
-        left = elapsed * (total - done) / done
-        end = "\n" if done >= total else ""
-        sys.stderr.write(
-            f"\rmassive: {done:,} of {total:,} iterations, {elapsed:.0f} s, "
-            f"{left:.0f} s left  {end}"
-        )
+        left = elapsed * (self._total - done) / done
+        self._write(f"{done:,} of {self._total:,} iterations, {elapsed:.0f} s, {left:.0f} s left")
+
+    def _write(self, text: str) -> None:
+        self._shown = True
+        sys.stderr.write(f"\rmassive: {text:<70}")
         sys.stderr.flush()
 
-    return show
+    def finish(self) -> None:
+        """End the line, where one was begun."""
+        if self._shown:
+            sys.stderr.write("\n")
+
+
+@contextmanager
+def _progress_hook(
+    progress: bool | Callable[[int, int], None], total: int
+) -> Iterator[Callable[[int], None] | None]:
+    """Callable for the kernel, taking the iterations done."""
+    if callable(progress):
+        yield lambda done: progress(done, total)
+    elif progress:
+        line = _ProgressLine(total)
+        try:
+            yield line
+        finally:
+            line.finish()
+    else:
+        yield None
