@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import subprocess
 import sys
 
@@ -120,7 +121,7 @@ def test_curve_of_a_needle_on_a_plain():
 
     result = result_of(4, n=1_000_000)
     centre, sd = result.effect.median, result.effect.sd
-    x, y = _density_curve(result, centre - 5_000 * sd, centre + 5_000 * sd)
+    _, y = _density_curve(result, centre - 5_000 * sd, centre + 5_000 * sd)
     peak = result.effect_density(np.linspace(centre - sd, centre + sd, 2001)).max()
     assert y.max() > 0.99 * peak
 
@@ -280,7 +281,7 @@ def test_nothing_is_cut_off_or_overlaps(name, reference, request):
         assert legend.y0 >= frame.y1
         labels = [label.get_window_extent() for label in axes.get_yticklabels()]
         labels = sorted(labels, key=lambda box: box.y0)
-        assert all(low.y1 <= high.y0 for low, high in zip(labels, labels[1:], strict=False))
+        assert all(low.y1 <= high.y0 for low, high in itertools.pairwise(labels))
 
 
 def test_three_candidates_fill_the_panel():

@@ -8,6 +8,8 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from mrfast.errors import InvalidInputError
+
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
     from collections.abc import Mapping
@@ -37,6 +39,7 @@ _COLUMNS = {  # names in the exposure's and the outcome's table
     "p_value": ("p_value", "P"),
     "n": ("n", "N"),
 }
+_FILES = ("exposure.tsv.gz", "outcome.tsv.gz", "README.txt")
 _NOTE = "## Simulated data made by mrfast: no real people, SNPs or traits.\n"
 
 _README = """\
@@ -111,8 +114,9 @@ def run_massive(options: argparse.Namespace) -> int:
     from mrfast import _validation as check
 
     seed = check.integer("--seed", options.seed, minimum=0)
-    example = massive_example(seed)
     folder = Path(options.output)
+    _refuse_other_files(folder)
+    example = massive_example(seed)
     folder.mkdir(parents=True, exist_ok=True)
     tables = {"exposure": example.exposure, "outcome": example.outcome}
     for name, table in tables.items():
@@ -145,12 +149,26 @@ def run_massive(options: argparse.Namespace) -> int:
         ),
         command=command,
     )
-    (folder / "README.txt").write_text(readme, encoding="utf-8", newline="\n")
+    (folder / _FILES[-1]).write_text(readme, encoding="utf-8", newline="\n")
     if not options.quiet:
-        print(f"simulated example in {folder}: exposure.tsv.gz, outcome.tsv.gz, README.txt")
+        print(f"simulated example in {folder}: {', '.join(_FILES)}")
         print(f"the true effect is {_EFFECT}, the observed slope {slope}; run next:")
         print(command)
     return 0
+
+
+def _refuse_other_files(folder: Path) -> None:
+    """Refuse to replace files that are not an example's."""
+    readme = folder / _FILES[-1]
+    label = _README.partition(",")[0]
+    if readme.is_file() and readme.read_bytes().startswith(label.encode()):
+        return
+    for name in _FILES:
+        if (folder / name).exists():
+            raise InvalidInputError(
+                f"--output: expected a folder without files of these names, received {folder}, "
+                f"which has {name}"
+            )
 
 
 def massive_example(seed: int) -> Example:

@@ -15,6 +15,7 @@ from mrfast.cli.association_options import (
     read_tables,
     reason_lines,
 )
+from mrfast.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -49,6 +50,9 @@ def run(options: argparse.Namespace) -> int:
     from mrfast.data.harmonisation import harmonise
     from mrfast.io.tables import write_table
 
+    for role in ("exposure", "outcome"):
+        if Path(getattr(options, role)).resolve() == Path(options.output).resolve():
+            raise InvalidInputError(f"--output: expected another file than the --{role}'s")
     exposure, outcome = read_tables(options)
     with options_named({"eaf_tolerance": "--eaf-tolerance", "outcome": "--outcome"}):
         harmonised = harmonise(

@@ -55,12 +55,13 @@ def read_matrix(path: Path) -> tuple[Float, tuple[str, ...] | None]:
     rows = _cells(text)
     if not rows:
         raise fail(path.name, "a square matrix", "an empty file")
-    header = rows.pop(0) if any(not _is_number(cell) for cell in rows[0]) else None
+    first = rows[0][1:] or rows[0]  # the first cell alone may be a label of the row
+    header = rows.pop(0) if any(not _is_number(cell) for cell in first) else None
     size = len(rows)
     if {len(row) for row in rows} not in ({size}, {size + 1}):
         raise fail(path.name, "a square matrix", f"{size} rows of {_widths(rows)} columns")
     side = [row.pop(0) for row in rows] if len(rows[0]) > size else None
-    if header is not None and len(header) == size + 1:
+    if header is not None and side is not None and len(header) == size + 1:
         header = header[1:]
     if header is not None and len(header) != size:
         raise fail(path.name, f"a header of {size} labels", f"{len(header)}")
@@ -172,7 +173,7 @@ def _is_number(cell: str) -> bool:
     try:
         float(cell)
     except ValueError:
-        return cell == "NA"
+        return cell in ("", "NA")
     return True
 
 

@@ -37,6 +37,7 @@ __all__ = ["add_parser", "run"]
 _ARGUMENTS = {  # of the functions that are called, by option
     "beta_observational": "--beta-observational",
     "n_observational": "--n-observational",
+    "n": "--n-exposure, --n-outcome, --n-observational",
     "n_exposure": "--n-exposure",
     "n_outcome": "--n-outcome",
     "ploidy": "--ploidy",
@@ -222,9 +223,9 @@ def _run(options: argparse.Namespace) -> int:
         names=list(associations["snp"]),
     )
     prior = _prior(options, moments)
+    cache = _cache(options)
     folder = Path(options.output)
     folder.mkdir(parents=True, exist_ok=True)
-    cache = _cache(options)
 
     say(f"exposure: {len(exposure):,} rows in {Path(options.exposure).name}")
     say(f"outcome: {len(outcome):,} rows in {Path(options.outcome).name}", end="")

@@ -30,7 +30,7 @@ MASSIVE_FILES: Mapping[str, str] = {
     "models.tsv": "the models that were averaged, most probable first",
     "samples.tsv.gz": "draws of the effect and of the parameters that all SNPs share",
     "samples.npz": "the same draws, with the two effects of every SNP",
-    "harmonisation.tsv": "every row of the tables, with the reason it was kept or dropped",
+    "harmonisation.tsv": "rows of the tables, with the reason each was kept or dropped",
     "posterior.png": "posterior of the effect, probabilities of pleiotropy",
 }
 """What `write_massive_result` writes: file names, and what the files hold."""

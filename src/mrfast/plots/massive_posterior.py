@@ -80,7 +80,8 @@ def interval_texts(estimate: float, lower: float, upper: float) -> tuple[str, st
     if not arms or not 1e-6 < min(arms) < 1e5:
         return f"{estimate:.4g}", f"{lower:.4g}", f"{upper:.4g}"
     decimals = max(0, 1 - int(np.floor(np.log10(min(arms)))))
-    decimals += estimate != 0 == round(estimate, decimals)  # one more rather than a zero
+    if estimate and not round(estimate, decimals):
+        decimals += 1  # rather than a zero
     numbers = (round(number, decimals) + 0.0 for number in (estimate, lower, upper))
     first, second, third = (f"{number:.{decimals}f}" for number in numbers)
     return first, second, third
