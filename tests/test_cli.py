@@ -16,9 +16,9 @@ import pytest
 
 import mrfast
 from mrfast.cli.example_command import massive_example
-from mrfast.cli.ld_matrix import read_matrix
 from mrfast.cli.main import main
 from mrfast.errors import InvalidInputError
+from mrfast.io.ld_matrix import read_matrix
 from mrfast.io.results import MASSIVE_FILES, write_massive_result
 
 QUICK = ("--iterations", "200", "--chains", "2", "--samples", "50", "--no-plot", "--seed", "7")
@@ -885,31 +885,6 @@ def test_failure_after_the_search_keeps_the_cache(command, pair, tmp_path, monke
     message = command.fails(*pair(), "--cache", cache)
     assert message == "samples.tsv.gz: No space left on device"
     assert mrfast.EvidenceCache.load(cache).size > 0
-
-
-# ------------------------------------------------------------------------------ progress
-
-
-def test_progress_waits_two_seconds_and_ends_its_line(capsys, monkeypatch):
-    from mrfast.cli import massive_command
-
-    clock = [100.0]
-    monkeypatch.setattr(massive_command.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    progress = massive_command._Progress(silent=False)
-    for seconds, done in ((101, 10), (103, 30), (103.1, 31), (104, 40)):
-        clock[0] = seconds
-        progress(done, 100)
-    progress.close()
-    error = capsys.readouterr().err
-    assert error.count("\r") == 2
-    assert "30 of 100 iterations, 3 s, 7 s left" in error
-    assert error.endswith("\n")
-    silent = massive_command._Progress(silent=True)
-    clock[0] = 200
-    silent(50, 100)
-    silent.close()
-    assert capsys.readouterr().err == ""
 
 
 # ----------------------------------------------------------------------------- harmonise

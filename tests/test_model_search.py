@@ -10,7 +10,7 @@ from scipy.special import logsumexp
 
 import mrfast
 from mrfast.bayes.evidence import posterior_kernel
-from mrfast.bayes.search import MOVES
+from mrfast.bayes.search import MOVES, _ProgressLine
 from mrfast.errors import CacheMismatchError, ModelLimitError
 
 
@@ -345,17 +345,26 @@ def test_progress_callable_sees_the_end_and_its_error_comes_out():
         mrfast.massive(moments, n_iter=10**9, n_chains=2, progress=fail)
 
 
-def test_progress_line_on_long_runs_only(monkeypatch, capsys):
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_line_on_long_runs_only(monkeypatch, capsys, terminal):
     moments = summary_moments(12)
     mrfast.massive(moments, n_iter=100, progress=True, rng=1)
     assert capsys.readouterr().err == ""
     clock = iter(range(0, 10**6, 3))
     monkeypatch.setattr("mrfast.bayes.search.time.monotonic", lambda: next(clock))
-    mrfast.massive(moments, n_iter=200_000, n_chains=2, progress=True, rng=1, n_threads=1)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    line = _ProgressLine(100)  # begins at 0; then 3, 6, ... seconds
+    for done in range(0, 50, 10):
+        line(done)
+    line.finish()
     text = capsys.readouterr().err
-    assert "of 400,000 iterations" in text
+    if terminal:
+        assert text.startswith("\rmassive: 10 of 100 iterations, 6 s, 54 s left")
+        assert text.count("\r") == 4
+        assert text.count("\n") == 1
+    else:
+        assert text == "massive: 30 of 100 iterations, 12 s, 28 s left\n"
     assert text.endswith("\n")
-    assert text.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -236,6 +236,16 @@ double time_evidence(const Posterior& self, const BoolArray& model, const std::s
 
 void register_bayes(py::module_ m) {
   m.doc() = "Laplace evidence of spike-and-slab models and the search over them.";
+  py::class_<EvidenceCache>(m, "EvidenceCache")
+      .def(py::init<std::size_t>(), py::arg("max_models"))
+      .def_property_readonly("size", &EvidenceCache::size)
+      .def_property_readonly("max_models", &EvidenceCache::max_models)
+      .def_property_readonly("lookups", &EvidenceCache::lookups)
+      .def("export_arrays", &export_cache)
+      .def("import_arrays", &import_cache, py::arg("bits").noconvert(),
+           py::arg("log_evidence").noconvert(), py::arg("counts").noconvert(),
+           py::arg("modes").noconvert());
+
   py::class_<Posterior>(m, "Posterior")
       .def(py::init(&make_posterior), py::kw_only(), py::arg("n"), py::arg("noise").noconvert(),
            py::arg("coefficients").noconvert(), py::arg("residual_exposure"),
@@ -349,16 +359,6 @@ void register_bayes(py::module_ m) {
            py::arg("counts").noconvert(), py::arg("modes").noconvert())
       .def("time_evidence", &time_evidence, py::arg("model").noconvert(), py::arg("kind"),
            py::arg("repeats"));
-
-  py::class_<EvidenceCache>(m, "EvidenceCache")
-      .def(py::init<std::size_t>(), py::arg("max_models"))
-      .def_property_readonly("size", &EvidenceCache::size)
-      .def_property_readonly("max_models", &EvidenceCache::max_models)
-      .def_property_readonly("lookups", &EvidenceCache::lookups)
-      .def("export_arrays", &export_cache)
-      .def("import_arrays", &import_cache, py::arg("bits").noconvert(),
-           py::arg("log_evidence").noconvert(), py::arg("counts").noconvert(),
-           py::arg("modes").noconvert());
 }
 
 }  // namespace mrfast::bindings

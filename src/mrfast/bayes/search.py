@@ -187,28 +187,34 @@ def _move_probabilities(moves: Mapping[str, float] | None) -> list[float]:
 
 
 class _ProgressLine:
-    """Writes how far a run is to standard error, from its third second on."""
+    """Writes how far a run is to standard error, from its third second on.
+
+    One line that changes on a terminal, a line every ten seconds elsewhere.
+    """
 
     def __init__(self, total: int) -> None:
         self._total = total
-        self._begin = time.monotonic()
-        self._shown = False
+        self._begin = self._last = time.monotonic()
+        self._open = False
 
     def __call__(self, done: int) -> None:
-        elapsed = time.monotonic() - self._begin
-        if elapsed < 2 or not done:
+        now = time.monotonic()
+        terminal = sys.stderr.isatty()
+        if now - self._begin < 2 or not done or now - self._last < (0.2 if terminal else 10):
             return
+        self._last = now
+        elapsed = now - self._begin
         left = elapsed * (self._total - done) / done
-        self._write(f"{done:,} of {self._total:,} iterations, {elapsed:.0f} s, {left:.0f} s left")
-
-    def _write(self, text: str) -> None:
-        self._shown = True
-        sys.stderr.write(f"\rmassive: {text:<70}")
+        text = (
+            f"massive: {done:,} of {self._total:,} iterations, {elapsed:.0f} s, {left:.0f} s left"
+        )
+        sys.stderr.write(f"\r{text}   " if terminal else f"{text}\n")
         sys.stderr.flush()
+        self._open = terminal
 
     def finish(self) -> None:
-        """End the line, where one was begun."""
-        if self._shown:
+        """End the line."""
+        if self._open:
             sys.stderr.write("\n")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -364,7 +363,7 @@ def _candidates(options: argparse.Namespace, harmonised: Harmonised) -> pd.DataF
 def _correlations(
     options: argparse.Namespace, harmonised: Harmonised, exposure: pd.DataFrame
 ) -> Float | None:
-    from mrfast.cli.ld_matrix import candidate_correlations
+    from mrfast.io.ld_matrix import candidate_correlations
 
     if options.ld is None:
         return None
@@ -412,7 +411,6 @@ def _search(
     from mrfast.bayes.evidence_cache import EvidenceCache
     from mrfast.bayes.search import massive
 
-    progress = _Progress(silent=options.quiet)
     store = EvidenceCache(options.max_models) if cache is None else cache
     try:
         return massive(
@@ -424,7 +422,7 @@ def _search(
             rng=seed,
             n_threads=options.threads,
             cache=store,
-            progress=progress,
+            progress=not options.quiet,
         )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
@@ -440,40 +438,8 @@ def _search(
             "--max-models, or fewer --iterations"
         ) from None
     finally:
-        progress.close()
         if cache is not None and cache.misses:
             cache.save(options.cache)
-
-
-class _Progress:
-    """A line on standard error, for searches that take more than two seconds."""
-
-    def __init__(self, *, silent: bool) -> None:
-        self._silent = silent
-        self._begin = time.monotonic()
-        self._last = self._begin
-        self._open = False
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        terminal = sys.stderr.isatty()
-        if self._silent or now - self._begin < 2 or not done:
-            return
-        if now - self._last < (0.2 if terminal else 10) and done < total:
-            return
-        self._last = now
-        elapsed = now - self._begin
-        text = f"{done:,} of {total:,} iterations, {elapsed:.0f} s, "
-        text += f"{elapsed * (total - done) / done:.0f} s left"
-        sys.stderr.write(f"\r{text}   " if terminal else f"{text}\n")
-        sys.stderr.flush()
-        self._open = terminal
-
-    def close(self) -> None:
-        """End the line."""
-        if self._open:
-            sys.stderr.write("\n")
-            self._open = False
 
 
 # ---------------------------------------------------------------------- output
