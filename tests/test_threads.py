@@ -164,6 +164,25 @@ def test_searches_in_several_python_threads() -> None:
     assert found == [expected] * 4
 
 
+def test_python_threads_may_share_a_cache() -> None:
+    """Entries that another thread adds between the search and the average do no harm."""
+    data = moments()
+    cache = mrfast.EvidenceCache()
+    results: list[mrfast.MassiveResult] = []
+
+    def go(seed: int) -> None:
+        results.append(search(data, cache=cache, n_iter=1500, rng=seed, n_threads=2))
+
+    threads = [threading.Thread(target=go, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=120)
+    assert len(results) == len(threads)
+    for result in results:
+        assert result.models["probability"].sum() == pytest.approx(1)
+
+
 # ---------------------------------------------------------------------------------- fork
 
 
