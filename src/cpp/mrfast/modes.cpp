@@ -194,32 +194,43 @@ void scan_line(double c, const double* e, double slope, const Prior& prior, cons
     for (std::size_t l = 0; l < kLanes; ++l) out[l] += 0.5 * prior.scale_power * std::log(k2[l]);
 }
 
+// Sums over the spikes and over the slabs: exact where all candidates have equal noise, elsewhere
+// a surrogate that only has to show where to start.
 std::vector<Group> scan_groups(const Profile& profile) {
   const Statistics& s = profile.statistics();
   const Prior& prior = profile.prior();
+  std::vector<Component> sums;
+  if (profile.diagonal() && s.uniform_noise) {
+    sums = profile.components();
+  } else {
+    for (const bool slab : {false, true}) {
+      Component sum{0, prior.slab_variance, slab ? prior.slab_variance : prior.spike_variance, 0};
+      for (std::size_t j = 0; j < s.size; ++j) {
+        if (profile.in_slab(j) != slab) continue;
+        sum.add(s.candidate_h1[j], s.candidate_h2[j],
+                s.mean_direction.empty() ? 0 : s.mean_direction[j]);
+        sum.noise += s.candidate_noise[j];
+      }
+      sum.noise /= sum.count;
+      if (sum.count > 0) sums.push_back(sum);
+    }
+  }
   const double rx = 1 / std::sqrt(s.s11), ry = 1 / std::sqrt(s.s221);
   std::vector<Group> groups;
   auto add = [&](double noise, double variance, double h11, double h12, double h22) {
-    const double xx = h11 * rx * rx, xy = (h12 - s.slope * h11) * rx * ry;
-    groups.push_back(
-        {noise, variance, xx, xy, (h22 - 2 * s.slope * h12 + s.slope * s.slope * h11) * ry * ry});
+    const double xy = h12 - s.slope * h11;
+    const double yy = h22 - 2 * s.slope * h12 + s.slope * s.slope * h11;
+    groups.push_back({noise, variance, h11 * rx * rx, xy * rx * ry, yy * ry * ry});
   };
-  if (profile.diagonal() && s.uniform_noise) {
-    for (const auto& c : profile.components()) add(c.noise, c.variance, c.h11, c.h12, c.h22);
-    return groups;
-  }
-  // A surrogate that only has to show where to start: two groups with their mean noise.
-  for (const bool slab : {false, true}) {
-    Component sum{0, 0, 0, 0};
-    double noise = 0;
-    for (std::size_t j = 0; j < s.size; ++j) {
-      if (profile.in_slab(j) != slab) continue;
-      sum.add(s.candidate_h1[j], s.candidate_h2[j], 0);
-      noise += s.candidate_noise[j];
+  for (const auto& c : sums) {
+    if (s.mean_direction.empty() || !(c.mu2 > 0)) {
+      add(c.noise, c.variance, c.h11, c.h12, c.h22);
+      continue;
     }
-    if (sum.count > 0)
-      add(noise / sum.count, slab ? prior.slab_variance : prior.spike_variance, sum.h11, sum.h12,
-          sum.h22);
+    // Raw moments: the direction of the means has a second moment larger by mu2.
+    const double r = 1 / c.mu2, h11 = c.f1 * c.f1 * r, h12 = c.f1 * c.f2 * r, h22 = c.f2 * c.f2 * r;
+    add(c.noise / (1 + c.mu2), c.variance, h11, h12, h22);
+    add(c.noise, c.variance, std::max(c.h11 - h11, 0.0), c.h12 - h12, std::max(c.h22 - h22, 0.0));
   }
   return groups;
 }
