@@ -1,5 +1,6 @@
 #include <chrono>
 #include <exception>
+#include <limits>
 #include <memory>
 
 #include "mrfast/model_search.hpp"
@@ -172,12 +173,12 @@ void import_cache(EvidenceCache& cache, const py::array_t<std::uint64_t, py::arr
   }
 }
 
-// Hessians by the five parameters at modes of several models: bits (n, words), modes per model
-// (n), modes (sum, 7) give (sum, 5, 5).
-DoubleArray mode_hessians(const Posterior& self,
-                          const py::array_t<std::uint64_t, py::array::c_style>& bits,
-                          const py::array_t<std::int64_t, py::array::c_style>& counts,
-                          const DoubleArray& modes) {
+// Roots of the covariances of the five parameters at modes of several models: bits (n, words),
+// modes per model (n), modes (sum, 7) give (sum, 5, 5).
+DoubleArray mode_roots(const Posterior& self,
+                       const py::array_t<std::uint64_t, py::array::c_style>& bits,
+                       const py::array_t<std::int64_t, py::array::c_style>& counts,
+                       const DoubleArray& modes) {
   const auto n = static_cast<std::size_t>(counts.size());
   const std::size_t width = words(self.statistics.size);
   require_size("bits", bits, n * width);
@@ -193,8 +194,10 @@ DoubleArray mode_hessians(const Posterior& self,
     for (std::int64_t m = 0; m < counts.data()[i] && row < end; ++m, row += 7, target += 25) {
       Vector<5> p;
       std::copy(row, row + 5, p.begin());
-      const Evaluation ev = profile.evaluate(p);
-      std::copy(ev.hessian[0].data(), ev.hessian[0].data() + 25, target);
+      Matrix<5> root;
+      if (!covariance_root(profile, p, root))
+        for (auto& values : root) values.fill(std::numeric_limits<double>::quiet_NaN());
+      std::copy(root[0].data(), root[0].data() + 25, target);
     }
   }
   return out;
@@ -345,18 +348,18 @@ void register_bayes(py::module_ m) {
             const Profile profile(self.statistics, self.prior, to_bits(self, model));
             const Vector<5> p = to_vector5(parameters);
             require_size("root", root, 25);
-            Matrix<5> lower;
-            std::copy(root.data(), root.data() + 25, lower[0].data());
+            Matrix<5> matrix;
+            std::copy(root.data(), root.data() + 25, matrix[0].data());
             const std::size_t width = 2 * self.statistics.size + 5;
             const std::size_t count = static_cast<std::size_t>(normals.size()) / width;
             double* rows = normals.mutable_data();
             const py::gil_scoped_release release;
-            profile.draw(p, lower, rows, count);
+            profile.draw(p, matrix, rows, count);
           },
           py::arg("model").noconvert(), py::arg("parameters").noconvert(),
           py::arg("root").noconvert(), py::arg("normals").noconvert())
-      .def("mode_hessians", &mode_hessians, py::arg("bits").noconvert(),
-           py::arg("counts").noconvert(), py::arg("modes").noconvert())
+      .def("mode_roots", &mode_roots, py::arg("bits").noconvert(), py::arg("counts").noconvert(),
+           py::arg("modes").noconvert())
       .def("time_evidence", &time_evidence, py::arg("model").noconvert(), py::arg("kind"),
            py::arg("repeats"));
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <numbers>
 
 #include "mrfast/dispatch.hpp"
 
@@ -17,30 +18,64 @@ namespace {
 // of the posterior follow c = constant, so one coordinate is c where that is regular.
 enum class Chart { kNatural, kAlongX, kAlongY };
 
-Chart choose_chart(const Vector<5>& p) {
-  const double x = std::abs(p[kKappaX]), y = std::abs(p[kKappaY]);
+struct State {
+  Residual sigma;
+  double kx, ky;
+
+  static State of(const Vector<5>& p) {
+    const Confounding k(p);
+    return {
+        {2 * p[kLogX] + std::log(k.k1), std::exp(p[kLogY] - p[kLogX]) * (p[kEffect] + k.o12 / k.k1),
+         2 * p[kLogY] + std::log(k.k2 / k.k1)},
+        k.kx,
+        k.ky};
+  }
+
+  Vector<5> parameters() const {
+    const double k1 = 1 + kx * kx, k2 = k1 + ky * ky;
+    const double slope = sigma.slope * std::exp(0.5 * (sigma.w1 - sigma.w3));
+    return {(slope - kx * ky / std::sqrt(k2)) * std::sqrt(k2) / k1, kx, ky,
+            0.5 * (sigma.w1 - std::log(k1)), 0.5 * (sigma.w3 + std::log(k1 / k2))};
+  }
+};
+
+Chart choose_chart(const State& state) {
+  const double x = std::abs(state.kx), y = std::abs(state.ky);
   if (std::max(x, y) < 0.02) return Chart::kNatural;
   return x >= y ? Chart::kAlongX : Chart::kAlongY;
 }
+
+// The profile at a state, in parts: the residual term by (w1, m, w3), the rest by the parameters.
+struct Point {
+  State state;
+  Vector<5> parameters;
+  ResidualTerm residual;
+  Evaluation rest;
+
+  Point(const Profile& profile, const State& at)
+      : state(at),
+        parameters(at.parameters()),
+        residual(profile.statistics(), at.sigma),
+        rest(profile.evaluate_rest(parameters)) {}
+
+  double value() const { return residual.value + rest.value; }
+};
 
 struct Coordinates {
   Chart chart;
   double sign = 1;  // of the coefficient that is a coordinate
   Vector<5> q{};
 
-  Coordinates(Chart kind, const Vector<5>& p) : chart(kind) {
-    const Confounding k(p);
-    q[0] = 2 * p[kLogX] + std::log(k.k1);
-    q[1] = std::exp(p[kLogY] - p[kLogX]) * (p[kEffect] + k.o12 / k.k1);
-    q[2] = 2 * p[kLogY] + std::log(k.k2 / k.k1);
+  explicit Coordinates(const State& state)
+      : chart(choose_chart(state)), q{state.sigma.w1, state.sigma.slope, state.sigma.w3} {
     if (chart == Chart::kNatural) {
-      q[3] = k.kx;
-      q[4] = k.ky;
+      q[3] = state.kx;
+      q[4] = state.ky;
       return;
     }
-    const double along = chart == Chart::kAlongX ? k.kx : k.ky;
+    const double along = chart == Chart::kAlongX ? state.kx : state.ky;
     sign = along < 0 ? -1 : 1;
-    q[3] = k.o12 / std::sqrt(k.k2);
+    q[3] = state.kx * state.ky / std::sqrt(1 + state.kx * state.kx + state.ky * state.ky);
     q[4] = std::log(std::abs(along));
   }
 
@@ -61,25 +96,28 @@ struct Coordinates {
     return {across, along, x0};
   }
 
-  Vector<5> parameters() const {
+  State state() const {
     const auto [kx, ky, c] = confounding<double>(q[3], q[4]);
-    const double k1 = 1 + kx * kx, k2 = k1 + ky * ky;
-    const double slope = q[1] * std::exp(0.5 * (q[0] - q[2]));
-    return {(slope - c) * std::sqrt(k2) / k1, kx, ky, 0.5 * (q[0] - std::log(k1)),
-            0.5 * (q[2] + std::log(k1 / k2))};
+    return {{q[0], q[1], q[2]}, kx, ky};
   }
+};
 
-  // Gradient and Hessian by q from those by the parameters.
-  void pull_back(const Evaluation& ev, Vector<5>& gradient, Matrix<5>& hessian) const {
-    const auto jets = confounding<Jet<2>>(Jet<2>::variable(q[3], 0), Jet<2>::variable(q[4], 1));
+// Gradient and Hessian of the profile by the coordinates, and the derivatives of the parameters.
+struct Expansion {
+  Vector<5> gradient{};
+  Matrix<5> hessian{};
+  Matrix<5> first{};  // rows are parameters, columns coordinates
+
+  Expansion(const Coordinates& at, const Point& point) {
+    const auto& q = at.q;
+    const auto& ev = point.rest;
+    const auto jets = at.confounding<Jet<2>>(Jet<2>::variable(q[3], 0), Jet<2>::variable(q[4], 1));
     const Jet<2>&kx = jets[0], &ky = jets[1], &c = jets[2];
     const Jet<2> k1 = 1.0 + kx * kx, k2 = k1 + ky * ky;
     const Jet<2> log_k1 = log(k1), ratio = sqrt(k2) / k1;
     const Jet<2> fx = -0.5 * log_k1, fy = 0.5 * (log_k1 - log(k2));
     const double scale = std::exp(0.5 * (q[0] - q[2])), slope = q[1] * scale;
     const Jet<2> bias = c * ratio;
-    // First derivatives: rows are parameters, columns coordinates.
-    Matrix<5> first{};
     first[kLogX][0] = 0.5;
     first[kLogY][2] = 0.5;
     const Vector<3> outer{0.5 * slope, scale, -0.5 * slope};  // d slope / d (w1, m, w3)
@@ -93,18 +131,14 @@ struct Coordinates {
     }
     Matrix<5> half{};  // H P
     for (std::size_t i = 0; i < 5; ++i) {
-      gradient[i] = 0;
       for (std::size_t r = 0; r < 5; ++r) {
         gradient[i] += first[r][i] * ev.gradient[r];
         for (std::size_t t = 0; t < 5; ++t) half[r][i] += ev.hessian[r][t] * first[t][i];
       }
     }
     for (std::size_t i = 0; i < 5; ++i)
-      for (std::size_t j = 0; j <= i; ++j) {
-        double sum = 0;
-        for (std::size_t r = 0; r < 5; ++r) sum += first[r][i] * half[r][j];
-        hessian[i][j] = sum;
-      }
+      for (std::size_t j = 0; j <= i; ++j)
+        for (std::size_t r = 0; r < 5; ++r) hessian[i][j] += first[r][i] * half[r][j];
     // Second derivatives of the parameters, weighted by the gradient.
     const double gb = ev.gradient[kEffect];
     const double gr = gb * ratio.value;
@@ -121,8 +155,26 @@ struct Coordinates {
             ev.gradient[kKappaX] * kx.hessian[i][j] + ev.gradient[kKappaY] * ky.hessian[i][j] +
             ev.gradient[kLogX] * fx.hessian[i][j] + ev.gradient[kLogY] * fy.hessian[i][j];
     }
+    for (std::size_t i = 0; i < 3; ++i) {
+      gradient[i] += point.residual.gradient[i];
+      for (std::size_t j = 0; j <= i; ++j) hessian[i][j] += point.residual.hessian[i][j];
+    }
     for (std::size_t i = 0; i < 5; ++i)
       for (std::size_t j = 0; j < i; ++j) hessian[j][i] = hessian[i][j];
+  }
+
+  Matrix<5> negative_hessian() const {
+    Matrix<5> out;
+    for (std::size_t i = 0; i < 5; ++i)
+      for (std::size_t j = 0; j < 5; ++j) out[i][j] = -hessian[i][j];
+    return out;
+  }
+
+  // log |d parameters / d coordinates|
+  double log_volume() const {
+    const double plane =
+        first[kKappaX][3] * first[kKappaY][4] - first[kKappaX][4] * first[kKappaY][3];
+    return std::log(std::abs(0.25 * first[kEffect][1] * plane));
   }
 };
 
@@ -329,6 +381,22 @@ std::vector<Start> scan_starts(const Profile& profile) {
   std::stable_sort(peaks.begin(), peaks.end(),
                    [](const Peak& a, const Peak& b) { return a.value > b.value; });
   if (peaks.size() > 12) peaks.resize(12);
+  // The residual covariance is held at its estimate here, which blurs the surface where the
+  // instruments are strong: also start from the best point of every region of it.
+  constexpr std::size_t kWide = 4;
+  for (const bool negative : {false, true}) {
+    for (std::size_t block = 0; block < kLanes; block += kWide) {
+      Peak best{-std::numeric_limits<double>::infinity(), 0};
+      for (std::size_t i = 0; i < rows; ++i) {
+        if ((levels[i] < 0) != negative) continue;
+        for (std::size_t l = block; l < block + kWide; ++l)
+          if (values[i * kLanes + l] > best.value) best = {values[i * kLanes + l], i * kLanes + l};
+      }
+      const auto same = [&](const Peak& peak) { return peak.index == best.index; };
+      if (std::isfinite(best.value) && std::none_of(peaks.begin(), peaks.end(), same))
+        peaks.push_back(best);
+    }
+  }
   std::vector<Start> starts;
   for (const auto& peak : peaks) {
     const double c = levels[peak.index / kLanes], e = positions[peak.index];
@@ -339,16 +407,15 @@ std::vector<Start> scan_starts(const Profile& profile) {
   return starts;
 }
 
-bool climb(const Profile& profile, Vector<5> p, Mode& mode) {
-  Evaluation ev = profile.evaluate(p);
-  if (!std::isfinite(ev.value)) return false;
+bool climb(const Profile& profile, const Vector<5>& start, Mode& mode) {
+  Point point(profile, State::of(start));
+  if (!std::isfinite(point.value())) return false;
   for (int iteration = 0; iteration < 200; ++iteration) {
-    const Coordinates at(choose_chart(p), p);
-    Vector<5> gradient, step;
-    Matrix<5> hessian;
-    at.pull_back(ev, gradient, hessian);
+    const Coordinates at(point.state);
+    const Expansion expansion(at, point);
+    Vector<5> step;
     double gain = 0;
-    ascent(gradient, hessian, step, gain);
+    ascent(expansion.gradient, expansion.hessian, step, gain);
     if (!std::isfinite(gain)) return false;
     // Never more than a factor e in a coefficient, or unbounded changes of the scales, at once.
     double shrink = 1;
@@ -363,40 +430,56 @@ bool climb(const Profile& profile, Vector<5> p, Mode& mode) {
       Coordinates next = at;
       for (std::size_t i = 0; i < 5; ++i) next.q[i] += fraction * step[i];
       if (!next.valid()) continue;
-      const Vector<5> candidate = next.parameters();
-      const Evaluation there = profile.evaluate(candidate);
+      const Point there(profile, next.state());
       // Close to the optimum the differences drown in rounding: take the step as it is.
-      if (last || there.value >= ev.value + 1e-4 * fraction * gain - 1e-10) {
-        if (!std::isfinite(there.value)) continue;
-        p = candidate;
-        ev = there;
+      if (last || there.value() >= point.value() + 1e-4 * fraction * gain - 1e-10) {
+        if (!std::isfinite(there.value())) continue;
+        point = there;
         accepted = true;
         break;
       }
     }
     if (last || !accepted) break;
   }
-  if (p[kKappaX] < 0 || (p[kKappaX] == 0 && p[kKappaY] < 0)) {
-    p[kKappaX] = -p[kKappaX];
-    p[kKappaY] = -p[kKappaY];
-    ev = profile.evaluate(p);
+  State state = point.state;
+  const double size = std::max(std::abs(state.kx), std::abs(state.ky));
+  if (size < 1e-6) state.kx = state.ky = 0;
+  if (state.kx < 0 || (state.kx == 0 && state.ky < 0)) {
+    state.kx = -state.kx;
+    state.ky = -state.ky;
   }
-  const double size = std::max(std::abs(p[kKappaX]), std::abs(p[kKappaY]));
-  if (size < 1e-6 && size > 0) {
-    p[kKappaX] = p[kKappaY] = 0;
-    ev = profile.evaluate(p);
-  }
-  Matrix<5> negative;
-  for (std::size_t i = 0; i < 5; ++i)
-    for (std::size_t j = 0; j < 5; ++j) negative[i][j] = -ev.hessian[i][j];
-  const Cholesky<5> factor(negative);
+  const Point top(profile, state);
+  const Expansion expansion(Coordinates(state), top);
+  const Cholesky<5> factor(expansion.negative_hessian());
   if (!factor.positive_definite) return false;
   // Newton's decrement says how far the true optimum still is.
-  if (!(0.5 * dot(ev.gradient, factor.solve(ev.gradient)) < 1e-6)) return false;
-  mode.parameters = p;
-  mode.log_density = ev.value + profile.log_density_constant();
-  mode.log_laplace = ev.value + profile.log_laplace_remainder(p, factor.log_determinant()) +
-                     (size < 1e-6 ? 0 : std::log(2.0));
+  if (!(0.5 * dot(expansion.gradient, factor.solve(expansion.gradient)) < 1e-6)) return false;
+  const double log_determinant = factor.log_determinant() - 2 * expansion.log_volume();
+  mode.parameters = top.parameters;
+  mode.log_density = top.value() + profile.log_density_constant();
+  mode.log_laplace = top.value() + profile.log_laplace_remainder(top.parameters, log_determinant) +
+                     (size < 1e-6 ? 0 : std::numbers::ln2);
+  return true;
+}
+
+bool covariance_root(const Profile& profile, const Vector<5>& p, Matrix<5>& root) {
+  const State state = State::of(p);
+  const Expansion expansion(Coordinates(state), Point(profile, state));
+  const Cholesky<5> factor(expansion.negative_hessian());
+  if (!factor.positive_definite) return false;
+  // Columns of P L^-T, (-H)^-1 = L^-T L^-1.
+  for (std::size_t column = 0; column < 5; ++column) {
+    Vector<5> unit{};
+    unit[column] = 1;
+    for (std::size_t i = 5; i-- > 0;) {
+      for (std::size_t l = i + 1; l < 5; ++l) unit[i] -= factor.lower[l][i] * unit[l];
+      unit[i] /= factor.lower[i][i];
+    }
+    for (std::size_t r = 0; r < 5; ++r) {
+      root[r][column] = 0;
+      for (std::size_t t = 0; t < 5; ++t) root[r][column] += expansion.first[r][t] * unit[t];
+    }
+  }
   return true;
 }
 

@@ -32,7 +32,11 @@ std::vector<Start> massive_starts(const Statistics& statistics);
 std::vector<Start> scan_starts(const Profile& profile);
 
 // Climbs from p to a stationary point; false where it is not a strict maximum.
-bool climb(const Profile& profile, Vector<5> p, Mode& mode);
+bool climb(const Profile& profile, const Vector<5>& start, Mode& mode);
+
+// A matrix whose product with its transpose is the posterior covariance of the five parameters at a
+// mode, computed where it is well conditioned; false where p is not a mode.
+bool covariance_root(const Profile& profile, const Vector<5>& p, Matrix<5>& root);
 
 Evidence evidence_from_points(const Profile& profile, const std::vector<Vector<5>>& points);
 Evidence evidence_from_starts(const Profile& profile, const std::vector<Start>& starts);

@@ -80,11 +80,6 @@ Products component_products(const Component& c, const Vector<5>& p) {
   return {aa, ad, dd, g12, e - b * g12, e};
 }
 
-double component_value(const Component& c, const Products& g, const Confounding& k) {
-  const Symmetric2 v = component_precision(c, k);
-  return -0.5 * (v.a11 * g.aa + 2 * v.a12 * g.g12 + v.a22 * g.g22);
-}
-
 double component_log_determinant(const Component& c, const Confounding& k) {
   return c.count * std::log(component_determinant(c, k));
 }
@@ -172,44 +167,46 @@ Profile::Profile(const Statistics& statistics, const Prior& prior, const Bits& m
   }
 }
 
-// The residual term, the prior of phi, and their derivatives.
-double Profile::common(const Vector<5>& p, Evaluation* out) const {
+ResidualTerm::ResidualTerm(const Statistics& s, const Residual& sigma) {
+  const double d1 = sigma.w1 - std::log(s.s11), d3 = sigma.w3 - std::log(s.s221), eta = s.eta();
+  const double dm = (sigma.slope - s.slope) / eta;
+  const double e1 = std::exp(-d1), e3 = std::exp(-d3);
+  value = -0.5 * s.n * ((std::expm1(-d1) + d1) + (std::expm1(-d3) + d3) + dm * dm * e3);
+  gradient = {0.5 * s.n * std::expm1(-d1), -s.n * dm * e3 / eta,
+              0.5 * s.n * (std::expm1(-d3) + dm * dm * e3)};
+  const double cross = s.n * dm * e3 / eta;
+  hessian = {{{-0.5 * s.n * e1, 0, 0},
+              {0, -s.n * e3 / (eta * eta), cross},
+              {0, cross, -0.5 * s.n * e3 * (1 + dm * dm)}}};
+}
+
+// The residual term and its derivatives by phi: -N (lX + lY) - N/2 log K2 - N/2 tr(W R), R like the
+// products of a component without a prior.
+void Profile::add_residual(const Vector<5>& p, Evaluation& out) const {
   const auto& s = *statistics_;
   const Confounding k(p);
-  const double b = p[kEffect];
-  // Residual covariance of (X, Y) given G against its estimate, without cancellation.
-  const double log_k1 = std::log(k.k1);
-  const double d1 = 2 * p[kLogX] + log_k1 - std::log(s.s11);
-  const double d3 = 2 * p[kLogY] + std::log(k.k2) - log_k1 - std::log(s.s221);
-  const double slope = std::exp(p[kLogY] - p[kLogX]) * (b + k.o12 / k.k1);
-  const double dm = (slope - s.slope) / s.eta();
+  const double b = p[kEffect], log_k1 = std::log(k.k1);
   const double value =
-      -0.5 * s.n * ((std::expm1(-d1) + d1) + (std::expm1(-d3) + d3) + dm * dm * std::exp(-d3)) -
-      b * b / (2 * prior_->effect_variance) -
-      (k.kx * k.kx + k.ky * k.ky) / (2 * prior_->confounding_variance) -
-      prior_->scale_power * (p[kLogX] + p[kLogY]);
-  if (out == nullptr) return value;
-  // Derivatives: -N (lX + lY) - N/2 log K2 - N/2 tr(W R), R like a component without a prior.
+      ResidualTerm(s, {2 * p[kLogX] + log_k1, std::exp(p[kLogY] - p[kLogX]) * (b + k.o12 / k.k1),
+                       2 * p[kLogY] + std::log(k.k2) - log_k1})
+          .value;
+  const double before = out.value;
   const double ex = std::exp(-p[kLogX]), ey = std::exp(-p[kLogY]);
   const double a = std::sqrt(s.s11) * ex, d = std::sqrt(s.s11) * s.slope * ey;
   const double delta = d - b * a, rest = s.s221 * ey * ey;
   const Component residual{1 / s.n, 0, 0, 1};
   add_component(residual,
                 {a * a, a * d, d * d + rest, a * delta, delta * delta + rest, d * delta + rest}, k,
-                b, 1, *out);
-  auto& grad = out->gradient;
-  auto& hess = out->hessian;
-  grad[kEffect] -= b / prior_->effect_variance;
-  hess[kEffect][kEffect] -= 1 / prior_->effect_variance;
+                b, 1, out);
+  out.value = before + value;
   const double kk[2] = {k.kx, k.ky};
   for (std::size_t i = 0; i < 2; ++i) {
-    grad[kKappaX + i] -= s.n * kk[i] / k.k2 + kk[i] / prior_->confounding_variance;
-    hess[kKappaX + i][kKappaX + i] -= s.n / k.k2 + 1 / prior_->confounding_variance;
+    out.gradient[kKappaX + i] -= s.n * kk[i] / k.k2;
+    out.hessian[kKappaX + i][kKappaX + i] -= s.n / k.k2;
     for (std::size_t l = 0; l <= i; ++l)
-      hess[kKappaX + i][kKappaX + l] += 2 * s.n * kk[i] * kk[l] / (k.k2 * k.k2);
-    grad[kLogX + i] -= s.n + prior_->scale_power;
+      out.hessian[kKappaX + i][kKappaX + l] += 2 * s.n * kk[i] * kk[l] / (k.k2 * k.k2);
+    out.gradient[kLogX + i] -= s.n;
   }
-  return value;
 }
 
 // Raw moments that are diagonal plus rank one: the means are one more observation of
@@ -400,29 +397,24 @@ double Profile::dense(const Vector<5>& p, Evaluation* out, double* log_determina
   return value;
 }
 
-double Profile::value(const Vector<5>& p) const {
-  double value = common(p, nullptr);
-  if (!diagonal()) return value + dense(p, nullptr, nullptr);
-  const Confounding k(p);
-  for (const auto& c : components_) value += component_value(c, component_products(c, p), k);
-  if (!statistics_->mean_direction.empty()) {
-    double extra = 0, log_determinant = 0;
-    mean_term<double>(p, extra, log_determinant);
-    value += extra;
-  }
-  return value;
-}
-
-Evaluation Profile::evaluate(const Vector<5>& p) const {
+Evaluation Profile::evaluate_rest(const Vector<5>& p) const {
   Evaluation out;
-  const double base = common(p, &out);
-  out.value = base;
+  const Confounding k(p);
+  const double b = p[kEffect];
+  const double precision[3] = {1 / prior_->effect_variance, 1 / prior_->confounding_variance,
+                               1 / prior_->confounding_variance};
+  for (std::size_t i = 0; i < 3; ++i) {  // b, kX, kY
+    out.value -= 0.5 * precision[i] * p[i] * p[i];
+    out.gradient[i] -= precision[i] * p[i];
+    out.hessian[i][i] -= precision[i];
+  }
+  out.value -= prior_->scale_power * (p[kLogX] + p[kLogY]);
+  out.gradient[kLogX] -= prior_->scale_power;
+  out.gradient[kLogY] -= prior_->scale_power;
   if (!diagonal()) {
     out.value += dense(p, &out, nullptr);
   } else {
-    const Confounding k(p);
-    for (const auto& c : components_)
-      add_component(c, component_products(c, p), k, p[kEffect], 1, out);
+    for (const auto& c : components_) add_component(c, component_products(c, p), k, b, 1, out);
     if (!statistics_->mean_direction.empty()) {
       std::array<Jet<5>, 5> jets;
       for (std::size_t i = 0; i < 5; ++i) jets[i] = Jet<5>::variable(p[i], i);
@@ -435,6 +427,14 @@ Evaluation Profile::evaluate(const Vector<5>& p) const {
       }
     }
   }
+  for (std::size_t i = 0; i < 5; ++i)
+    for (std::size_t j = 0; j < i; ++j) out.hessian[j][i] = out.hessian[i][j];
+  return out;
+}
+
+Evaluation Profile::evaluate(const Vector<5>& p) const {
+  Evaluation out = evaluate_rest(p);
+  add_residual(p, out);
   for (std::size_t i = 0; i < 5; ++i)
     for (std::size_t j = 0; j < i; ++j) out.hessian[j][i] = out.hessian[i][j];
   return out;
@@ -621,7 +621,7 @@ void Profile::draw(const Vector<5>& p, const Matrix<5>& root, double* rows,
     double shift[5];
     for (std::size_t i = 0; i < 5; ++i) {
       shift[i] = 0;
-      for (std::size_t l = 0; l <= i; ++l) shift[i] += root[i][l] * tail[l];
+      for (std::size_t l = 0; l < 5; ++l) shift[i] += root[i][l] * tail[l];
     }
     transform_normals(laws, shift, rows, rows + size);
     for (std::size_t i = 0; i < 5; ++i) tail[i] = p[i] + shift[i];

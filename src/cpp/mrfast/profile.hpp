@@ -55,6 +55,21 @@ struct Prior {
   double scale_power = 0;
 };
 
+// Residual covariance Sigma of (X, Y) given G: log Sigma_11, Sigma_12 / Sigma_11, and the log of
+// the variance of Y given X and G.
+struct Residual {
+  double w1, slope, w3;
+};
+
+// -N/2 [log |Sigma| + tr(Sigma^-1 S)] against its maximum, without cancellation, with derivatives
+// by (w1, slope, w3).
+struct ResidualTerm {
+  double value;
+  Vector<3> gradient;
+  Matrix<3> hessian;
+  ResidualTerm(const Statistics& s, const Residual& sigma);
+};
+
 struct Evaluation {
   double value = 0;  // without constant()
   Vector<5> gradient{};
@@ -96,7 +111,6 @@ struct Products {
   double aa, ad, dd, g12, g22, e;  // sums of a a, a d, d d, a (d - b a), (d - b a)^2, d (d - b a)
 };
 
-double component_value(const Component& c, const Products& g, const Confounding& k);
 void add_component(const Component& c, const Products& g, const Confounding& k, double b,
                    double sign, Evaluation& out);
 double component_log_determinant(const Component& c, const Confounding& k);
@@ -106,8 +120,10 @@ class Profile {
  public:
   Profile(const Statistics& statistics, const Prior& prior, const Bits& model);
 
-  double value(const Vector<5>& p) const;
+  // The profile is the residual term, which depends on the residual covariance of (X, Y) given G
+  // alone, plus the rest: prior and effects.
   Evaluation evaluate(const Vector<5>& p) const;
+  Evaluation evaluate_rest(const Vector<5>& p) const;
   // Log of the Laplace term of the mode at p, without log 2 for its mirror image:
   // evaluation.value + this, where -hessian is positive definite with the given log determinant.
   double log_laplace_remainder(const Vector<5>& p, double log_det_negative_hessian) const;
@@ -124,7 +140,7 @@ class Profile {
   bool diagonal() const { return statistics_->rotation.empty(); }
 
   // Turns rows of 2 J + 5 standard normals into draws of all parameters from the normal law at the
-  // mode p: the five from their marginal law with Cholesky factor `root`, then the effects given
+  // mode p: the five from their marginal law with covariance root root', then the effects given
   // them. Only where the candidates are uncorrelated and no mean term stands between them.
   void draw(const Vector<5>& p, const Matrix<5>& root, double* rows, std::size_t count) const;
 
@@ -135,7 +151,7 @@ class Profile {
  private:
   struct Dense;  // factorisation for correlated candidates
 
-  double common(const Vector<5>& p, Evaluation* out) const;
+  void add_residual(const Vector<5>& p, Evaluation& out) const;
   template <class T>
   void mean_term(const std::array<T, 5>& p, T& value, T& log_determinant) const;
   double dense(const Vector<5>& p, Evaluation* out, double* log_determinant) const;

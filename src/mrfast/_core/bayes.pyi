@@ -77,7 +77,7 @@ class Posterior:
         root: NDArray[np.float64],  # (5, 5): Cholesky factor of their covariance
         normals: NDArray[np.float64],  # (draws, 2J + 5): replaced by the draws
     ) -> None: ...
-    def mode_hessians(
+    def mode_roots(
         self,
         bits: NDArray[np.uint64],  # (models, words)
         counts: NDArray[np.int64],  # (models,): modes of each

@@ -360,16 +360,17 @@ class MassiveResult:
         )
 
     @cached_property
-    def _covariances(self) -> Float:
-        """Posterior covariances of (b, kX, kY, lX, lY) at all modes, shape (modes, 5, 5)."""
+    def _roots(self) -> Float:
+        """Roots R of the posterior covariances R R' of (b, kX, kY, lX, lY), (modes, 5, 5)."""
         models = self.model_set
-        hessians = self.kernel.mode_hessians(models.bits, models.counts, models.modes)
-        return np.asarray(np.linalg.inv(-hessians))
+        return self.kernel.mode_roots(models.bits, models.counts, models.modes)
 
     @cached_property
     def _mixture(self) -> EffectMixture:
         models = self.model_set
-        return EffectMixture.from_modes(models.mode_weight, models.modes, self._covariances)
+        roots = self._roots
+        covariances = np.einsum("mik,mjk->mij", roots, roots)
+        return EffectMixture.from_modes(models.mode_weight, models.modes, covariances)
 
     # ------------------------------------------------------------------ samples
 
@@ -424,7 +425,7 @@ class MassiveResult:
         j = models.n_candidates
         indicators = models.indicators[models.model_of_mode[index]]
         phi = models.modes[index, :5].copy()
-        root = np.linalg.cholesky(self._covariances[index])
+        root = np.ascontiguousarray(self._roots[index])
         out = source.standard_normal((count, 2 * j + 5))
         s = self.moments.sufficient
         if s.rotation is None and s.mean_direction is None:
