@@ -215,15 +215,17 @@ struct Group {
   double noise, variance, xx, xy, yy;
 };
 
-// Log posterior, up to a constant, at the estimated residual covariance, along c = constant:
+// Log posterior, up to a constant, along c = constant:
 // kX^2 = c^2 + rho e, kY^2 = c^2 + rho / e with rho = |c| sqrt(1 + c^2).
+// The residual covariance of (X, Y) follows to first order: its slope by a least-squares step, its
+// size by -N log(1 + Q / 2N) in place of -Q / 2 (Pade approximation of the logarithm).
 MRFAST_DISPATCH
-void scan_line(double c, const double* e, double slope, const Prior& prior, const Group* groups,
-               std::size_t n_groups, double* out) {
+void scan_line(double c, const double* e, double sample_size, double slope, const Prior& prior,
+               const Group* groups, std::size_t n_groups, double* out) {
   const double c2 = c * c, rho = std::abs(c) * std::sqrt(1 + c2);
   const double half_effect = 0.5 * (slope - c) * (slope - c) / prior.effect_variance;
   const double half_kappa = 0.5 / prior.confounding_variance;
-  double k2[kLanes], g[kLanes], ratio[kLanes];
+  double k2[kLanes], g[kLanes], ratio[kLanes], total[kLanes], pull[kLanes], stiffness[kLanes];
   for (std::size_t l = 0; l < kLanes; ++l) {
     const double kx2 = c2 + rho * e[l], ky2 = c2 + rho * e[kLanes - 1 - l];  // 1 / e is e reversed
     const double k1 = 1 + kx2, r1 = 1 / k1;
@@ -231,16 +233,26 @@ void scan_line(double c, const double* e, double slope, const Prior& prior, cons
     g[l] = prior.slab_variance * r1;
     ratio[l] = k1 / k2[l];
     out[l] = -half_effect * k2[l] * r1 * r1 - half_kappa * (kx2 + ky2);
+    total[l] = pull[l] = 0;
+    stiffness[l] = sample_size;
   }
   for (std::size_t i = 0; i < n_groups; ++i) {
     const Group group = groups[i];
-    const double n = group.noise, across = c2 * group.xx + 2 * c * group.xy + group.yy;
+    const double n = group.noise, along = c * group.xx + group.xy;
+    const double across = c2 * group.xx + 2 * c * group.xy + group.yy;
     const double fixed = n * (group.xx + group.yy), spread = n * (1 + c2);
     for (std::size_t l = 0; l < kLanes; ++l) {
       const double a = group.variance * ratio[l];
-      const double q = fixed + a * group.xx + g[l] * across;
-      out[l] -= 0.5 * q / (n * n + g[l] * spread + a * (n + g[l]));
+      const double r = 1 / (n * n + g[l] * spread + a * (n + g[l]));
+      total[l] += (fixed + a * group.xx + g[l] * across) * r;
+      pull[l] += (n * group.xy + g[l] * along) * r;
+      stiffness[l] += (n + g[l]) * group.xx * r;
     }
+  }
+  for (std::size_t l = 0; l < kLanes; ++l) {
+    const double q = total[l] - pull[l] * pull[l] / stiffness[l];
+    const double z = 0.5 * q / sample_size;
+    out[l] -= sample_size * z * (6 + z) / (6 + 4 * z);
   }
   if (prior.scale_power != 0)
     for (std::size_t l = 0; l < kLanes; ++l) out[l] += 0.5 * prior.scale_power * std::log(k2[l]);
@@ -325,7 +337,7 @@ std::vector<Start> scan_starts(const Profile& profile) {
   // Levels of c: a grid over all magnitudes, refined where a group of candidates agrees.
   std::vector<double> levels;
   levels.reserve(96);
-  for (double c = 0.0015; c < reach; c *= 2) {
+  for (double c = 0.0015; c < reach; c *= c < 0.05 ? 2 : 1.5) {
     levels.push_back(c);
     levels.push_back(-c);
   }
@@ -354,7 +366,7 @@ std::vector<Start> scan_starts(const Profile& profile) {
     double* e = positions.data() + i * kLanes;
     double value = 1 / top;
     for (std::size_t l = 0; l < kLanes; ++l, value *= ratio) e[l] = value;
-    scan_line(c, e, s.standardised_slope(), prior, groups.data(), groups.size(),
+    scan_line(c, e, s.n, s.standardised_slope(), prior, groups.data(), groups.size(),
               values.data() + i * kLanes);
   }
   struct Peak {
@@ -368,21 +380,16 @@ std::vector<Start> scan_starts(const Profile& profile) {
     for (std::size_t l = 0; l < kLanes; ++l) {
       const double here = row[l];
       if ((l > 0 && row[l - 1] > here) || (l + 1 < kLanes && row[l + 1] > here)) continue;
-      bool peak = true;
-      for (const bool above : {false, true}) {
-        if (above ? i + 1 == rows : i == 0) continue;
-        const double* other = above ? row + kLanes : row - kLanes;
-        for (std::size_t o = l == 0 ? 0 : l - 1; o < std::min(l + 2, kLanes); ++o)
-          peak = peak && other[o] <= here;
-      }
+      const bool peak =
+          (i == 0 || *(row + l - kLanes) <= here) && (i + 1 == rows || row[l + kLanes] <= here);
       if (peak) peaks.push_back({here, i * kLanes + l});
     }
   }
   std::stable_sort(peaks.begin(), peaks.end(),
                    [](const Peak& a, const Peak& b) { return a.value > b.value; });
   if (peaks.size() > 12) peaks.resize(12);
-  // The residual covariance is held at its estimate here, which blurs the surface where the
-  // instruments are strong: also start from the best point of every region of it.
+  // The surface is only roughly that of the profile: also start from the best point of every
+  // region.
   constexpr std::size_t kWide = 4;
   for (const bool negative : {false, true}) {
     for (std::size_t block = 0; block < kLanes; block += kWide) {
@@ -404,11 +411,37 @@ std::vector<Start> scan_starts(const Profile& profile) {
     const double ky = std::sqrt(c * c + rho / e);
     starts.push_back({std::sqrt(c * c + rho * e), c < 0 ? -ky : ky});
   }
+  // Where it is rough (a surrogate, few people, strong instruments): from everywhere.
+  double strength = 0;
+  for (const auto& group : groups) strength += group.xx;
+  const bool exact = profile.diagonal() && s.uniform_noise && s.mean_direction.empty();
+  if (!exact || s.n < 1e4 || strength > 0.1) {
+    const double limit = 1.5 * std::sqrt(prior.confounding_variance);
+    for (const double x : {0.2, 1.0, 3.0, 12.0})
+      for (const double y : {0.2, -0.2, 1.0, -1.0, 3.0, -3.0, 12.0, -12.0})
+        starts.push_back({std::min(x, limit), std::clamp(y, -limit, limit)});
+  }
   return starts;
 }
 
-bool climb(const Profile& profile, const Vector<5>& start, Mode& mode) {
+namespace {
+
+// Whether a step from a point leads to a mode that is known already.
+bool leads_to(const Mode& mode, const State& next, double log_density) {
+  const double sign = next.kx < 0 || (next.kx == 0 && next.ky < 0) ? -1 : 1;
+  const double dx = std::abs(sign * next.kx - mode.parameters[kKappaX]);
+  const double dy = std::abs(sign * next.ky - mode.parameters[kKappaY]);
+  return dx < 0.02 * (0.05 + std::abs(mode.parameters[kKappaX])) &&
+         dy < 0.02 * (0.05 + std::abs(mode.parameters[kKappaY])) &&
+         std::abs(log_density - mode.log_density) < 0.02;
+}
+
+}  // namespace
+
+bool climb(const Profile& profile, const Vector<5>& start, const std::vector<Mode>& known,
+           Mode& mode) {
   Point point(profile, State::of(start));
+  const double constant = known.empty() ? 0 : profile.log_density_constant();
   if (!std::isfinite(point.value())) return false;
   for (int iteration = 0; iteration < 200; ++iteration) {
     const Coordinates at(point.state);
@@ -423,6 +456,15 @@ bool climb(const Profile& profile, const Vector<5>& start, Mode& mode) {
       shrink = std::max(shrink, std::abs(step[i]));
     if (at.chart == Chart::kNatural)
       shrink = std::max({shrink, std::abs(step[3]) / 0.05, std::abs(step[4]) / 0.05});
+    if (gain < 0.05 && shrink == 1) {
+      Coordinates next = at;
+      for (std::size_t i = 0; i < 5; ++i) next.q[i] += step[i];
+      if (next.valid()) {
+        const State state = next.state();
+        for (const auto& other : known)
+          if (leads_to(other, state, constant + point.value() + gain)) return false;
+      }
+    }
     const bool last = gain < 1e-12 && shrink == 1;
     double fraction = 1 / shrink;
     bool accepted = false;
@@ -487,15 +529,11 @@ Evidence evidence_from_points(const Profile& profile, const std::vector<Vector<5
   Evidence out;
   for (const auto& point : points) {
     Mode mode;
-    if (!climb(profile, point, mode)) continue;
-    bool known = false;
-    for (const auto& other : out.modes) {
-      double distance = 0;
-      for (const std::size_t i : {kKappaX, kKappaY})
-        distance = std::max(distance, std::abs(mode.parameters[i] - other.parameters[i]) /
-                                          (1e-3 + std::abs(other.parameters[i])));
-      if (distance < 1e-3 && std::abs(mode.log_density - other.log_density) < 1e-5) known = true;
-    }
+    if (!climb(profile, point, out.modes, mode)) continue;
+    const State found = State::of(mode.parameters);
+    const bool known = std::any_of(out.modes.begin(), out.modes.end(), [&](const Mode& other) {
+      return leads_to(other, found, mode.log_density);
+    });
     if (!known) out.modes.push_back(mode);
   }
   std::stable_sort(out.modes.begin(), out.modes.end(),

@@ -31,8 +31,10 @@ std::vector<Start> massive_starts(const Statistics& statistics);
 // Starting points from a deterministic scan of the confounding manifold.
 std::vector<Start> scan_starts(const Profile& profile);
 
-// Climbs from p to a stationary point; false where it is not a strict maximum.
-bool climb(const Profile& profile, const Vector<5>& start, Mode& mode);
+// Climbs to a stationary point; false where it is not a strict maximum, or on the way to a known
+// mode.
+bool climb(const Profile& profile, const Vector<5>& start, const std::vector<Mode>& known,
+           Mode& mode);
 
 // A matrix whose product with its transpose is the posterior covariance of the five parameters at a
 // mode, computed where it is well conditioned; false where p is not a mode.
