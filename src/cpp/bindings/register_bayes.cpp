@@ -128,24 +128,35 @@ py::dict search(const Posterior& self, EvidenceCache& cache, const DoubleArray& 
 // Everything in the cache as arrays: bits (n, words), log evidences (n), modes per model (n),
 // modes (sum, 7) in the order of evidence_to_python.
 py::tuple export_cache(const EvidenceCache& cache) {
-  const std::size_t n = cache.size();
-  const std::size_t width = n == 0 ? 0 : cache.entry(0).bits.size();
-  py::array_t<std::uint64_t> bits({static_cast<py::ssize_t>(n), static_cast<py::ssize_t>(width)});
-  DoubleArray log_evidence(static_cast<py::ssize_t>(n));
-  py::array_t<std::int64_t> counts(static_cast<py::ssize_t>(n));
-  std::vector<double> modes;
-  for (std::size_t i = 0; i < n; ++i) {
-    const auto& entry = cache.entry(i);
-    std::copy(entry.bits.begin(), entry.bits.end(), bits.mutable_data() + i * width);
-    log_evidence.mutable_data()[i] = entry.evidence.log_evidence;
-    counts.mutable_data()[i] = static_cast<std::int64_t>(entry.evidence.modes.size());
-    for (const auto& mode : entry.evidence.modes) {
-      modes.insert(modes.end(), mode.parameters.begin(), mode.parameters.end());
-      modes.push_back(mode.log_density);
-      modes.push_back(mode.log_laplace);
-    }
+  std::vector<std::uint64_t> bits;
+  std::vector<double> log_evidence, modes;
+  std::vector<std::int64_t> counts;
+  std::size_t width = 0;
+  {
+    const py::gil_scoped_release release;  // another thread may hold the cache and want the GIL
+    cache.visit(
+        [&](std::size_t n, std::size_t words_per_model) {
+          width = words_per_model;
+          bits.reserve(n * width);
+          log_evidence.reserve(n);
+          counts.reserve(n);
+        },
+        [&](const EvidenceCache::Entry& entry) {
+          bits.insert(bits.end(), entry.bits.begin(), entry.bits.end());
+          log_evidence.push_back(entry.evidence.log_evidence);
+          counts.push_back(static_cast<std::int64_t>(entry.evidence.modes.size()));
+          for (const auto& mode : entry.evidence.modes) {
+            modes.insert(modes.end(), mode.parameters.begin(), mode.parameters.end());
+            modes.push_back(mode.log_density);
+            modes.push_back(mode.log_laplace);
+          }
+        });
   }
-  return py::make_tuple(bits, log_evidence, counts, to_array(modes.data(), modes.size() / 7, 7));
+  const auto n = static_cast<py::ssize_t>(log_evidence.size());
+  return py::make_tuple(
+      py::array_t<std::uint64_t>({n, static_cast<py::ssize_t>(width)}, bits.data()),
+      to_array(log_evidence.data(), log_evidence.size()),
+      py::array_t<std::int64_t>(n, counts.data()), to_array(modes.data(), modes.size() / 7, 7));
 }
 
 void import_cache(EvidenceCache& cache, const py::array_t<std::uint64_t, py::array::c_style>& bits,
@@ -155,6 +166,9 @@ void import_cache(EvidenceCache& cache, const py::array_t<std::uint64_t, py::arr
   const auto n = static_cast<std::size_t>(log_evidence.size());
   const std::size_t width = n == 0 ? 0 : static_cast<std::size_t>(bits.size()) / n;
   require_size("counts", counts, n);
+  require_size("bits", bits, n * width);
+  for (std::size_t i = 0; i < n; ++i)
+    if (counts.data()[i] < 0) throw std::invalid_argument("counts: expected numbers of modes");
   std::size_t total = 0;
   for (std::size_t i = 0; i < n; ++i) total += static_cast<std::size_t>(counts.data()[i]);
   require_size("modes", modes, 7 * total);

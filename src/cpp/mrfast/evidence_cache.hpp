@@ -57,7 +57,14 @@ class EvidenceCache {
   }
   std::size_t max_models() const { return max_models_; }
   std::uint64_t lookups() const { return lookups_.load(); }
-  const Entry& entry(std::size_t i) const { return entries_[i]; }
+
+  // Calls use(entry) for every entry in the order of insertion; nothing is added meanwhile.
+  template <class Begin, class Use>
+  void visit(const Begin& begin, const Use& use) const {
+    const std::shared_lock<std::shared_mutex> lock(mutex_);
+    begin(entries_.size(), entries_.empty() ? 0 : entries_.front().bits.size());
+    for (const auto& entry : entries_) use(entry);
+  }
 
  private:
   static constexpr std::uint32_t kEmpty = 0xFFFFFFFFu;

@@ -200,7 +200,7 @@ const EvidenceCache::Entry* ModelSearch::climb(Bits bits, Monitor& monitor) {
                         return predicted[a] != predicted[b] ? predicted[a] > predicted[b] : a < b;
                       });
     const EvidenceCache::Entry* best = nullptr;
-    for (std::size_t i = 0; i < look; ++i) {
+    for (std::size_t i = 0; i < look && !monitor.step(0); ++i) {
       if (i >= kLook && best != nullptr && target(*best) > target(*current)) break;
       Bits neighbour = current->bits;
       flip(neighbour, order[i]);
@@ -339,7 +339,10 @@ SearchReport ModelSearch::run(const SearchOptions& options, Monitor& monitor) {
   seeds.push_back(empty);
   seeds.push_back(full);
   std::vector<const EvidenceCache::Entry*> starts;
-  for (const auto& seed : seeds) starts.push_back(&evaluate(seed));
+  for (const auto& seed : seeds) {
+    starts.push_back(&evaluate(seed));
+    if (monitor.step(0)) break;
+  }
   auto better = [&](const EvidenceCache::Entry* a, const EvidenceCache::Entry* b) {
     const double ta = target(*a), tb = target(*b);
     return ta != tb ? ta > tb : a->bits < b->bits;

@@ -63,24 +63,40 @@ struct Point {
 
 struct Coordinates {
   Chart chart;
-  double sign = 1;  // of the coefficient that is a coordinate
+  bool logarithmic = false;  // of the coefficient that is a coordinate: far from zero only
+  double sign = 1;           // of that coefficient
   Vector<5> q{};
 
-  explicit Coordinates(const State& state)
-      : chart(choose_chart(state)), q{state.sigma.w1, state.sigma.slope, state.sigma.w3} {
+  explicit Coordinates(const State& state) : Coordinates(state, choose_chart(state)) {
+    if (chart == Chart::kNatural || std::abs(q[4]) < 1) return;
+    logarithmic = true;
+    q[4] = std::log(std::abs(q[4]));
+  }
+  Coordinates(const State& state, Chart kind)
+      : chart(kind), q{state.sigma.w1, state.sigma.slope, state.sigma.w3} {
     if (chart == Chart::kNatural) {
       q[3] = state.kx;
       q[4] = state.ky;
       return;
     }
-    const double along = chart == Chart::kAlongX ? state.kx : state.ky;
-    sign = along < 0 ? -1 : 1;
     q[3] = state.kx * state.ky / std::sqrt(1 + state.kx * state.kx + state.ky * state.ky);
-    q[4] = std::log(std::abs(along));
+    q[4] = chart == Chart::kAlongX ? state.kx : state.ky;
+    sign = q[4] < 0 ? -1 : 1;
   }
 
   bool valid() const {
-    return chart == Chart::kNatural || std::abs(q[3]) < 0.9999 * std::exp(q[4]);
+    if (chart == Chart::kNatural) return true;
+    return std::abs(q[3]) < 0.9999 * (logarithmic ? std::exp(q[4]) : sign * q[4]);
+  }
+
+  // Largest fraction of a step that is taken: no more than doubling a confounding coefficient, or a
+  // factor e in a scale or coefficient, at once.
+  double cautious(const Vector<5>& step) const {
+    const double reach = chart == Chart::kNatural ? 0.05 : logarithmic ? 1 : std::abs(q[4]);
+    double shrink =
+        std::max({1.0, std::abs(step[0]), std::abs(step[2]), std::abs(step[4]) / reach});
+    if (chart == Chart::kNatural) shrink = std::max(shrink, std::abs(step[3]) / reach);
+    return 1 / shrink;
   }
 
   // kX, kY and c as functions of (x0, x1).
@@ -89,7 +105,7 @@ struct Coordinates {
     using std::exp;
     using std::sqrt;
     if (chart == Chart::kNatural) return {x0, x1, x0 * x1 / sqrt(1.0 + x0 * x0 + x1 * x1)};
-    const T along = sign * exp(x1);
+    const T along = logarithmic ? sign * exp(x1) : x1;
     const T square = along * along;
     const T across = sign * x0 * sqrt((1.0 + square) / (square - x0 * x0));
     if (chart == Chart::kAlongX) return {along, across, x0};
@@ -388,22 +404,6 @@ std::vector<Start> scan_starts(const Profile& profile) {
   std::stable_sort(peaks.begin(), peaks.end(),
                    [](const Peak& a, const Peak& b) { return a.value > b.value; });
   if (peaks.size() > 12) peaks.resize(12);
-  // The surface is only roughly that of the profile: also start from the best point of every
-  // region.
-  constexpr std::size_t kWide = 4;
-  for (const bool negative : {false, true}) {
-    for (std::size_t block = 0; block < kLanes; block += kWide) {
-      Peak best{-std::numeric_limits<double>::infinity(), 0};
-      for (std::size_t i = 0; i < rows; ++i) {
-        if ((levels[i] < 0) != negative) continue;
-        for (std::size_t l = block; l < block + kWide; ++l)
-          if (values[i * kLanes + l] > best.value) best = {values[i * kLanes + l], i * kLanes + l};
-      }
-      const auto same = [&](const Peak& peak) { return peak.index == best.index; };
-      if (std::isfinite(best.value) && std::none_of(peaks.begin(), peaks.end(), same))
-        peaks.push_back(best);
-    }
-  }
   std::vector<Start> starts;
   for (const auto& peak : peaks) {
     const double c = levels[peak.index / kLanes], e = positions[peak.index];
@@ -411,9 +411,14 @@ std::vector<Start> scan_starts(const Profile& profile) {
     const double ky = std::sqrt(c * c + rho / e);
     starts.push_back({std::sqrt(c * c + rho * e), c < 0 ? -ky : ky});
   }
-  // Where it is rough (a surrogate, few people, strong instruments): from everywhere.
+  // From far apart in any case; where the surface is rough (a surrogate, few people, strong
+  // instruments), from everywhere.
   double strength = 0;
   for (const auto& group : groups) strength += group.xx;
+  for (const double size : {2.0, 6.0}) {
+    starts.push_back({size, size});
+    starts.push_back({size, -size});
+  }
   const bool exact = profile.diagonal() && s.uniform_noise && s.mean_direction.empty();
   if (!exact || s.n < 1e4 || strength > 0.1) {
     const double limit = 1.5 * std::sqrt(prior.confounding_variance);
@@ -426,14 +431,24 @@ std::vector<Start> scan_starts(const Profile& profile) {
 
 namespace {
 
-// Whether a step from a point leads to a mode that is known already.
-bool leads_to(const Mode& mode, const State& next, double log_density) {
-  const double sign = next.kx < 0 || (next.kx == 0 && next.ky < 0) ? -1 : 1;
-  const double dx = std::abs(sign * next.kx - mode.parameters[kKappaX]);
-  const double dy = std::abs(sign * next.ky - mode.parameters[kKappaY]);
-  return dx < 0.02 * (0.05 + std::abs(mode.parameters[kKappaX])) &&
-         dy < 0.02 * (0.05 + std::abs(mode.parameters[kKappaY])) &&
-         std::abs(log_density - mode.log_density) < 0.02;
+// Whether a place is, within a small fraction of the posterior's spread, a mode known already or
+// its mirror image.
+bool same_mode(const Mode& mode, const Coordinates& place, const Matrix<5>& hessian,
+               double log_density) {
+  if (!(std::abs(log_density - mode.log_density) < 0.02)) return false;
+  State other = State::of(mode.parameters);
+  const State here = place.state();
+  if (here.kx * other.kx < 0 || (here.kx * other.kx == 0 && here.ky * other.ky < 0)) {
+    other.kx = -other.kx;
+    other.ky = -other.ky;
+  }
+  Coordinates target(other, place.chart);
+  if (place.logarithmic) target.q[4] = std::log(std::max(std::abs(target.q[4]), 1e-300));
+  double distance = 0;
+  for (std::size_t i = 0; i < 5; ++i)
+    for (std::size_t j = 0; j < 5; ++j)
+      distance -= (target.q[i] - place.q[i]) * hessian[i][j] * (target.q[j] - place.q[j]);
+  return distance < 1e-3;
 }
 
 }  // namespace
@@ -450,23 +465,16 @@ bool climb(const Profile& profile, const Vector<5>& start, const std::vector<Mod
     double gain = 0;
     ascent(expansion.gradient, expansion.hessian, step, gain);
     if (!std::isfinite(gain)) return false;
-    // Never more than a factor e in a coefficient, or unbounded changes of the scales, at once.
-    double shrink = 1;
-    for (const std::size_t i : {std::size_t{0}, std::size_t{2}, std::size_t{4}})
-      shrink = std::max(shrink, std::abs(step[i]));
-    if (at.chart == Chart::kNatural)
-      shrink = std::max({shrink, std::abs(step[3]) / 0.05, std::abs(step[4]) / 0.05});
-    if (gain < 0.05 && shrink == 1) {
+    double fraction = at.cautious(step);
+    if (gain < 0.05 && fraction == 1) {
       Coordinates next = at;
       for (std::size_t i = 0; i < 5; ++i) next.q[i] += step[i];
-      if (next.valid()) {
-        const State state = next.state();
+      if (next.valid())
         for (const auto& other : known)
-          if (leads_to(other, state, constant + point.value() + gain)) return false;
-      }
+          if (same_mode(other, next, expansion.hessian, constant + point.value() + gain))
+            return false;
     }
-    const bool last = gain < 1e-12 && shrink == 1;
-    double fraction = 1 / shrink;
+    const bool last = gain < 1e-12 && fraction == 1;
     bool accepted = false;
     for (int halving = 0; halving < 40; ++halving, fraction *= 0.5) {
       Coordinates next = at;
@@ -494,11 +502,23 @@ bool climb(const Profile& profile, const Vector<5>& start, const std::vector<Mod
   const Expansion expansion(Coordinates(state), top);
   const Cholesky<5> factor(expansion.negative_hessian());
   if (!factor.positive_definite) return false;
+  const double top_density = top.value() + profile.log_density_constant();
+  for (const auto& other : known)
+    if (same_mode(other, Coordinates(state), expansion.hessian, top_density)) return false;
+  if (size > 0 && size < 0.2) {
+    // So flat around the origin that this is the origin's mode?
+    Mode origin;
+    if (climb(profile, maximum_likelihood(profile.statistics(), 0, 0), known, origin) &&
+        same_mode(origin, Coordinates(state), expansion.hessian, top_density)) {
+      mode = origin;
+      return true;
+    }
+  }
   // Newton's decrement says how far the true optimum still is.
   if (!(0.5 * dot(expansion.gradient, factor.solve(expansion.gradient)) < 1e-6)) return false;
   const double log_determinant = factor.log_determinant() - 2 * expansion.log_volume();
   mode.parameters = top.parameters;
-  mode.log_density = top.value() + profile.log_density_constant();
+  mode.log_density = top_density;
   mode.log_laplace = top.value() + profile.log_laplace_remainder(top.parameters, log_determinant) +
                      (size < 1e-6 ? 0 : std::numbers::ln2);
   return true;
@@ -530,11 +550,7 @@ Evidence evidence_from_points(const Profile& profile, const std::vector<Vector<5
   for (const auto& point : points) {
     Mode mode;
     if (!climb(profile, point, out.modes, mode)) continue;
-    const State found = State::of(mode.parameters);
-    const bool known = std::any_of(out.modes.begin(), out.modes.end(), [&](const Mode& other) {
-      return leads_to(other, found, mode.log_density);
-    });
-    if (!known) out.modes.push_back(mode);
+    out.modes.push_back(mode);
   }
   std::stable_sort(out.modes.begin(), out.modes.end(),
                    [](const Mode& a, const Mode& b) { return a.log_laplace > b.log_laplace; });
