@@ -719,7 +719,7 @@ NOT_POSITIVE = [[1, 0.9, -0.9], [0.9, 1, 0.9], [-0.9, 0.9, 1]]
         ("ld", np.eye(3) * 1.1),
         ("ld", NOT_POSITIVE),
         ("ld", [[1, np.nan, 0], [np.nan, 1, 0], [0, 0, 1]]),
-        ("n", {"n_exposure": 3, "n_outcome": 3}),
+        ("n_exposure", {"n_exposure": 3, "n_outcome": 3}),
     ],
 )
 def test_bad_tables_are_named(argument, value):

@@ -41,6 +41,10 @@ def float_array(
 
     ``None`` in ``shape`` leaves that length free.
     """
+    if np.ma.isMaskedArray(values):
+        raise fail(argument, "an array without a mask", "a masked array")
+    if np.asarray(values).dtype.kind in "cSUMm":
+        raise fail(argument, "real numbers", f"an array of {np.asarray(values).dtype}")
     try:
         array = np.ascontiguousarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -111,6 +115,8 @@ def choice(argument: str, value: object, allowed: Sequence[str]) -> str:
 
 def name_tuple(argument: str, names: Sequence[object], *, length: int) -> tuple[str, ...]:
     """Convert to a tuple of distinct, non-empty strings."""
+    if isinstance(names, str) or not np.iterable(names):
+        raise fail(argument, "a sequence of names", repr(names))
     result = tuple(str(name) for name in names)
     if len(result) != length:
         raise fail(argument, f"{length} names", f"{len(result)}")
@@ -125,6 +131,8 @@ def name_tuple(argument: str, names: Sequence[object], *, length: int) -> tuple[
 
 def model_indicators(argument: str, values: ArrayLike, *, length: int) -> NDArray[np.bool_]:
     """Convert to a boolean vector, True = slab; the integers 0 and 1 are accepted."""
+    if np.ma.isMaskedArray(values):
+        raise fail(argument, "an array without a mask", "a masked array")
     array = np.asarray(values)
     if array.ndim != 1 or array.shape[0] != length:
         raise fail(argument, f"shape ({length},)", f"shape {array.shape}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import solve_triangular
 
 from mrfast import _core
 from mrfast import _validation as check
@@ -34,6 +35,10 @@ _ORIGIN = 1e-6  # largest confounding coefficient that counts as none
 
 def posterior_kernel(moments: Moments, prior: SpikeSlabPrior) -> Posterior:
     """The compiled posterior of a data set with a prior."""
+    if not isinstance(moments, Moments):
+        raise check.fail("moments", "a Moments object", type(moments).__name__)
+    if not isinstance(prior, SpikeSlabPrior):
+        raise check.fail("prior", "a SpikeSlabPrior", type(prior).__name__)
     prior.check_length(moments.J)
     s = moments.sufficient
     empty = np.zeros(0)
@@ -156,10 +161,10 @@ def laplace_evidence(
     ----------
     Bucur, Claassen, Heskes (2020), PMLR 124, section 4 and Appendices A to C.
     """
+    kernel = posterior_kernel(moments, prior)
     indicators = check_model(moments, model)
     if n_threads is not None:
         check.integer("n_threads", n_threads, minimum=1)
-    kernel = posterior_kernel(moments, prior)
     if isinstance(starts, str):
         check.choice("starts", starts, ("scan", "massive"))
         if starts == "scan":
@@ -204,12 +209,16 @@ def laplace_term(
     try:
         if blocks is not None:
             inner = float(np.log(blocks[0, 0] * blocks[1, 1] - blocks[0, 1] ** 2).sum())
-            solved = solve_blocks(blocks, joint.cross)
+            explained = joint.cross.T @ solve_blocks(blocks, joint.cross)
         else:
+            # Scaled to a unit diagonal: prior precisions may differ by many powers of ten.
             precision = joint.effects_precision()
-            inner = 2 * float(np.log(np.linalg.cholesky(precision).diagonal()).sum())
-            solved = np.asarray(np.linalg.solve(precision, joint.cross))
-        schur = -joint.outer - joint.cross.T @ solved
+            scale = 1 / np.sqrt(precision.diagonal())
+            lower = np.linalg.cholesky(precision * np.outer(scale, scale))
+            inner = 2 * float((np.log(lower.diagonal()) - np.log(scale)).sum())
+            half = solve_triangular(lower, scale[:, None] * joint.cross, lower=True)
+            explained = half.T @ half
+        schur = -joint.outer - explained
         outer = 2 * float(np.log(np.linalg.cholesky(schur).diagonal()).sum())
     except np.linalg.LinAlgError as error:
         raise check.fail(

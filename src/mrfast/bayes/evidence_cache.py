@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,10 @@ __all__ = ["EvidenceCache"]
 _FORMAT = "mrfast evidence cache"
 _VERSION = 1
 _LARGEST_FILE = 16 << 30  # bytes, unpacked
+_UNREADABLE = (  # what zipfile, zlib, numpy and json raise for damaged files
+    *(zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, OSError),
+    *(NotImplementedError, RuntimeError, OverflowError, MemoryError, SyntaxError, TypeError),
+)
 _ARRAYS = ("bits", "log_evidence", "counts", "modes")
 
 
@@ -130,6 +135,9 @@ class EvidenceCache:
                     header=np.frombuffer(json.dumps(header).encode(), dtype=np.uint8),
                     **arrays,  # type: ignore[arg-type]
                 )
+            mask = os.umask(0)
+            os.umask(mask)
+            os.chmod(temporary, 0o666 & ~mask)
             os.replace(temporary, target)
         except BaseException:
             os.unlink(temporary)
@@ -164,9 +172,9 @@ class EvidenceCache:
             with np.load(path, allow_pickle=False) as file:
                 header = json.loads(file["header"].tobytes())
                 arrays = {name: np.ascontiguousarray(file[name]) for name in _ARRAYS}
-        except (zipfile.BadZipFile, KeyError, ValueError, EOFError, UnicodeDecodeError) as error:
-            if isinstance(error, CacheMismatchError):
-                raise
+        except (FileNotFoundError, PermissionError, IsADirectoryError, CacheMismatchError):
+            raise
+        except _UNREADABLE as error:
             raise _damaged(
                 path, "an evidence cache", f"a file that cannot be read ({error})"
             ) from (error)

@@ -15,6 +15,7 @@ from mrfast.data.moments import Moments
 
 __all__ = ["SpikeSlabPrior"]
 
+_LARGEST_SD = 1e50  # what a square can still hold
 _LARGEST_VARIANCE_RATIO = 1e12  # slab^2 / spike^2; the end of the interval that R searches
 
 
@@ -64,8 +65,10 @@ class SpikeSlabPrior:
         confounding_sd: float = 10.0,
         scale_power: float = 0.0,
     ) -> None:
-        slab = check.scalar("slab_sd", slab_sd, above=0)
+        slab = check.scalar("slab_sd", slab_sd, above=0, below=_LARGEST_SD)
         spike = check.scalar("spike_sd", spike_sd, above=0)
+        if spike < 1 / _LARGEST_SD:
+            raise check.fail("spike_sd", f"a number of at least {1 / _LARGEST_SD:g}", repr(spike))
         if spike >= slab:
             raise check.fail("spike_sd", f"a number below slab_sd = {slab!r}", repr(spike))
         probability: float | Float
@@ -83,8 +86,12 @@ class SpikeSlabPrior:
             "slab_sd": slab,
             "spike_sd": spike,
             "slab_probability": probability,
-            "effect_sd": check.scalar("effect_sd", effect_sd, above=0),
-            "confounding_sd": check.scalar("confounding_sd", confounding_sd, above=0),
+            "effect_sd": check.scalar(
+                "effect_sd", effect_sd, minimum=1 / _LARGEST_SD, maximum=_LARGEST_SD
+            ),
+            "confounding_sd": check.scalar(
+                "confounding_sd", confounding_sd, minimum=1 / _LARGEST_SD, maximum=_LARGEST_SD
+            ),
             "scale_power": check.scalar("scale_power", scale_power),
         }
         for name, value in values.items():

@@ -18,6 +18,7 @@ from mrfast import _validation as check
 from mrfast._optional import import_extra
 from mrfast._runtime import generator
 from mrfast._validation import Float
+from mrfast.bayes.evidence import posterior_kernel
 from mrfast.bayes.model import JointPosterior, parameter_names
 from mrfast.bayes.priors import SpikeSlabPrior
 from mrfast.data.moments import Moments
@@ -118,7 +119,7 @@ class ModelSet:
             log_prior = slabs * log_odds[0]
         else:
             log_prior = np.array(
-                [_indicators(row[None], n_candidates)[0] @ log_odds for row in bits]
+                [(_indicators(row[None], n_candidates)[0] * log_odds).sum() for row in bits]
             )
         log_posterior = log_evidence + log_prior + prior.log_probability_of_spikes(n_candidates)
         order = np.lexsort((*bits.T, -log_posterior))
@@ -225,60 +226,74 @@ class EffectMixture:
         slope = self.covariance[keep] / sd_scale  # of b on l in units of sd(l)
         sd = np.sqrt(np.maximum(self.var_slope[keep] - slope**2, 1e-14 * self.var_slope[keep]))
         # How fast the standardised argument of the conditional law moves with l.
-        speed = (np.abs(self.slope[keep]) * sd_scale + np.abs(slope)) / sd
+        speed = (np.abs(slope) + np.abs(self.slope[keep]) * sd_scale) / sd + 4 * sd_scale
         counts = np.clip(np.ceil(2 * _REACH * np.maximum(speed, 1.5)), 1, 4000).astype(np.intp) + 1
         owner = np.repeat(np.arange(counts.size), counts)
         first = np.cumsum(counts) - counts
         step = 2 * _REACH / (counts - 1)
         node = -_REACH + (np.arange(owner.size) - first[owner]) * step[owner]
         weight = self.weight[keep][owner] * step[owner] * np.exp(-0.5 * node**2)
-        scale = np.exp(self.scale[keep][owner] + sd_scale[owner] * node)
+        scale = np.exp(np.clip(self.scale[keep][owner] + sd_scale[owner] * node, -500, 500))
         mean = self.slope[keep][owner] + slope[owner] * node
         return weight, scale, mean, sd[owner]
 
     def cdf(self, value: float) -> float:
         """P(beta <= value)."""
         weight, scale, mean, sd = self._conditional
-        return float(weight @ ndtr((value / scale - mean) / sd) / weight.sum())
+        return float((weight * ndtr((value / scale - mean) / sd)).sum() / weight.sum())
+
+    def probability_above(self, value: float) -> float:
+        """P(beta > value)."""
+        weight, scale, mean, sd = self._conditional
+        return float((weight * ndtr((mean - value / scale) / sd)).sum() / weight.sum())
 
     def density(self, values: Float) -> Float:
         """Density of beta, in the shape of `values`."""
         weight, scale, mean, sd = self._conditional
         out = np.empty(np.shape(values))
         flat = out.ravel()
+        height = weight / (scale * sd)
         for i, value in enumerate(np.ravel(values)):
             z = (value / scale - mean) / sd
-            flat[i] = (weight / (scale * sd)) @ np.exp(-0.5 * z * z)
+            flat[i] = (height * np.exp(-0.5 * z * z)).sum()
         return np.asarray(flat.reshape(out.shape) / (weight.sum() * np.sqrt(2 * np.pi)))
 
     def quantile(self, probability: float) -> float:
-        """Value with the given probability below it."""
+        """Value with the given probability below it.
+
+        Solved in arcsinh(value / unit): components may differ in scale by many powers of ten.
+        """
         _, scale, mean, sd = self._conditional
-        reach = 10 * sd
-        lower = float((scale * np.where(mean < reach, mean - reach, 0)).min())
-        upper = float((scale * np.where(mean > -reach, mean + reach, 0)).max())
-        span = upper - lower
-        return float(
-            brentq(lambda t: self.cdf(t) - probability, lower, upper, xtol=1e-13 * span, rtol=1e-14)
+        unit = float((scale * sd).min())
+        reach = float(np.arcsinh((scale * (np.abs(mean) + 10 * sd)).max() / unit))
+        root = brentq(
+            lambda t: self.cdf(unit * np.sinh(t)) - probability,
+            -reach,
+            reach,
+            xtol=1e-14,
+            rtol=1e-14,
+            maxiter=1000,
         )
+        return float(unit * np.sinh(root))
 
     def summary(self, level: float) -> EffectSummary:
         """Moments in closed form, quantiles from the distribution."""
-        growth = np.exp(self.scale + 0.5 * self.var_scale)
-        mean = growth * (self.slope + self.covariance)
-        growth2 = np.exp(2 * self.scale + 2 * self.var_scale)
-        square = growth2 * ((self.slope + 2 * self.covariance) ** 2 + self.var_slope)
-        total = self.weight.sum()
-        average = float(self.weight @ mean / total)
-        spread = float(self.weight @ (square - 2 * average * mean + average**2) / total)
+        weight = self.weight / self.weight.sum()
+        with np.errstate(over="ignore", invalid="ignore"):  # infinite in very wide mixtures
+            growth = np.exp(self.scale + 0.5 * self.var_scale)
+            mean = growth * (self.slope + self.covariance)
+            growth2 = np.exp(2 * self.scale + 2 * self.var_scale)
+            square = growth2 * ((self.slope + 2 * self.covariance) ** 2 + self.var_slope)
+            average = (weight * mean).sum()
+            spread = (weight * (square - 2 * average * mean + average * average)).sum()
         tail = (1 - level) / 2
         return EffectSummary(
-            mean=average,
+            mean=float(average),
             median=self.quantile(0.5),
-            sd=float(np.sqrt(max(spread, 0.0))),
+            sd=float(np.sqrt(np.maximum(spread, 0.0))),
             ci_lower=self.quantile(tail),
             ci_upper=self.quantile(1 - tail),
-            probability_positive=1 - self.cdf(0.0),
+            probability_positive=min(self.probability_above(0.0), 1.0),
             level=level,
         )
 
@@ -307,7 +322,14 @@ class MassiveResult:
     occam_window: float
     search: SearchDiagnostics
     model_set: ModelSet
-    kernel: Posterior
+
+    @cached_property
+    def kernel(self) -> Posterior:
+        """The compiled posterior of the data with the prior."""
+        return posterior_kernel(self.moments, self.prior)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "kernel"}
 
     # ------------------------------------------------------------------ the answers
 
@@ -327,7 +349,8 @@ class MassiveResult:
     @cached_property
     def inclusion_probabilities(self) -> Float:
         """Posterior probability that each candidate is pleiotropic (in the slab), shape (J,)."""
-        return np.asarray(self.model_set.probability @ self.model_set.indicators)
+        models = self.model_set
+        return np.asarray(np.einsum("m,mj->j", models.probability, models.indicators * 1.0))
 
     @property
     def log_evidence(self) -> float:

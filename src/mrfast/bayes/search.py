@@ -104,7 +104,7 @@ def massive(
     if not isinstance(moments, Moments):
         raise check.fail("moments", "a Moments object", type(moments).__name__)
     check.choice("method", method, ("mc3",))
-    iterations = check.integer("n_iter", n_iter, minimum=0)
+    iterations = check.integer("n_iter", n_iter, minimum=0, maximum=2**53)
     chains = check.integer("n_chains", n_chains, minimum=1, maximum=100_000)
     window = check.scalar("occam_window", occam_window, minimum=0, below=1)
     threads = thread_count(n_threads)
@@ -149,7 +149,9 @@ def massive(
                 "pass cache=EvidenceCache(max_models=...) with a larger limit, or fewer iterations"
             )
         exported = held.export_arrays()
-        visits = report["visits"]
+        # Another thread with the same cache may have added models since.
+        visits = np.zeros(exported[1].size, dtype=np.uint64)
+        visits[: report["visits"].size] = report["visits"]
         label = method
     diagnostics = SearchDiagnostics(
         n_iter=iterations if model is None else 0,
@@ -169,7 +171,6 @@ def massive(
         occam_window=window,
         search=diagnostics,
         model_set=models.retain(window),
-        kernel=kernel,
     )
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -221,6 +221,12 @@ class Moments:
         n = float(min(nx.min(), ny.min()))
         if n_observational is not None:
             n = min(n, check.scalar("n_observational", n_observational, above=0))
+        if not n > j:
+            sizes = {"n_exposure": nx.min(), "n_outcome": ny.min(), "n_observational": n}
+            smallest = next(name for name, size in sizes.items() if size == n)
+            raise check.fail(
+                smallest, f"a sample size above the number of variants, J = {j}", float(n)
+            )
 
         variances = m * p * (1 - p)
         sigma_g = np.sqrt(variances)
@@ -234,7 +240,7 @@ class Moments:
             if np.abs(correlation - np.eye(j)).max() > _UNCORRELATED:
                 covariance_g = correlation * np.outer(sigma_g, sigma_g)
         means = np.concatenate([m * p, [m * (p @ bx), m * (p @ by)]])
-        if cov_xy**2 >= var_x * var_y:
+        if not abs(cov_xy) < np.sqrt(var_x) * np.sqrt(var_y):
             raise check.fail(
                 "beta_observational",
                 f"a slope between -{np.sqrt(var_y / var_x):.6g} and {np.sqrt(var_y / var_x):.6g} "
@@ -484,16 +490,17 @@ class Moments:
     @cached_property
     def sufficient(self) -> Sufficient:
         """The moments as the kernels take them."""
-        diagonal_plus_rank_one = self.covariance_g is None and (self.variances > 0).all()
-        if self.is_centered or diagonal_plus_rank_one:
-            try:
+        if self.is_centered:
+            return self._sufficient_centered()
+        _check_semidefinite(self._second(centered=True))
+        # Diagonal plus rank one: an independent treatment of the means is exact where those of X
+        # and Y follow from the candidates'.
+        if self.covariance_g is None and (self.variances > 0).all():
+            implied = self.means[:-2] @ (self.covariance_gxy / self.variances[:, None])
+            spread = np.sqrt(np.abs(self.covariance_xy.diagonal()))
+            if (np.abs(implied - self.means[-2:]) <= 1e-9 * (spread + np.abs(implied))).all():
                 return self._sufficient_centered()
-            except _NotPositiveDefinite:
-                if self.is_centered:
-                    raise
-        return _sufficient_from_matrix(
-            self._second(centered=self.is_centered), self.n, self.sigma_g
-        )
+        return _sufficient_from_matrix(self._second(centered=False), self.n, self.sigma_g)
 
     def _sufficient_centered(self) -> Sufficient:
         if self.covariance_g is not None:
@@ -521,6 +528,9 @@ class Moments:
             mean_outcome=float(self.means[-1]),
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))
+
     def __repr__(self) -> str:
         relation = "uncorrelated" if self.uncorrelated else "correlated"
         kind = "centred" if self.is_centered else "raw"
@@ -535,8 +545,11 @@ class Moments:
     @property
     def instrument_r2(self) -> float:
         """Proportion of the exposure's variance that the candidates explain."""
-        explained = self.covariance_xy[0, 0] - self.centered().sufficient.residual_exposure
-        return float(explained / self.covariance_xy[0, 0])
+        try:
+            residual = self.centered().sufficient.residual_exposure
+        except _NotPositiveDefinite:  # a constant among the candidates of raw moments
+            residual = self.sufficient.residual_exposure
+        return float(1 - residual / self.covariance_xy[0, 0])
 
 
 class _NotPositiveDefinite(InvalidInputError):
@@ -545,6 +558,18 @@ class _NotPositiveDefinite(InvalidInputError):
     def __init__(self, part: str, expected: str, received: object) -> None:
         super().__init__(f"{part}: expected {expected}, received {received}")
         self.part, self.expected, self.received = part, expected, received
+
+
+def _check_semidefinite(covariance: Float) -> None:
+    """Refuse second moments about zero that no means allow."""
+    scale = np.sqrt(np.maximum(np.abs(covariance.diagonal()), 1e-300))
+    smallest = float(np.linalg.eigvalsh(covariance / np.outer(scale, scale))[0])
+    if not smallest > -1e-8:
+        raise _NotPositiveDefinite(
+            "outcome",
+            "second moments that are those of some data",
+            f"ones smaller than the squared means (smallest scaled eigenvalue {smallest:.6g})",
+        )
 
 
 def _residual_parts(residual: Float, total: Float) -> tuple[float, float, float]:
