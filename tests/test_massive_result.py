@@ -51,6 +51,43 @@ def test_effect_density_integrates_to_the_interval(result):
         result.effect_at(1)
 
 
+def test_quantiles_have_their_probabilities_however_wide_the_mixture():
+    """Fails where quantiles are solved on the scale of the widest component."""
+    rng = np.random.default_rng(4)
+    n, scale = 40, 10.0 ** rng.uniform(-6, 3, 40)
+    covariance = np.zeros((n, 5, 5))
+    covariance[:, 0, 0] = (0.3 * scale) ** 2
+    covariance[:, 4, 4] = rng.uniform(0.01, 9, n)
+    covariance[:, 3, 3] = 1e-6
+    covariance[:, 0, 4] = covariance[:, 4, 0] = 0.2 * scale * np.sqrt(covariance[:, 4, 4])
+    modes = np.zeros((n, 7))
+    modes[:, 0] = scale * rng.normal(size=n)
+    weight = 10.0 ** rng.uniform(-9, 0, n)
+    mixture = EffectMixture.from_modes(weight, modes, covariance)
+    for probability in (1e-6, 0.025, 0.5, 0.9, 1 - 1e-6):
+        assert mixture.cdf(mixture.quantile(probability)) == pytest.approx(probability, abs=1e-9)
+    assert mixture.cdf(0.0) + mixture.probability_above(0.0) == pytest.approx(1, abs=1e-12)
+    draws = 1_000_000
+    owner = rng.choice(n, draws, p=weight / weight.sum())
+    z = rng.standard_normal((2, draws))
+    sd = np.sqrt(covariance[owner, 4, 4] + 1e-6)
+    slope = covariance[owner, 0, 4] / sd
+    rest = np.sqrt(covariance[owner, 0, 0] - slope**2)
+    beta = (modes[owner, 0] + slope * z[0] + rest * z[1]) * np.exp(sd * z[0])
+    for probability in (0.05, 0.3, 0.5, 0.8, 0.95):
+        value = mixture.quantile(probability)
+        assert (beta <= value).mean() == pytest.approx(probability, abs=3e-3)
+
+
+def test_results_and_moments_can_be_pickled(result):
+    import pickle
+
+    again = pickle.loads(pickle.dumps(result))
+    assert again.effect == result.effect
+    assert again.sample(20, rng=1).equals(result.sample(20, rng=1))
+    assert not again.moments.means.flags.writeable
+
+
 def test_effect_mixture_against_direct_integration():
     """Fails where beta is taken as normal, or the scales as fixed."""
     covariance = np.zeros((1, 5, 5))

@@ -815,3 +815,23 @@ def test_text_form():
     assert moments.J == 3
     g, x, y, _ = cohort()
     assert "J=4 correlated candidates, raw" in repr(Moments.from_individual(g, x, y, center=False))
+
+
+def test_raw_moments_that_no_data_have():
+    matrix = np.array([[1, 0.5, 10, 1], [0.5, 0.6, 5, 0.5], [10, 5, 1, 0.2], [1, 0.5, 0.2, 2.0]])
+    with pytest.raises(InvalidInputError, match="second_moments: expected second moments that are"):
+        Moments.from_second_moments(matrix, 1000)
+
+
+@pytest.mark.parametrize("argument", ["beta_exposure", "se_outcome", "eaf"])
+@pytest.mark.parametrize("kind", ["masked", "complex", "text"])
+def test_only_plain_real_numbers(argument, kind):
+    table = tables()
+    convert = {
+        "masked": lambda v: np.ma.masked_array(v, mask=[True, False, False]),
+        "complex": lambda v: np.asarray(v) + 0j,
+        "text": lambda v: [str(number) for number in v],
+    }[kind]
+    table[argument] = convert(table[argument])
+    with pytest.raises(InvalidInputError, match=f"{argument}: expected"):
+        Moments.from_summary(**table)

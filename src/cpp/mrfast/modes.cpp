@@ -411,16 +411,15 @@ std::vector<Start> scan_starts(const Profile& profile) {
     const double ky = std::sqrt(c * c + rho / e);
     starts.push_back({std::sqrt(c * c + rho * e), c < 0 ? -ky : ky});
   }
-  // From far apart in any case; where the surface is rough (a surrogate, few people, strong
+  // From far apart in any case; where the surface is rough (raw moments, few people, strong
   // instruments), from everywhere.
-  double strength = 0;
-  for (const auto& group : groups) strength += group.xx;
   for (const double size : {2.0, 6.0}) {
     starts.push_back({size, size});
     starts.push_back({size, -size});
   }
-  const bool exact = profile.diagonal() && s.uniform_noise && s.mean_direction.empty();
-  if (!exact || s.n < 1e4 || strength > 0.1) {
+  double strength = 0;
+  for (const auto& group : groups) strength += group.xx;
+  if (!s.mean_direction.empty() || s.n < 1e4 || strength > 0.1) {
     const double limit = 1.5 * std::sqrt(prior.confounding_variance);
     for (const double x : {0.2, 1.0, 3.0, 12.0})
       for (const double y : {0.2, -0.2, 1.0, -1.0, 3.0, -3.0, 12.0, -12.0})
