@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mrfast import _validation as check
 
@@ -27,6 +28,19 @@ def generator(rng: object) -> np.random.Generator:
     if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool) and rng >= 0:
         return np.random.default_rng(int(rng))
     raise check.fail("rng", "None, a non-negative seed or a numpy.random.Generator", repr(rng))
+
+
+def symmetric_eigen(
+    matrix: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Eigenvalues, ascending, and eigenvectors, one a column, of a symmetric matrix.
+
+    On one thread and without LAPACK, so that the bits do not depend on the threads of BLAS.
+    """
+    from mrfast import _core
+
+    values, rows = _core.symmetric_eigen(np.ascontiguousarray(matrix, dtype=np.float64))
+    return values, np.ascontiguousarray(rows.T)
 
 
 def build_config() -> dict[str, str]:

@@ -1,4 +1,5 @@
 #include "mrfast/dispatch.hpp"
+#include "mrfast/eigen.hpp"
 #include "mrfast/random.hpp"
 #include "pybind.hpp"
 
@@ -11,6 +12,25 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     out["dispatch"] = MRFAST_DISPATCH_NAME;
     return out;
   });
+  m.def(
+      "symmetric_eigen",
+      [](const mrfast::bindings::DoubleArray& matrix) {
+        if (matrix.ndim() != 2 || matrix.shape(0) != matrix.shape(1))
+          throw std::invalid_argument("matrix: expected a square matrix");
+        auto vectors = mrfast::bindings::to_vector(matrix);
+        std::vector<double> values;
+        const auto n = static_cast<std::size_t>(matrix.shape(0));
+        bool converged = false;
+        {
+          const py::gil_scoped_release release;
+          converged = mrfast::symmetric_eigen(vectors, n, values);
+        }
+        if (!converged) throw std::runtime_error("the eigenvalues did not converge");
+        return py::make_tuple(mrfast::bindings::to_array(values.data(), n),
+                              mrfast::bindings::to_array(vectors.data(), n, n));
+      },
+      py::arg("matrix").noconvert(),
+      "Eigenvalues, ascending, and eigenvectors, one a row, of a symmetric matrix.");
   m.def("philox4x32_10", &mrfast::Philox::block, py::arg("counter"), py::arg("key"),
         "One block of the random number generator, for its tests.");
   mrfast::bindings::register_bayes(m.def_submodule("bayes"));

@@ -364,8 +364,9 @@ void register_bayes(py::module_ m) {
             require_size("root", root, 25);
             Matrix<5> matrix;
             std::copy(root.data(), root.data() + 25, matrix[0].data());
-            const std::size_t width = 2 * self.statistics.size + 5;
+            const std::size_t width = profile.draw_width();
             const std::size_t count = static_cast<std::size_t>(normals.size()) / width;
+            require_size("normals", normals, count * width);
             double* rows = normals.mutable_data();
             const py::gil_scoped_release release;
             profile.draw(p, matrix, rows, count);

@@ -582,8 +582,90 @@ void transform_normals(const EffectLaws& laws, const double* shift, double* gamm
 
 }  // namespace
 
+// Correlated candidates, by Matheron's rule: with a draw of the effects from their prior and one of
+// the noise, effects - P^-1 C^-1 (effects + noise) has the posterior covariance.
+void Profile::draw_correlated(const Vector<5>& p, const Matrix<5>& root, double* rows,
+                              std::size_t count) const {
+  const auto& s = *statistics_;
+  const std::size_t size = s.size;
+  const Confounding k(p);
+  Dense c(*this, k);
+  const double ex = std::exp(-p[kLogX]), ey = std::exp(-p[kLogY]), b = p[kEffect];
+  // Mean of the effects and its derivatives by the parameters: P^-1 C^-1 of B, of the derivatives
+  // of B, and of -Omega_k z / N.
+  std::vector<double> laws(12 * size), r1(size), r2(size), z1(size), z2(size);
+  auto store = [&](std::size_t i) {
+    c.solve(r1.data(), r2.data());
+    if (i == 0) {
+      z1 = r1;
+      z2 = r2;
+    }
+    for (std::size_t j = 0; j < size; ++j) {
+      laws[2 * i * size + j] = prior_->slab_variance * inner(c.row(j), r1.data(), size);
+      laws[(2 * i + 1) * size + j] = variance(j) * inner(c.row(j), r2.data(), size);
+    }
+  };
+  for (std::size_t q = 0; q < size; ++q) {
+    r1[q] = ex * s.h1[q];
+    r2[q] = ey * s.h2[q] - b * r1[q];
+  }
+  store(0);
+  for (std::size_t i = 0; i < 5; ++i) {
+    for (std::size_t q = 0; q < size; ++q) {
+      const double a = ex * s.h1[q], d = ey * s.h2[q], n = s.noise[q];
+      const double by[5][2] = {{0, -a},
+                               {-n * (2 * k.kx * z1[q] + k.ky * z2[q]), -n * k.ky * z1[q]},
+                               {-n * k.kx * z2[q], -n * (k.kx * z1[q] + 2 * k.ky * z2[q])},
+                               {-a, b * a},
+                               {0, -d}};
+      r1[q] = by[i][0];
+      r2[q] = by[i][1];
+    }
+    store(i + 1);
+  }
+  const double o11 = std::sqrt(k.k1), o21 = k.o12 / o11, o22 = std::sqrt(k.k2 / k.k1);
+  const double slab_sd = std::sqrt(prior_->slab_variance);
+  for (std::size_t row = 0; row < count; ++row, rows += draw_width()) {
+    double *gamma = rows, *alpha = rows + size, *tail = rows + 2 * size;
+    const double* noise = tail + 5;
+    std::fill(r1.begin(), r1.end(), 0.0);
+    std::fill(r2.begin(), r2.end(), 0.0);
+    for (std::size_t j = 0; j < size; ++j) {
+      gamma[j] *= slab_sd;
+      alpha[j] *= std::sqrt(variance(j));
+      const double* q = c.row(j);
+      const double g = gamma[j], a = alpha[j];
+      for (std::size_t l = 0; l < size; ++l) {
+        r1[l] += g * q[l];
+        r2[l] += a * q[l];
+      }
+    }
+    for (std::size_t l = 0; l < size; ++l) {
+      const double sd = std::sqrt(s.noise[l]);
+      r1[l] += sd * o11 * noise[l];
+      r2[l] += sd * (o21 * noise[l] + o22 * noise[size + l]);
+    }
+    c.solve(r1.data(), r2.data());
+    double shift[5];
+    for (std::size_t i = 0; i < 5; ++i) {
+      shift[i] = 0;
+      for (std::size_t l = 0; l < 5; ++l) shift[i] += root[i][l] * tail[l];
+    }
+    for (std::size_t j = 0; j < size; ++j) {
+      gamma[j] += laws[j] - prior_->slab_variance * inner(c.row(j), r1.data(), size);
+      alpha[j] += laws[size + j] - variance(j) * inner(c.row(j), r2.data(), size);
+      for (std::size_t i = 0; i < 5; ++i) {
+        gamma[j] += laws[(2 * i + 2) * size + j] * shift[i];
+        alpha[j] += laws[(2 * i + 3) * size + j] * shift[i];
+      }
+    }
+    for (std::size_t i = 0; i < 5; ++i) tail[i] = p[i] + shift[i];
+  }
+}
+
 void Profile::draw(const Vector<5>& p, const Matrix<5>& root, double* rows,
                    std::size_t count) const {
+  if (!diagonal()) return draw_correlated(p, root, rows, count);
   const auto& s = *statistics_;
   const std::size_t size = s.size;
   const Confounding k(p);
@@ -616,7 +698,7 @@ void Profile::draw(const Vector<5>& p, const Matrix<5>& root, double* rows,
     laws.row(13)[j] = m12 / l11;
     laws.row(14)[j] = std::sqrt(m22 - (m12 / l11) * (m12 / l11));
   }
-  for (std::size_t row = 0; row < count; ++row, rows += 2 * size + 5) {
+  for (std::size_t row = 0; row < count; ++row, rows += draw_width()) {
     double* tail = rows + 2 * size;
     double shift[5];
     for (std::size_t i = 0; i < 5; ++i) {

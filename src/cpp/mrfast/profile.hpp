@@ -139,9 +139,13 @@ class Profile {
   const std::vector<Component>& components() const { return components_; }
   bool diagonal() const { return statistics_->rotation.empty(); }
 
-  // Turns rows of 2 J + 5 standard normals into draws of all parameters from the normal law at the
-  // mode p: the five from their marginal law with covariance root root', then the effects given
-  // them. Only where the candidates are uncorrelated and no mean term stands between them.
+  // Turns rows of standard normals into draws of all 2 J + 5 parameters from the normal law at the
+  // mode p, at the beginning of each row: the five from their marginal law with covariance
+  // root root', then the effects given them. Rows hold draw_width() numbers. Not for raw moments
+  // with a mean term.
+  std::size_t draw_width() const {
+    return (diagonal() ? 2 * statistics_->size : 4 * statistics_->size) + 5;
+  }
   void draw(const Vector<5>& p, const Matrix<5>& root, double* rows, std::size_t count) const;
 
   // For the neighbours of a model with correlated candidates: conditional deviance of each
@@ -152,6 +156,8 @@ class Profile {
   struct Dense;  // factorisation for correlated candidates
 
   void add_residual(const Vector<5>& p, Evaluation& out) const;
+  void draw_correlated(const Vector<5>& p, const Matrix<5>& root, double* rows,
+                       std::size_t count) const;
   template <class T>
   void mean_term(const std::array<T, 5>& p, T& value, T& log_determinant) const;
   double dense(const Vector<5>& p, Evaluation* out, double* log_determinant) const;

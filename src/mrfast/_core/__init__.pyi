@@ -3,7 +3,13 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from . import bayes as bayes
 
+def symmetric_eigen(
+    matrix: NDArray[np.float64],  # (n, n)
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...  # (n,), (n, n)
 def philox4x32_10(counter: Sequence[int], key: Sequence[int]) -> list[int]: ...  # 4, 2 -> 4 words
 def build_config() -> dict[str, str]: ...  # keys: version, compiler, dispatch

@@ -19,7 +19,7 @@ from mrfast._optional import import_extra
 from mrfast._runtime import generator
 from mrfast._validation import Float
 from mrfast.bayes.evidence import posterior_kernel
-from mrfast.bayes.model import JointPosterior, parameter_names
+from mrfast.bayes.model import JointPosterior, parameter_names, solve_blocks
 from mrfast.bayes.priors import SpikeSlabPrior
 from mrfast.data.moments import Moments
 
@@ -449,23 +449,17 @@ class MassiveResult:
         indicators = models.indicators[models.model_of_mode[index]]
         phi = models.modes[index, :5].copy()
         root = np.ascontiguousarray(self._roots[index])
-        out = source.standard_normal((count, 2 * j + 5))
         s = self.moments.sufficient
-        if s.rotation is None and s.mean_direction is None:
+        if s.mean_direction is None:
+            width = 2 * j + 5 + (0 if s.rotation is None else 2 * j)
+            out = source.standard_normal((count, width))
             self.kernel.draw(indicators, phi, root, out)
-            return out
+            return out[:, : 2 * j + 5]
         effects = self.kernel.effects(indicators, phi).ravel()
         joint = JointPosterior.at(
             self.moments, indicators, self.prior, np.concatenate([effects, phi])
         )
-        precision = joint.effects_precision()
-        response = np.linalg.solve(precision, joint.cross)
-        upper = np.linalg.cholesky(precision).T
-        shift = out[:, 2 * j :] @ root.T
-        out[:, : 2 * j] = np.linalg.solve(upper, out[:, : 2 * j].T).T
-        out[:, : 2 * j] += effects + shift @ response.T
-        out[:, 2 * j :] = phi + shift
-        return out
+        return _draw_with_means(joint, root, source.standard_normal((count, 2 * j + 7)))
 
     # ------------------------------------------------------------------ other forms
 
@@ -605,3 +599,39 @@ class MassiveResult:
             for name, value in self._lines()
         )
         return f"<table><caption>MassiveResult ({escape(self.method)})</caption>{rows}</table>"
+
+
+def _draw_with_means(joint: JointPosterior, root: Float, normals: Float) -> Float:
+    """Draws at a mode under raw moments that are diagonal plus rank one, (draws, 2J + 5).
+
+    The means are one more observation, of sum_j mu_j effects_j with precision N W: a draw without
+    it is moved by the gain times its residual (Matheron's rule).
+    """
+    s = joint.sufficient
+    assert s.mean_direction is not None
+    j = s.noise.shape[0]
+    blocks = joint.weight[:, :, None] / s.noise
+    blocks[0, 0] += 1 / joint.variances[:j]
+    blocks[1, 1] += 1 / joint.variances[j:]
+    direction = np.zeros((2 * j, 2))
+    direction[:j, 0] = direction[j:, 1] = s.mean_direction
+    spread = solve_blocks(blocks, direction)  # M^-1 U
+    noise = np.linalg.inv(s.n * joint.weight)
+    gain = np.linalg.inv(noise + np.einsum("ja,jb->ab", direction, spread))
+
+    def observe(values: Float) -> Float:
+        return np.asarray(np.einsum("ja,j...->a...", direction, values))
+
+    plain = solve_blocks(blocks, joint.cross)
+    response = plain - np.einsum("ja,ab,bc->jc", spread, gain, observe(plain))
+    shift = np.einsum("ni,ki->nk", normals[:, 2 * j : 2 * j + 5], root)
+    determinant = blocks[0, 0] * blocks[1, 1] - blocks[0, 1] ** 2
+    effects = normals[:, : 2 * j].copy()
+    effects[:, :j] *= np.sqrt(blocks[1, 1] / determinant)
+    effects[:, j:] /= np.sqrt(blocks[1, 1])
+    effects[:, j:] -= effects[:, :j] * (blocks[0, 1] / blocks[1, 1])
+    error = np.einsum("ni,ki->nk", normals[:, 2 * j + 5 :], np.linalg.cholesky(noise))
+    seen = np.einsum("nj,ja->na", effects, direction) + error
+    effects -= np.einsum("na,ab,jb->nj", seen, gain, spread)
+    effects += joint.parameters[:-5] + np.einsum("nk,jk->nj", shift, response)
+    return np.concatenate([effects, joint.parameters[-5:] + shift], axis=1)

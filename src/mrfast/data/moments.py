@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mrfast import _validation as check
+from mrfast._runtime import symmetric_eigen
 from mrfast._validation import Float
 from mrfast.errors import InvalidInputError
 
@@ -596,7 +597,7 @@ def _sufficient_from_matrix(second: Float, n: float, sigma_g: Float) -> Sufficie
     """Sufficient statistics in the eigenbasis of the standardised candidates."""
     j = second.shape[0] - 2
     a = second[:j, :j] / np.outer(sigma_g, sigma_g)
-    eigenvalues, rotation = np.linalg.eigh((a + a.T) / 2)
+    eigenvalues, rotation = symmetric_eigen((a + a.T) / 2)
     if not eigenvalues[0] > 1e-12 * eigenvalues[-1]:
         raise _NotPositiveDefinite(
             "candidates",
@@ -604,9 +605,9 @@ def _sufficient_from_matrix(second: Float, n: float, sigma_g: Float) -> Sufficie
             f"one with smallest eigenvalue {eigenvalues[0]:.6g}, largest {eigenvalues[-1]:.6g} "
             "(two candidates in perfect correlation?)",
         )
-    cross = rotation.T @ (second[:j, j:] / sigma_g[:, None])
+    cross = np.einsum("jk,jc->kc", rotation, second[:j, j:] / sigma_g[:, None])
     coefficients = cross / eigenvalues[:, None]
-    residual = second[j:, j:] - cross.T @ coefficients
+    residual = second[j:, j:] - np.einsum("kc,kd->cd", cross, coefficients)
     s11, slope, s221 = _residual_parts(residual, second[j:, j:])
     return Sufficient(
         n=n,
@@ -615,7 +616,7 @@ def _sufficient_from_matrix(second: Float, n: float, sigma_g: Float) -> Sufficie
         residual_exposure=s11,
         residual_slope=slope,
         residual_outcome=s221,
-        rotation=np.ascontiguousarray(rotation),
+        rotation=rotation,
         mean_direction=None,
         mean_exposure=0.0,
         mean_outcome=0.0,
