@@ -49,7 +49,9 @@ ModelSearch::ModelSearch(const Statistics& statistics, const Prior& prior,
 
 const EvidenceCache::Entry& ModelSearch::evaluate(const Bits& bits) {
   if (const auto* entry = cache_.find(bits)) return *entry;
-  return cache_.insert(bits, scan_evidence(Profile(statistics_, prior_, bits)));
+  return cache_.insert(bits, scan_evidence(Profile(statistics_, prior_, bits), [this] {
+                         return monitor_ != nullptr && monitor_->step(0);
+                       }));
 }
 
 double ModelSearch::log_prior(const Bits& bits) const {
@@ -187,7 +189,7 @@ std::vector<Bits> ModelSearch::typical_models(std::size_t most) const {
   return models;
 }
 
-const EvidenceCache::Entry* ModelSearch::climb(Bits bits, Monitor& monitor) {
+const EvidenceCache::Entry* ModelSearch::climb(const Bits& bits, Monitor& monitor) {
   constexpr std::size_t kLook = 4;  // neighbours that are evaluated at least, best predicted first
   const auto* current = &evaluate(bits);
   while (!monitor.step(0)) {
@@ -200,7 +202,7 @@ const EvidenceCache::Entry* ModelSearch::climb(Bits bits, Monitor& monitor) {
                         return predicted[a] != predicted[b] ? predicted[a] > predicted[b] : a < b;
                       });
     const EvidenceCache::Entry* best = nullptr;
-    for (std::size_t i = 0; i < look && !monitor.step(0); ++i) {
+    for (std::size_t i = 0; i < look; ++i) {
       if (i >= kLook && best != nullptr && target(*best) > target(*current)) break;
       Bits neighbour = current->bits;
       flip(neighbour, order[i]);
@@ -330,6 +332,18 @@ struct ModelSearch::Chain {
 };
 
 SearchReport ModelSearch::run(const SearchOptions& options, Monitor& monitor) {
+  monitor_ = &monitor;
+  SearchReport report;
+  try {
+    report = run_chains(options, monitor);
+  } catch (const Interrupted&) {
+    report.interrupted = true;
+  }
+  monitor_ = nullptr;
+  return report;
+}
+
+SearchReport ModelSearch::run_chains(const SearchOptions& options, Monitor& monitor) {
   const std::size_t size = statistics_.size;
   // Starting models: typical ones, the empty and the full one, each climbed from, best first.
   std::vector<Bits> typical = typical_models(8);
@@ -341,7 +355,6 @@ SearchReport ModelSearch::run(const SearchOptions& options, Monitor& monitor) {
   std::vector<const EvidenceCache::Entry*> starts;
   for (const auto& seed : seeds) {
     starts.push_back(&evaluate(seed));
-    if (monitor.step(0)) break;
   }
   auto better = [&](const EvidenceCache::Entry* a, const EvidenceCache::Entry* b) {
     const double ta = target(*a), tb = target(*b);

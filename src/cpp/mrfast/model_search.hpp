@@ -52,12 +52,13 @@ class ModelSearch {
   // Models that fit where the candidates' ratio estimates agree, best first.
   std::vector<Bits> typical_models(std::size_t most) const;
 
-  const EvidenceCache::Entry* climb(Bits bits, Monitor& monitor);
   SearchReport run(const SearchOptions& options, Monitor& monitor);
 
  private:
   struct Chain;
 
+  const EvidenceCache::Entry* climb(const Bits& bits, Monitor& monitor);
+  SearchReport run_chains(const SearchOptions& options, Monitor& monitor);
   double target(const EvidenceCache::Entry& entry) const {
     return entry.evidence.log_evidence + log_prior(entry.bits);
   }
@@ -66,6 +67,7 @@ class ModelSearch {
   const Prior& prior_;
   std::vector<double> log_odds_;
   EvidenceCache& cache_;
+  Monitor* monitor_ = nullptr;  // of the run that is going on
 };
 
 }  // namespace mrfast

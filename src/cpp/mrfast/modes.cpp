@@ -544,10 +544,12 @@ bool covariance_root(const Profile& profile, const Vector<5>& p, Matrix<5>& root
   return true;
 }
 
-Evidence evidence_from_points(const Profile& profile, const std::vector<Vector<5>>& points) {
+Evidence evidence_from_points(const Profile& profile, const std::vector<Vector<5>>& points,
+                              const Stop& stop) {
   Evidence out;
   for (const auto& point : points) {
     Mode mode;
+    if (stop && stop()) throw Interrupted();
     if (!climb(profile, point, out.modes, mode)) continue;
     out.modes.push_back(mode);
   }
@@ -559,19 +561,20 @@ Evidence evidence_from_points(const Profile& profile, const std::vector<Vector<5
   return out;
 }
 
-Evidence evidence_from_starts(const Profile& profile, const std::vector<Start>& starts) {
+Evidence evidence_from_starts(const Profile& profile, const std::vector<Start>& starts,
+                              const Stop& stop) {
   std::vector<Vector<5>> points;
   for (const auto& start : starts)
     points.push_back(maximum_likelihood(profile.statistics(), start.kappa_x, start.kappa_y));
-  return evidence_from_points(profile, points);
+  return evidence_from_points(profile, points, stop);
 }
 
-Evidence scan_evidence(const Profile& profile) {
+Evidence scan_evidence(const Profile& profile, const Stop& stop) {
   // MASSIVE's starts first: what they find is in the result to the bit, so that the scan never
   // has less evidence.
   auto starts = massive_starts(profile.statistics());
   for (const auto& start : scan_starts(profile)) starts.push_back(start);
-  return evidence_from_starts(profile, starts);
+  return evidence_from_starts(profile, starts, stop);
 }
 
 }  // namespace mrfast

@@ -1,6 +1,7 @@
 // Modes of a model's log posterior, and the Laplace approximation of its evidence.
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "mrfast/profile.hpp"
@@ -40,9 +41,15 @@ bool climb(const Profile& profile, const Vector<5>& start, const std::vector<Mod
 // mode, computed where it is well conditioned; false where p is not a mode.
 bool covariance_root(const Profile& profile, const Vector<5>& p, Matrix<5>& root);
 
-Evidence evidence_from_points(const Profile& profile, const std::vector<Vector<5>>& points);
-Evidence evidence_from_starts(const Profile& profile, const std::vector<Start>& starts);
-Evidence scan_evidence(const Profile& profile);
+// Thrown between two climbs where stop() said so; half an evidence is none.
+struct Interrupted {};
+using Stop = std::function<bool()>;
+
+Evidence evidence_from_points(const Profile& profile, const std::vector<Vector<5>>& points,
+                              const Stop& stop = {});
+Evidence evidence_from_starts(const Profile& profile, const std::vector<Start>& starts,
+                              const Stop& stop = {});
+Evidence scan_evidence(const Profile& profile, const Stop& stop = {});
 
 double log_sum_exp(const std::vector<double>& values);
 
