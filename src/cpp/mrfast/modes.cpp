@@ -195,8 +195,8 @@ struct Expansion {
 };
 
 // Ascent direction: Newton's where the function is concave, with the signs of the curvatures
-// made right elsewhere; gain is the predicted increase.
-void ascent(const Vector<5>& gradient, const Matrix<5>& hessian, Vector<5>& step, double& gain) {
+// made right elsewhere. Returns whether it was concave; gain is the predicted increase.
+bool ascent(const Vector<5>& gradient, const Matrix<5>& hessian, Vector<5>& step, double& gain) {
   Vector<5> scale;
   Matrix<5> a;
   Vector<5> g;
@@ -223,6 +223,7 @@ void ascent(const Vector<5>& gradient, const Matrix<5>& hessian, Vector<5>& step
   }
   gain = 0.5 * dot(step, g);
   for (std::size_t i = 0; i < 5; ++i) step[i] *= scale[i];
+  return factor.positive_definite;
 }
 
 constexpr std::size_t kLanes = 24;  // positions along one level set of c
@@ -462,10 +463,10 @@ bool climb(const Profile& profile, const Vector<5>& start, const std::vector<Mod
     const Expansion expansion(at, point);
     Vector<5> step;
     double gain = 0;
-    ascent(expansion.gradient, expansion.hessian, step, gain);
+    const bool concave = ascent(expansion.gradient, expansion.hessian, step, gain);
     if (!std::isfinite(gain)) return false;
     double fraction = at.cautious(step);
-    if (gain < 0.05 && fraction == 1) {
+    if (concave && gain < 0.05 && fraction == 1) {
       Coordinates next = at;
       for (std::size_t i = 0; i < 5; ++i) next.q[i] += step[i];
       if (next.valid())
