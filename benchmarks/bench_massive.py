@@ -12,6 +12,7 @@ simulated in the size of BMI and psoriasis (96 variants, 378,274 people).
 from __future__ import annotations
 
 import argparse
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,7 @@ from mrfast.bayes.evidence import posterior_kernel
 from mrfast.bayes.model import JointPosterior
 
 
-def simulated_pair(j: int, n: int, seed: int = 1) -> mrfast.Moments:
+def simulated_pair(j: int, n: int, seed: int = 1, rho: float = 0.0) -> mrfast.Moments:
     """Summary moments with variants as strong as those of BMI (2% of the variance in all)."""
     rng = np.random.default_rng(seed)
     eaf = rng.uniform(0.1, 0.9, j)
@@ -42,6 +43,7 @@ def simulated_pair(j: int, n: int, seed: int = 1) -> mrfast.Moments:
         n_outcome=n,
         eaf=eaf,
         beta_observational=0.04,
+        ld=rho ** np.abs(np.subtract.outer(np.arange(j), np.arange(j))) if rho else None,
     )
 
 
@@ -205,6 +207,18 @@ def bench_run(moments: mrfast.Moments, label: str) -> None:
     print(f"  uniform flips alone: {flips.acceptance['flip']:.3f}, {moves:,.0f} per second")
 
 
+def bench_correlated() -> None:
+    """Evidence with correlated candidates by their number and the share in the slab."""
+    for j in (100, 300, 1_000):
+        moments = simulated_pair(j, 500_000, rho=0.3)
+        kernel = posterior_kernel(moments, mrfast.SpikeSlabPrior.empirical(moments))
+        for share in (0.0, 0.1, 0.5):
+            model = np.arange(j) < j * share
+            loops = max(1, 30_000_000 // (j * j * (1 + int(j * share))))
+            seconds = kernel.time_evidence(model, "scan", min(loops, 100))
+            report(f"J={j:,}, neighbours correlated 0.3, {share:.0%} slab: evidence, scan", seconds)
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -222,6 +236,9 @@ def main() -> None:
     begin = time.perf_counter()
     mrfast.massive(large, n_iter=5_000, n_chains=1, rng=0, n_threads=1)
     report("J=2,000: search, 5,000 iterations", time.perf_counter() - begin)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"  largest resident memory so far {peak:.0f} MB")
+    bench_correlated()
 
 
 if __name__ == "__main__":

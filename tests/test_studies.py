@@ -48,3 +48,12 @@ def test_the_documented_table_is_that_of_the_study():
         return [row[:5] + row[7:] for row in rows if "---" not in row[1]]
 
     assert without_published(block) == without_published(expected)
+
+
+@pytest.mark.slow
+def test_one_family_of_the_study_of_missed_modes_comes_out_again():
+    study = load("missed_modes")
+    table = pd.read_csv(STUDIES / "missed_modes.csv", comment="#").set_index("family")
+    row = table.loc["uncorrelated"]
+    got = study.run_cell("uncorrelated", int(row["problems"]))
+    assert got["missed"] == pytest.approx(row["missed"], abs=1)

@@ -17,7 +17,6 @@ from mrfast._validation import Float
 from mrfast.bayes.model import (
     LOG_TWO_PI,
     JointPosterior,
-    check_model,
     parameter_names,
     solve_blocks,
 )
@@ -42,9 +41,11 @@ def posterior_kernel(moments: Moments, prior: SpikeSlabPrior) -> Posterior:
     prior.check_length(moments.J)
     s = moments.sufficient
     empty = np.zeros(0)
-    per_unit = s.coefficients if s.rotation is None else s.coefficients @ s.rotation.T
+    per_unit = s.coefficients
+    if s.rotation is not None:  # no BLAS: its bits depend on its threads
+        per_unit = np.einsum("jk,ck->cj", s.rotation, s.coefficients)
     per_unit = per_unit / moments.sigma_g
-    strength = float(per_unit[0] @ per_unit[0])
+    strength = float((per_unit[0] ** 2).sum())
     return _core.bayes.Posterior(
         n=s.n,
         noise=s.noise,
@@ -56,7 +57,9 @@ def posterior_kernel(moments: Moments, prior: SpikeSlabPrior) -> Posterior:
         mean_direction=empty if s.mean_direction is None else s.mean_direction,
         mean_exposure=s.mean_exposure,
         mean_outcome=s.mean_outcome,
-        pleiotropy_slope=float(per_unit[0] @ per_unit[1]) / strength if strength > 0 else 0.0,
+        pleiotropy_slope=float((per_unit[0] * per_unit[1]).sum()) / strength
+        if strength > 0
+        else 0.0,
         slab_sd=prior.slab_sd,
         spike_sd=prior.spike_sd,
         effect_sd=prior.effect_sd,
@@ -162,7 +165,7 @@ def laplace_evidence(
     Bucur, Claassen, Heskes (2020), PMLR 124, section 4 and Appendices A to C.
     """
     kernel = posterior_kernel(moments, prior)
-    indicators = check_model(moments, model)
+    indicators = check.model_indicators("model", model, length=moments.J)
     if n_threads is not None:
         check.integer("n_threads", n_threads, minimum=1)
     if isinstance(starts, str):
@@ -205,9 +208,9 @@ def laplace_term(
     """
     joint = JointPosterior.at(moments, model, prior, parameters)
     j = moments.J
-    blocks = joint.effects_blocks()
     try:
-        if blocks is not None:
+        if joint.block_diagonal:
+            blocks = joint.effects_blocks()
             inner = float(np.log(blocks[0, 0] * blocks[1, 1] - blocks[0, 1] ** 2).sum())
             explained = joint.cross.T @ solve_blocks(blocks, joint.cross)
         else:

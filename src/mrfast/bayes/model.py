@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from mrfast import _validation as check
 from mrfast._validation import Float
@@ -283,13 +283,15 @@ class JointPosterior:
         precision[np.diag_indices_from(precision)] += 1 / self.variances
         return np.asarray(precision)
 
-    def effects_blocks(self) -> Float | None:
-        """The same as (2, 2, J) blocks where it is block-diagonal; None elsewhere."""
-        s = self.sufficient
-        if s.rotation is not None or s.mean_direction is not None:
-            return None
-        blocks = self.weight[:, :, None] / s.noise
-        j = s.noise.shape[0]
+    @property
+    def block_diagonal(self) -> bool:
+        """Whether the effects' precision falls into one 2 x 2 block per candidate."""
+        return self.sufficient.rotation is None and self.sufficient.mean_direction is None
+
+    def effects_blocks(self) -> Float:
+        """The blocks, (2, 2, J), of uncorrelated candidates; the term of the means is left out."""
+        j = self.sufficient.noise.shape[0]
+        blocks = self.weight[:, :, None] / self.sufficient.noise
         blocks[0, 0] += 1 / self.variances[:j]
         blocks[1, 1] += 1 / self.variances[j:]
         return np.asarray(blocks)
@@ -306,8 +308,3 @@ def solve_blocks(blocks: Float, right: Float) -> Float:
             (blocks[0, 0][:, None] * bottom - blocks[0, 1][:, None] * top) / determinant,
         ]
     )
-
-
-def check_model(moments: Moments, model: ArrayLike) -> NDArray[np.bool_]:
-    """Model indicators of these moments."""
-    return check.model_indicators("model", model, length=moments.J)

@@ -138,7 +138,7 @@ class SpikeSlabPrior:
         sufficient = moments.sufficient
         coefficients = sufficient.coefficients[0]
         if sufficient.rotation is not None:
-            coefficients = sufficient.rotation @ coefficients
+            coefficients = np.einsum("jk,k->j", sufficient.rotation, coefficients)
         strengths = coefficients**2 / sufficient.residual_exposure
         slab_variance = 101 * float(strengths.mean())
         if not slab_variance > 0:

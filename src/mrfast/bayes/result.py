@@ -610,9 +610,7 @@ def _draw_with_means(joint: JointPosterior, root: Float, normals: Float) -> Floa
     s = joint.sufficient
     assert s.mean_direction is not None
     j = s.noise.shape[0]
-    blocks = joint.weight[:, :, None] / s.noise
-    blocks[0, 0] += 1 / joint.variances[:j]
-    blocks[1, 1] += 1 / joint.variances[j:]
+    blocks = joint.effects_blocks()
     direction = np.zeros((2 * j, 2))
     direction[:j, 0] = direction[j:, 1] = s.mean_direction
     spread = solve_blocks(blocks, direction)  # M^-1 U

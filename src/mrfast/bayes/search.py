@@ -16,7 +16,6 @@ from mrfast._runtime import generator, thread_count
 from mrfast._validation import Float
 from mrfast.bayes.evidence import posterior_kernel
 from mrfast.bayes.evidence_cache import EvidenceCache
-from mrfast.bayes.model import check_model
 from mrfast.bayes.priors import SpikeSlabPrior
 from mrfast.bayes.result import MassiveResult, ModelSet, SearchDiagnostics
 from mrfast.data.moments import Moments
@@ -123,7 +122,7 @@ def massive(
     begin = time.perf_counter()
 
     if model is not None:
-        indicators = check_model(moments, model)
+        indicators = check.model_indicators("model", model, length=moments.J)
         single = EvidenceCache(1).bind(moments, prior)
         kernel.evaluate(single, indicators)
         exported = single.export_arrays()

@@ -240,7 +240,7 @@ class Moments:
             correlation = _correlation_matrix(ld, j)
             if np.abs(correlation - np.eye(j)).max() > _UNCORRELATED:
                 covariance_g = correlation * np.outer(sigma_g, sigma_g)
-        means = np.concatenate([m * p, [m * (p @ bx), m * (p @ by)]])
+        means = np.concatenate([m * p, [m * (p * bx).sum(), m * (p * by).sum()]])
         if not abs(cov_xy) < np.sqrt(var_x) * np.sqrt(var_y):
             raise check.fail(
                 "beta_observational",
