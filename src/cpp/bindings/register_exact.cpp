@@ -24,12 +24,14 @@ class Problem {
   ExactIntegrator integrator_;
 };
 
-std::unique_ptr<Problem> make_problem(
-    const DoubleArray& exposure, const DoubleArray& outcome, const DoubleArray& noise_exposure,
-    const DoubleArray& noise_outcome, const DoubleArray& noise_shared, const DoubleArray& log_odds,
-    double s11, double slope, double s221, double n1, double n2, double n_shared, double n_slope,
-    double slope_precision, double slab_sd, double spike_sd, double effect_sd,
-    double confounding_sd, double scale_power) {
+std::unique_ptr<Problem> make_problem(const DoubleArray& exposure, const DoubleArray& outcome,
+                                      const DoubleArray& noise_exposure,
+                                      const DoubleArray& noise_outcome,
+                                      const DoubleArray& noise_shared, const DoubleArray& log_odds,
+                                      double s11, double slope, double s221, double n1, double n2,
+                                      double n_shared, double n_slope, double slope_precision,
+                                      double slab_sd, double spike_sd, double effect_sd,
+                                      double confounding_sd, double scale_power) {
   AssociationData data;
   data.size = static_cast<std::size_t>(exposure.size());
   require_size("outcome", outcome, data.size);
@@ -47,9 +49,9 @@ std::unique_ptr<Problem> make_problem(
   data.n1 = n1, data.n2 = n2, data.n_shared = n_shared;
   data.n_slope = n_slope, data.slope_precision = slope_precision;
   data.prepare();
-  return std::make_unique<Problem>(
-      std::move(data), ScaleFreePrior{slab_sd * slab_sd, spike_sd * spike_sd, effect_sd,
-                                      confounding_sd, scale_power});
+  return std::make_unique<Problem>(std::move(data),
+                                   ScaleFreePrior{slab_sd * slab_sd, spike_sd * spike_sd, effect_sd,
+                                                  confounding_sd, scale_power});
 }
 
 Point<double> to_point(const double* row) { return {row[0], row[1], row[2], row[3], row[4]}; }
@@ -67,7 +69,8 @@ DoubleArray values(const Problem& self, const DoubleArray& points) {
   double* target = out.mutable_data();
   const py::ssize_t n = points.shape(0), width = points.shape(1);
   const py::gil_scoped_release release;
-  for (py::ssize_t i = 0; i < n; ++i, row += width) target[i] = self.posterior().value(to_point(row));
+  for (py::ssize_t i = 0; i < n; ++i, row += width)
+    target[i] = self.posterior().value(to_point(row));
   return out;
 }
 
@@ -97,9 +100,17 @@ DoubleArray nodes_to_python(const std::vector<const ExactNode*>& nodes) {
   DoubleArray out({static_cast<py::ssize_t>(nodes.size()), kNodeColumns});
   double* row = out.mutable_data();
   for (const auto* node : nodes) {
-    const double cells[] = {node->beta, node->m,          node->u,   node->d1,
-                            node->d3,   node->log_weight, node->l00, node->l10,
-                            node->l11,  node->step,       static_cast<double>(node->effect)};
+    const double cells[] = {node->beta,
+                            node->m,
+                            node->u,
+                            node->d1,
+                            node->d3,
+                            node->log_weight,
+                            node->l00,
+                            node->l10,
+                            node->l11,
+                            node->step,
+                            static_cast<double>(node->effect)};
     row = std::copy(std::begin(cells), std::end(cells), row);
   }
   return out;
@@ -153,8 +164,8 @@ DoubleArray moments(const Problem& self, const DoubleArray& nodes, const DoubleA
   double* target = out.mutable_data();
   const double* rows = nodes.data();
   const double* weight = weights.data();
-  const auto n = static_cast<std::size_t>(nodes.shape(0)), width =
-      static_cast<std::size_t>(nodes.shape(1));
+  const auto n = static_cast<std::size_t>(nodes.shape(0)),
+             width = static_cast<std::size_t>(nodes.shape(1));
   const py::gil_scoped_release release;
   // Chunks of fixed size, added in order: the same sums for any number of threads.
   constexpr std::size_t kChunk = 256;

@@ -172,7 +172,8 @@ template <std::size_t D>
 void add_outer(Jet<D>& out, double f, const Jet<D>& x, const Jet<D>& y) {
   for (std::size_t i = 0; i < D; ++i)
     for (std::size_t j = 0; j < D; ++j)
-      out.hessian[i][j] += 0.5 * f * (x.gradient[i] * y.gradient[j] + y.gradient[i] * x.gradient[j]);
+      out.hessian[i][j] +=
+          0.5 * f * (x.gradient[i] * y.gradient[j] + y.gradient[i] * x.gradient[j]);
 }
 template <std::size_t D>
 void add_first(Jet<D>& out, double f, const Jet<D>& x) {
@@ -231,8 +232,8 @@ Confounding<S> confounding(const S& c, const S& u) {
 void AssociationData::prepare() {
   eta = std::sqrt(s221 / s11);
   log_spikes = 0;
-  for (const double odd : log_odds) log_spikes -= odd > 0 ? odd + std::log1p(std::exp(-odd))
-                                                          : std::log1p(std::exp(odd));
+  for (const double odd : log_odds)
+    log_spikes -= odd > 0 ? odd + std::log1p(std::exp(-odd)) : std::log1p(std::exp(odd));
   order.resize(size);
   std::iota(order.begin(), order.end(), std::size_t{0});
   using Law = std::tuple<double, double, double>;
@@ -250,9 +251,9 @@ void AssociationData::prepare() {
     const std::size_t j = order[i];
     const double r = n12[j] / n11[j];
     const double q = std::max(0.0, n22[j] - n12[j] * r);
-    const bool fresh = groups.empty() ||
-                       (grouped && (groups.back().n11 != n11[j] || groups.back().n22 != n22[j] ||
-                                    groups.back().n12 != n12[j]));
+    const bool fresh =
+        groups.empty() || (grouped && (groups.back().n11 != n11[j] || groups.back().n22 != n22[j] ||
+                                       groups.back().n12 != n12[j]));
     if (fresh) {
       const auto fill = [&](std::vector<double>& v, double with) {
         v.resize(padded(v.size()), with);
@@ -290,8 +291,7 @@ S CollapsedPosterior::common(const Point<S>& at, const S& c, const Confounding<S
   const S dm = at.m - d.slope / d.eta;
   const S back = exp(-at.d3);
   S out = -0.5 * d.n_shared * excess(at.d3) - 0.5 * d.n_slope * (dm * dm * back) -
-          0.5 * d.n1 * excess(at.d1) -
-          (0.5 * d.slope_precision * d.eta * d.eta) * (dm * dm);
+          0.5 * d.n1 * excess(at.d1) - (0.5 * d.slope_precision * d.eta * d.eta) * (dm * dm);
   if (d.n2 > d.n_shared) {
     const double slope2 = d.slope * d.slope / (d.eta * d.eta);
     const S total = log((exp(at.d3) + at.m * at.m * exp(at.d1)) * (1 / (1 + slope2)));
@@ -342,9 +342,9 @@ double CollapsedPosterior::value(const Point<double>& at) const {
   for (const auto& group : d.groups) {
     const auto s = scales(group.n11, group.n22, group.ratio, group.excess, at, s1, s3, g, a0, a1);
     const double delta = group.n11 * (group.n22 + at.m * at.m * (s1 / s3) * group.excess);
-    out += 0.5 * static_cast<double>(group.size) *
-               (std::log(delta / (s.c11 * s.v0)) + at.d1 + at.d3) -
-           0.5 * group.sum_a2 / s.c11 + mixture(d, group, s);
+    out +=
+        0.5 * static_cast<double>(group.size) * (std::log(delta / (s.c11 * s.v0)) + at.d1 + at.d3) -
+        0.5 * group.sum_a2 / s.c11 + mixture(d, group, s);
   }
   return out;
 }
@@ -363,10 +363,9 @@ Jet<D> CollapsedPosterior::expand(const Point<Jet<D>>& at) const {
     const auto add = [&](const NoiseGroup& one) {
       const auto s = scales(one.n11, one.n22, one.ratio, one.excess, at, s1, s3, g, a0, a1);
       S share = log(s.c11) + log(s.v0);
-      S delta = one.excess > 0
-                    ? log(at.m * at.m * exp(at.d1 - at.d3) * one.excess + one.n22) +
-                          std::log(one.n11)
-                    : S(std::log(one.n11) + std::log(one.n22));
+      S delta = one.excess > 0 ? log(at.m * at.m * exp(at.d1 - at.d3) * one.excess + one.n22) +
+                                     std::log(one.n11)
+                               : S(std::log(one.n11) + std::log(one.n22));
       out += 0.5 * static_cast<double>(one.size) * (delta - share + at.d1 + at.d3);
       out += (-0.5 * one.sum_a2) * inverse(s.c11);
       const S i0 = inverse(s.v0), i1 = inverse(s.v1);
@@ -399,8 +398,7 @@ Jet<2> CollapsedPosterior::grouped_curvature(double beta, double m, double u, do
   const R r = R::variable(0.5 * (d1 - d3), 0);
   const R turn = exp(r);  // sqrt(Sigma11 / Sigma22.1) in units of its estimate
   R c = (m - beta) * turn;
-  if (std::abs(c.value) < kSmallestConfounding)
-    c = R(std::copysign(kSmallestConfounding, c.value));
+  if (std::abs(c.value) < kSmallestConfounding) c = R(std::copysign(kSmallestConfounding, c.value));
   const R square = c * c;
   const R rho = (c.value < 0 ? -1.0 : 1.0) * (c * sqrt(square + 1.0));
   const double up = std::exp(2 * u), down = 1 / up;
@@ -487,9 +485,7 @@ Jet<2> CollapsedPosterior::curvature(double beta, double m, double u, double d1,
   if (data_.grouped) return grouped_curvature(beta, m, u, d1, d3);
   // Central differences; the step is a third of the posterior's standard deviation.
   const double h = 0.5 / std::sqrt(std::max(1.0, std::min(data_.n1, data_.n2)));
-  const auto f = [&](double i, double j) {
-    return value({beta, m, u, d1 + i * h, d3 + j * h});
-  };
+  const auto f = [&](double i, double j) { return value({beta, m, u, d1 + i * h, d3 + j * h}); };
   const double f0 = f(0, 0), fp = f(1, 0), fm = f(-1, 0), gp = f(0, 1), gm = f(0, -1);
   const double cross = f(1, 1) - f(1, -1) - f(-1, 1) + f(-1, -1);
   S out(f0);
@@ -521,8 +517,9 @@ namespace {
 MRFAST_DISPATCH void moment_sums(const double* a, const double* b, const double* odds,
                                  const double* n11, const double* n22, const double* ratio,
                                  const double* q2, std::size_t n, double beta, double m,
-                                 const NodeScales& s, double weight, double* p, double* f,
-                                 double* f2, double* t, double* t2) {
+                                 const NodeScales& s, double weight, double* __restrict p,
+                                 double* __restrict f, double* __restrict f2, double* __restrict t,
+                                 double* __restrict t2) {
   for (std::size_t i = 0; i < n; ++i) {
     const double nx = n11[i];
     const double w = ratio[i] * m - beta;
@@ -553,12 +550,13 @@ MRFAST_DISPATCH void moment_sums(const double* a, const double* b, const double*
 // The same for candidates of one noise law.
 MRFAST_DISPATCH void group_moment_sums(const double* a, const double* b, const double* odds,
                                        std::size_t n, const NoiseGroup& group, double beta,
-                                       double m, const NodeScales& s, double weight, double* p,
-                                       double* f, double* f2, double* t, double* t2) {
+                                       double m, const NodeScales& s, double weight,
+                                       double* __restrict p, double* __restrict f,
+                                       double* __restrict f2, double* __restrict t,
+                                       double* __restrict t2) {
   const double share = group.n11 / (group.n11 + s.g), w = group.ratio * m - beta;
   const double lambda = share * w, whole = beta + lambda;
-  const double noise =
-      s.s3 * group.n22 + s.s1 * (s.g * share * w * w + group.excess * m * m);
+  const double noise = s.s3 * group.n22 + s.s1 * (s.g * share * w * w + group.excess * m * m);
   const double t0 = s.s3 * s.a0, t1 = s.s3 * s.a1, v0 = noise + t0, v1 = noise + t1;
   const double kappa = 0.5 * (t1 - t0) / (v0 * v1), factor = std::sqrt(v0 / v1);
   const double k0 = t0 / v0, dk = t1 / v1 - k0, kk0 = k0 * k0, dkk = t1 / v1 * (t1 / v1) - kk0;
@@ -575,8 +573,8 @@ MRFAST_DISPATCH void group_moment_sums(const double* a, const double* b, const d
     t[i] += weight * k * r;
     t2[i] += weight * ((kk0 + p1 * dkk) * square + k * noise);
     f[i] += weight * (base - pull * h);
-    f2[i] += weight * (base * base - 2 * base * pull * h + pull * pull * (ii0 + p1 * dii) +
-                       spread - lift * lift * h);
+    f2[i] += weight * (base * base - 2 * base * pull * h + pull * pull * (ii0 + p1 * dii) + spread -
+                       lift * lift * h);
   }
 }
 
@@ -610,8 +608,7 @@ void CollapsedPosterior::conditional(const Point<double>& at, double* out) const
       const double w = d.nr[i] * at.m - at.beta;
       const double share = d.na[i] / (d.na[i] + s.g);
       const double lambda = share * w;
-      const double noise =
-          s.s3 * d.nb[i] + s.s1 * (s.g * share * w * w + d.nq[i] * at.m * at.m);
+      const double noise = s.s3 * d.nb[i] + s.s1 * (s.g * share * w * w + d.nq[i] * at.m * at.m);
       const double r = d.b[i] - (at.beta + lambda) * d.a[i];
       const double prior = s.s1 * s.g, lift = lambda * prior;
       const double base = d.a[i] * (s.g / (d.na[i] + s.g));
@@ -623,11 +620,11 @@ void CollapsedPosterior::conditional(const Point<double>& at, double* out) const
       for (int v = 0; v < 2; ++v) {
         const double total = noise + tv[v], k = tv[v] / total;
         double* part = row + 1 + 5 * v;
-        part[0] = k * r;               // alpha: mean, variance
+        part[0] = k * r;  // alpha: mean, variance
         part[1] = k * noise;
         part[2] = base - lift * r / total;  // gamma: mean, variance
         part[3] = prior * share - lift * lift / total;
-        part[4] = lift * k;            // covariance of alpha and gamma
+        part[4] = lift * k;  // covariance of alpha and gamma
       }
     }
   }

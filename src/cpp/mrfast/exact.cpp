@@ -13,12 +13,12 @@ namespace mrfast {
 namespace {
 
 constexpr double kLogTwoPi = 1.8378770664093454836;
-constexpr double kReach = 9;          // confounding coefficients end at so many sd
-constexpr double kCoarse = 0.4;       // first step in u
-constexpr double kBend = 1.2;         // largest second difference in u: trapezoid error 1e-7
-constexpr double kDrop = 18;          // nodes below exp(-kDrop) of the largest are left out
-constexpr double kScanDrop = 28;      // intervals of beta whose profile is lower are left out
-constexpr double kTail = 7;           // sd of m that are integrated over
+constexpr double kReach = 9;      // confounding coefficients end at so many sd
+constexpr double kCoarse = 0.4;   // first step in u
+constexpr double kBend = 1.2;     // largest second difference in u: trapezoid error 1e-7
+constexpr double kDrop = 18;      // nodes below exp(-kDrop) of the largest are left out
+constexpr double kScanDrop = 28;  // intervals of beta whose profile is lower are left out
+constexpr double kTail = 7;       // sd of m that are integrated over
 constexpr std::size_t kMostRatios = 400;
 constexpr int kMostHalvings = 14;
 const double kNothing = -std::numeric_limits<double>::infinity();
@@ -38,7 +38,7 @@ double log_add(double a, double b) {
 // Where the previous inner integral at the same effect found its mass.
 struct ExactIntegrator::Inner {
   bool known = false;
-  double step = kCoarse;
+  double step = kCoarse, old_step = kCoarse;  // to be used, and of the keys
   std::vector<std::int64_t> keys;
   double d1 = 0, d3 = 0;
 };
@@ -122,8 +122,8 @@ bool ExactIntegrator::laplace(double beta, double m, double u, double step, doub
       d1 = x + sx, d3 = y + sy;
       const double l00 = std::sqrt(p00), l10 = p10 / l00;
       const double l11 = std::sqrt(p11 - l10 * l10);
-      const double log_node = f.value + 0.5 * decrement + kLogTwoPi - std::log(l00 * l11) +
-                              std::log(step) + log_weight;
+      const double log_node =
+          f.value + 0.5 * decrement + kLogTwoPi - std::log(l00 * l11) + std::log(step) + log_weight;
       out.push_back({beta, m, u, d1, d3, log_node, l00, l10, l11, step, 0});
       return true;
     }
@@ -163,15 +163,26 @@ void ExactIntegrator::inner(double beta, double m, double log_weight, Inner& sta
       if (samples[i].value < top - 12 || samples[i + 1].key != samples[i].key + 1 ||
           samples[i - 1].key != samples[i].key - 1)
         continue;
-      largest = std::max(largest, std::abs(samples[i + 1].value - 2 * samples[i].value +
-                                           samples[i - 1].value) /
-                                      (1 + (top - samples[i].value)));
+      largest = std::max(
+          largest, std::abs(samples[i + 1].value - 2 * samples[i].value + samples[i - 1].value) /
+                       (1 + (top - samples[i].value)));
     }
     return largest;
   };
   if (state.known) {
     step = state.step;
-    for (const auto key : state.keys) samples.push_back({key, value(key, step)});
+    // The same runs of u on the step that their curvature asks for.
+    for (std::size_t i = 0; i < state.keys.size();) {
+      std::size_t last = i;
+      while (last + 1 < state.keys.size() && state.keys[last + 1] == state.keys[last] + 1) ++last;
+      const double from = static_cast<double>(state.keys[i]) * state.old_step / step;
+      const double to = static_cast<double>(state.keys[last]) * state.old_step / step;
+      auto key = static_cast<std::int64_t>(std::floor(from + 0.5));
+      if (!samples.empty()) key = std::max(key, samples.back().key + 1);
+      for (; key <= static_cast<std::int64_t>(std::floor(to + 0.5)) || samples.empty(); ++key)
+        samples.push_back({key, value(key, step)});
+      i = last + 1;
+    }
     double top = top_of();
     // Grow both ends of every run until it has died away.
     for (int round = 0; round < 400; ++round) {
@@ -196,7 +207,7 @@ void ExactIntegrator::inner(double beta, double m, double log_weight, Inner& sta
       top = top_of();
       if (!any) break;
     }
-    done = bend(top) < kBend * 1.5;
+    done = bend(top) < kBend * 1.2;
   }
   if (!done) {
     samples.clear();
@@ -232,7 +243,6 @@ void ExactIntegrator::inner(double beta, double m, double log_weight, Inner& sta
     if (samples[i].value > samples[best].value) best = i;
   const double top = samples[best].value;
   double d1 = state.d1, d3 = state.d3;
-  const std::size_t begin = out.size();
   if (!laplace(beta, m, static_cast<double>(samples[best].key) * step, step, log_weight, d1, d3,
                out))
     return;
@@ -252,9 +262,10 @@ void ExactIntegrator::inner(double beta, double m, double log_weight, Inner& sta
   }
   std::sort(state.keys.begin(), state.keys.end());
   state.known = true;
-  state.step = step;
+  state.old_step = step;
+  state.step =
+      std::min(kCoarse, step * std::min(1.8, std::sqrt(0.9 * kBend / std::max(1e-3, bend(top)))));
   state.d1 = top1, state.d3 = top3;
-  (void)begin;
 }
 
 EffectNode ExactIntegrator::effect(double beta) const {
@@ -276,8 +287,8 @@ EffectNode ExactIntegrator::effect(double beta) const {
     for (std::size_t i = 0; i < x.size(); ++i) {
       x[i] = first + (1 - first) * legendre.node[i];
       const double at = z + side * length * x[i] * x[i] * x[i];
-      weight[i] = 3 * length * x[i] * x[i] * (1 - first) * legendre.weight[i] *
-                  std::exp(-0.5 * at * at);
+      weight[i] =
+          3 * length * x[i] * x[i] * (1 - first) * legendre.weight[i] * std::exp(-0.5 * at * at);
       mass += weight[i];
     }
     if (mass < 1e-8) continue;
@@ -561,7 +572,8 @@ Certificate certify(const CollapsedPosterior& posterior, const std::vector<Exact
   if (nodes.empty() || draws == 0) return out;
   std::vector<double> cumulative(nodes.size());
   double sum = 0;
-  for (std::size_t i = 0; i < nodes.size(); ++i) cumulative[i] = sum += std::exp(nodes[i].log_weight);
+  for (std::size_t i = 0; i < nodes.size(); ++i)
+    cumulative[i] = sum += std::exp(nodes[i].log_weight);
   std::vector<double> ratio(draws, 0);
   const auto gaussian = [](Philox& stream) {
     const double u = 1 - stream.uniform(), v = stream.uniform();
@@ -573,10 +585,11 @@ Certificate certify(const CollapsedPosterior& posterior, const std::vector<Exact
     // Stratified over the nodes.
     const double u = (static_cast<double>(i) + stream.uniform()) / static_cast<double>(draws) * sum;
     const auto found = std::lower_bound(cumulative.begin(), cumulative.end(), u);
-    const auto& node = nodes[std::min(nodes.size() - 1,
-                                      static_cast<std::size_t>(found - cumulative.begin()))];
+    const auto& node =
+        nodes[std::min(nodes.size() - 1, static_cast<std::size_t>(found - cumulative.begin()))];
     double chi = 0;
-    for (int k = 0; k < static_cast<int>(kDegrees); k += 2) chi -= 2 * std::log(1 - stream.uniform());
+    for (int k = 0; k < static_cast<int>(kDegrees); k += 2)
+      chi -= 2 * std::log(1 - stream.uniform());
     const double scale = std::sqrt(kDegrees / chi);
     const double z0 = gaussian(stream) * scale, z1 = gaussian(stream) * scale;
     // (d1, d3) = mode + L^-T z.

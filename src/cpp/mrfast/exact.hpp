@@ -1,9 +1,10 @@
 // Posterior under MASSIVE's prior by quadrature, the sum over all 2^J models being exact.
 //
 // Outermost the causal effect, on Gauss-Kronrod panels that adapt; then m, the slope of the
-// residuals, by a rule that knows the singularity at m = beta (no confounding); then u, the position
-// on the level set of the confounding coordinate, by the trapezoid rule; innermost the two residual
-// variances, by Laplace's method. At a fixed effect every sharp term of the likelihood is fixed too.
+// residuals, by a rule that knows the singularity at m = beta (no confounding); then u, the
+// position on the level set of the confounding coordinate, by the trapezoid rule; innermost the two
+// residual variances, by Laplace's method. At a fixed effect every sharp term of the likelihood is
+// fixed too.
 #pragma once
 
 #include <cstddef>
@@ -33,7 +34,7 @@ struct EffectNode {
 };
 
 struct ExactOptions {
-  double tolerance = 1e-5;  // relative error of the integral over beta
+  double tolerance = 5e-5;  // relative error of the integral over beta
   std::size_t max_panels = 400;
   std::size_t threads = 1;
 };

@@ -134,8 +134,7 @@ inline Rule gauss_from_measure(const std::vector<double>& x, const std::vector<d
       for (std::size_t j = i + 1; j < m; ++j) {
         if (a[i * m + j] == 0) continue;
         const double theta = (a[j * m + j] - a[i * m + i]) / (2 * a[i * m + j]);
-        const double t =
-            (theta >= 0 ? 1 : -1) / (std::abs(theta) + std::sqrt(theta * theta + 1));
+        const double t = (theta >= 0 ? 1 : -1) / (std::abs(theta) + std::sqrt(theta * theta + 1));
         const double c = 1 / std::sqrt(t * t + 1), s = t * c;
         for (std::size_t k = 0; k < m; ++k) {
           const double x0 = a[k * m + i], x1 = a[k * m + j];
