@@ -34,6 +34,7 @@ ROUNDING_CORRELATION = 1e-12
 """Largest correlation that counts as rounding error; within stated blocks nothing else does."""
 
 _SIZE_TOLERANCE = 1e-9  # relative, for sample sizes compared with each other
+_SLOPE_TOLERANCE = 1e-6  # relative, for standard deviations of the slope
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,8 +216,8 @@ class StandardisedAssociations:
     slope_sd : float
         Standard deviation of the error in `residual_slope`; infinite without a slope.
     slope_in_overlap : bool
-        Whether the slope is that of the people in both studies, rather than an estimate from
-        elsewhere with `slope_sd`.
+        Whether the slope is known from the N12 people in both studies; False where it is known
+        from elsewhere alone.
     sigma_g : ndarray, shape (J,)
         Standard deviations of the candidates.
     blocks : tuple of LDBlock
@@ -302,6 +303,13 @@ class StandardisedAssociations:
             check.scalar("slope_sd", sd, above=0)
             if self.slope_in_overlap and self.n_shared == 0:
                 raise check.fail("slope_in_overlap", "False without overlap (n_shared = 0)", True)
+            if self.slope_in_overlap and sd > self._overlap_slope_sd * (1 + _SLOPE_TOLERANCE):
+                raise check.fail(
+                    "slope_sd",
+                    f"at most {self._overlap_slope_sd:.6g}, as {self.n_shared:g} people in both "
+                    "studies give",
+                    sd,
+                )
             return
         if sd != np.inf:
             raise check.fail("slope_sd", "infinity without a slope (has_slope = False)", sd)
@@ -362,6 +370,24 @@ class StandardisedAssociations:
         for block in self.blocks:
             alone[block.indices] = False
         return np.flatnonzero(alone)
+
+    @property
+    def _overlap_slope_sd(self) -> float:
+        """Standard deviation of a slope that the people in both studies give by themselves."""
+        return (self.residual_outcome / self.residual_exposure / self.n_shared) ** 0.5
+
+    @property
+    def external_slope_sd(self) -> float:
+        """Standard deviation of the slope without what the people in both studies tell.
+
+        Infinite where nothing else is known: `slope_sd` is then theirs.
+        """
+        if not self.slope_in_overlap:
+            return self.slope_sd
+        ratio = self.slope_sd / self._overlap_slope_sd
+        if ratio > 1 - _SLOPE_TOLERANCE:
+            return float("inf")
+        return self.slope_sd / float(1 - ratio**2) ** 0.5
 
     @cached_property
     def liability_factor(self) -> float | None:
