@@ -18,15 +18,15 @@ from numpy.typing import ArrayLike, NDArray
 from mrfast import _validation as check
 from mrfast._runtime import symmetric_eigen
 from mrfast._validation import Float
-from mrfast.data.standardised import (
-    ROUNDING_CORRELATION,
-    STATED_CORRELATION,
-    StandardisedAssociations,
+from mrfast.data.design import (
     StudyDesign,
-    block_diagonal,
-    correlation_matrix,
-    standardise,
+    compare_sizes,
+    observational_slope,
+    outcome_scale,
+    shared_people,
 )
+from mrfast.data.ld_blocks import ROUNDING_CORRELATION, STATED_CORRELATION, stated_correlations
+from mrfast.data.standardised import StandardisedAssociations, standardise
 from mrfast.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Moments", "Sufficient"]
 
-_SIZE_DISAGREEMENT = 0.25  # between stated sample sizes and those that standard errors imply
-_LARGEST_BERNOULLI_SD = 0.5
 _SAME_PEOPLE = StudyDesign.one_sample(1.0, 0)  # stands for one sample until n and J are known
 
 
@@ -284,8 +282,8 @@ class Moments:
         var_x = float(np.median(variances * (bx**2 + nx * sx**2)))
         var_y = float(np.median(variances * (by**2 + ny * sy**2)))
         notes: list[str] = []
-        n_shared = _shared_people(nx, ny, j, overlap, n_overlap, notes)
-        slope, se_slope, n_slope = _observational_slope(
+        n_shared = shared_people(nx, ny, j, overlap, n_overlap, notes)
+        slope, se_slope, n_slope = observational_slope(
             beta_observational,
             se_observational,
             n_observational,
@@ -293,14 +291,14 @@ class Moments:
             float(min(np.median(nx), np.median(ny))),
             notes,
         )
-        bernoulli_sd, population = _outcome_scale(
+        bernoulli_sd, population = outcome_scale(
             outcome_type, case_fraction, prevalence, float(np.median(variances * ny * sy**2)), notes
         )
-        _compare_sizes("exposure", nx, var_x / variances - bx**2, sx, notes)
-        _compare_sizes("outcome", ny, var_y / variances - by**2, sy, notes)
+        compare_sizes("exposure", nx, var_x / variances - bx**2, sx, notes)
+        compare_sizes("outcome", ny, var_y / variances - by**2, sy, notes)
         negligible, covariance_g = STATED_CORRELATION, None
         if ld is not None:
-            correlation, negligible = _stated_correlations(ld, j)
+            correlation, negligible = stated_correlations(ld, j)
             if np.abs(correlation - np.eye(j)).max() > ROUNDING_CORRELATION:
                 covariance_g = correlation * np.outer(sigma_g, sigma_g)
         means = np.concatenate([m * p, [m * (p * bx).sum(), m * (p * by).sum()]])
@@ -788,137 +786,3 @@ def _sample_sizes(argument: str, values: ArrayLike, j: int) -> Float:
     if np.ndim(values) == 0:
         return np.array([check.scalar(argument, np.asarray(values).item(), above=0)])
     return check.float_array(argument, values, ndim=1, shape=(j,), positive=True)
-
-
-def _shared_people(
-    n_exposure: Float,
-    n_outcome: Float,
-    j: int,
-    overlap: float | None,
-    n_overlap: ArrayLike | None,
-    notes: list[str],
-) -> Float:
-    """Number of people in both studies, shape (J,)."""
-    smaller = np.broadcast_to(np.minimum(n_exposure, n_outcome), j)
-    if n_overlap is None:
-        if overlap is None:
-            if np.ptp(n_exposure) + np.ptp(n_outcome) > 0 or n_exposure[0] != n_outcome[0]:
-                notes.append(
-                    "full overlap was assumed, all people of the smaller study being in both: the "
-                    "sample sizes differ, and neither overlap nor n_overlap was stated"
-                )
-            return smaller
-        return check.scalar("overlap", overlap, minimum=0, maximum=1) * smaller
-    if overlap is not None:
-        raise check.fail("n_overlap", "None where overlap is given", repr(n_overlap))
-    if np.ndim(n_overlap) == 0:
-        people = np.full(j, check.scalar("n_overlap", np.asarray(n_overlap).item(), minimum=0))
-    else:
-        people = check.float_array("n_overlap", n_overlap, ndim=1, shape=(j,))
-    good = (people >= 0) & (people <= smaller)
-    if not good.all():
-        worst = int(np.argmin(good))
-        raise check.fail(
-            "n_overlap",
-            "numbers from 0 to the smaller study's",
-            f"{people[worst]:g} of {smaller[worst]:g} for variant {worst}",
-        )
-    return people
-
-
-def _observational_slope(
-    slope: float | None,
-    se: float | None,
-    n: float | None,
-    n_shared: Float,
-    smaller: float,
-    notes: list[str],
-) -> tuple[float | None, float | None, float | None]:
-    """Slope of Y on X, its standard error, and the number of people behind it."""
-    if slope is None:
-        if n_shared.any():
-            raise check.fail(
-                "beta_observational",
-                "the observed slope of the outcome on the exposure (regress one on the other, "
-                "adjusted as in the studies), which decides how the errors of overlapping studies "
-                "are correlated; or overlap=0 if nobody is in both",
-                None,
-            )
-        for name, value in (("se_observational", se), ("n_observational", n)):
-            if value is not None:
-                raise check.fail(name, "None without beta_observational", repr(value))
-        notes.append(
-            "no observational slope was given: nothing but the candidates informs about confounding"
-        )
-        return None, None, None
-    value = check.scalar("beta_observational", slope)
-    if se is not None:
-        return value, check.scalar("se_observational", se, above=0), n
-    if n is None and not np.median(n_shared) > 0:
-        n = smaller
-        notes.append(
-            "neither se_observational nor n_observational was given: the slope counts as that of "
-            f"{n:g} people, as many as in the smaller study"
-        )
-    return value, None, n
-
-
-def _outcome_scale(
-    outcome_type: str,
-    case_fraction: float | None,
-    prevalence: float | None,
-    working_variance: float,
-    notes: list[str],
-) -> tuple[float | None, float | None]:
-    """sqrt(phi (1 - phi)) and prevalence of a binary outcome; phi is the proportion of cases.
-
-    `working_variance` is N Var(G) se^2 of the log odds ratios, which estimates 1/(phi (1 - phi)).
-    """
-    binary = check.choice("outcome_type", outcome_type, ("continuous", "binary")) == "binary"
-    for name, proportion in (("case_fraction", case_fraction), ("prevalence", prevalence)):
-        if proportion is not None:
-            check.scalar(name, proportion, above=0, below=1)
-            if not binary:
-                raise check.fail(name, "None for a continuous outcome", repr(proportion))
-    if not binary:
-        return None, None
-    population = None if prevalence is None else float(prevalence)
-    if case_fraction is not None:
-        return float(np.sqrt(case_fraction * (1 - case_fraction))), population
-    sd = float(1 / np.sqrt(working_variance))
-    if sd > _LARGEST_BERNOULLI_SD:
-        notes.append(
-            "the outcome's standard errors are smaller than those of log odds ratios with as many "
-            "cases as controls; a proportion of cases of 1/2 was assumed"
-        )
-    return min(sd, _LARGEST_BERNOULLI_SD), population
-
-
-def _compare_sizes(
-    study: str, stated: Float, residual: Float, std_error: Float, notes: list[str]
-) -> None:
-    """Note where standard errors imply other sample sizes than the stated ones.
-
-    `residual` is Var(trait | G_j) / Var(G_j), which is N se^2.
-    """
-    implied = residual / std_error**2
-    differ = int((np.abs(implied / stated - 1) > _SIZE_DISAGREEMENT).sum())
-    if differ:
-        notes.append(
-            f"the {study}'s standard errors imply sample sizes that differ from the stated ones by "
-            f"more than a quarter for {differ} of {len(std_error)} variants"
-        )
-
-
-def _stated_correlations(ld: Any, j: int) -> tuple[Float, float]:
-    """Correlation matrix of the candidates, and the largest correlation that counts as none."""
-    if isinstance(ld, (list, tuple)) and any(_is_matrix(entry) for entry in ld):
-        return block_diagonal("ld", ld, j), ROUNDING_CORRELATION
-    return correlation_matrix("ld", ld, j), STATED_CORRELATION
-
-
-def _is_matrix(entry: object) -> bool:
-    try:
-        return np.ndim(entry) == 2  # type: ignore[arg-type]
-    except ValueError:  # rows of different lengths
-        return False

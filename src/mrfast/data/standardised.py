@@ -6,185 +6,26 @@ study of the exposure, N2 in that of the outcome, N12 in both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from mrfast import _validation as check
-from mrfast._runtime import symmetric_eigen
 from mrfast._validation import Float
+from mrfast.data.ld_blocks import ROUNDING_CORRELATION, LDBlock, connected_groups, read_only
 
 if TYPE_CHECKING:
     from mrfast.data.moments import Moments
 
-__all__ = ["LDBlock", "StandardisedAssociations", "StudyDesign"]
-
-SAMPLE_CORRELATION_ERRORS = 5.0
-"""Correlations in a sample count as none up to this many standard errors, 1 / sqrt(N) each."""
-
-STATED_CORRELATION = 0.01
-"""Correlations in a stated matrix (`ld`) count as none up to this size."""
-
-ROUNDING_CORRELATION = 1e-12
-"""Largest correlation that counts as rounding error; within stated blocks nothing else does."""
+__all__ = ["LDBlock", "StandardisedAssociations"]
 
 _SIZE_TOLERANCE = 1e-9  # relative, for sample sizes compared with each other
 _SLOPE_TOLERANCE = 1e-6  # relative, for standard deviations of the slope
-
-
-@dataclass(frozen=True, eq=False)
-class StudyDesign:
-    """Who is in the two studies, where the observational slope is from, what the outcome is.
-
-    Attributes
-    ----------
-    n_exposure, n_outcome, n_shared : ndarray, shape (J,)
-        People in the exposure study, in the outcome study and in both, per candidate.
-    has_slope : bool
-        Whether the slope of the outcome on the exposure was observed.
-    se_observational : float or None
-        Its standard error.
-    n_observational : float or None
-        Number of people behind it, where these are not those in both studies.
-    negligible_correlation : float
-        Largest correlation between candidates that counts as none in the sampling noise.
-    binary : bool
-        Whether the outcome is binary, its coefficients log odds ratios.
-    bernoulli_sd : float or None
-        sqrt(phi (1 - phi)), phi the proportion of cases in the outcome study.
-    prevalence : float or None
-        Proportion of cases in the population.
-    notes : tuple of str
-        What was assumed, in plain words.
-    """
-
-    n_exposure: Float
-    n_outcome: Float
-    n_shared: Float
-    has_slope: bool = True
-    se_observational: float | None = None
-    n_observational: float | None = None
-    negligible_correlation: float = STATED_CORRELATION
-    binary: bool = False
-    bernoulli_sd: float | None = None
-    prevalence: float | None = None
-    notes: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Keep frozen copies."""
-        for name in ("n_exposure", "n_outcome", "n_shared"):
-            object.__setattr__(self, name, _frozen(getattr(self, name)))
-
-    @classmethod
-    def one_sample(cls, n: float, j: int) -> StudyDesign:
-        """Both studies of the same n people, and the correlations between candidates theirs."""
-        size = np.full(j, n)
-        return cls(size, size, size, negligible_correlation=SAMPLE_CORRELATION_ERRORS / n**0.5)
-
-    @property
-    def numbers(self) -> Float:
-        """Everything but the notes, as a vector."""
-        absent = float("nan")
-        scalars = [
-            absent if value is None else float(value)
-            for value in (
-                self.has_slope,
-                self.se_observational,
-                self.n_observational,
-                self.negligible_correlation,
-                self.binary,
-                self.bernoulli_sd,
-                self.prevalence,
-            )
-        ]
-        return np.concatenate([self.n_exposure, self.n_outcome, self.n_shared, scalars])
-
-    @property
-    def is_one_sample(self) -> bool:
-        """Whether the same people are behind all associations."""
-        return bool(
-            (self.n_exposure == self.n_shared).all() and (self.n_outcome == self.n_shared).all()
-        )
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), tuple(getattr(self, field.name) for field in fields(self))
-
-
-@dataclass(frozen=True, eq=False)
-class LDBlock:
-    """Two or more correlated candidates, with the eigenvectors of their correlation matrix.
-
-    Attributes
-    ----------
-    indices : ndarray of int, shape (B,)
-        Places of the candidates, ascending.
-    eigenvalues : ndarray, shape (B,)
-        Ascending, positive.
-    eigenvectors : ndarray, shape (B, B)
-        Column k is direction k.
-    """
-
-    indices: NDArray[np.intp]
-    eigenvalues: Float
-    eigenvectors: Float
-
-    def __post_init__(self) -> None:
-        """Check the parts against each other; keep frozen copies."""
-        indices = np.array(self.indices, dtype=np.intp)
-        if indices.ndim != 1 or len(indices) < 2 or not (np.diff(indices) > 0).all():
-            raise check.fail("indices", "two or more ascending places", repr(self.indices))
-        b = len(indices)
-        values = check.float_array(
-            "eigenvalues", self.eigenvalues, ndim=1, shape=(b,), positive=True
-        )
-        vectors = check.float_array("eigenvectors", self.eigenvectors, ndim=2, shape=(b, b))
-        products = np.einsum("ik,il->kl", vectors, vectors)
-        if np.abs(products - np.eye(b)).max() > 1e-8:
-            raise check.fail("eigenvectors", "orthonormal columns", "others")
-        indices.setflags(write=False)
-        object.__setattr__(self, "indices", indices)
-        object.__setattr__(self, "eigenvalues", _frozen(values))
-        object.__setattr__(self, "eigenvectors", _frozen(vectors))
-
-    @classmethod
-    def of_matrix(cls, indices: ArrayLike, matrix: ArrayLike) -> LDBlock:
-        """Block of a symmetric positive definite matrix of the standardised candidates.
-
-        Parameters
-        ----------
-        indices : array_like of int, shape (B,)
-            Places of the candidates, ascending.
-        matrix : array_like, shape (B, B)
-            Their second moments in units of sigma_g: correlations.
-
-        Returns
-        -------
-        LDBlock
-        """
-        places = np.array(indices, dtype=np.intp)
-        b = places.size
-        a = check.float_array("matrix", matrix, ndim=2, shape=(b, b))
-        values, vectors = symmetric_eigen((a + a.T) / 2)
-        if not values[0] > 1e-12 * values[-1]:
-            raise check.fail(
-                "matrix",
-                "a positive definite matrix of an LD block",
-                f"one with smallest eigenvalue {values[0]:.6g}, largest {values[-1]:.6g}",
-            )
-        return cls(places, values, vectors)
-
-    @property
-    def size(self) -> int:
-        """Number B of candidates."""
-        return len(self.indices)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.indices, self.eigenvalues, self.eigenvectors)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -268,7 +109,7 @@ class StandardisedAssociations:
             array = check.float_array(
                 name, getattr(self, name), ndim=1, shape=(j,), positive=name in positive
             )
-            object.__setattr__(self, name, _frozen(array))
+            object.__setattr__(self, name, read_only(array))
         for name in ("residual_exposure", "residual_outcome", "n_exposure", "n_outcome"):
             object.__setattr__(self, name, check.scalar(name, getattr(self, name), above=0))
         object.__setattr__(
@@ -374,7 +215,7 @@ class StandardisedAssociations:
     @property
     def _overlap_slope_sd(self) -> float:
         """Standard deviation of a slope that the people in both studies give by themselves."""
-        return (self.residual_outcome / self.residual_exposure / self.n_shared) ** 0.5
+        return math.sqrt(self.residual_outcome / self.residual_exposure / self.n_shared)
 
     @property
     def external_slope_sd(self) -> float:
@@ -386,8 +227,8 @@ class StandardisedAssociations:
             return self.slope_sd
         ratio = self.slope_sd / self._overlap_slope_sd
         if ratio > 1 - _SLOPE_TOLERANCE:
-            return float("inf")
-        return self.slope_sd / float(1 - ratio**2) ** 0.5
+            return math.inf
+        return self.slope_sd / math.sqrt(1 - ratio**2)
 
     @cached_property
     def liability_factor(self) -> float | None:
@@ -476,14 +317,14 @@ def _slope_error(moments: Moments, n_shared: float) -> tuple[float, bool]:
     """Standard deviation of the slope given G, and whether it is known from the overlap."""
     design, s = moments.design, moments.regression
     if not design.has_slope:
-        return float("inf"), False
+        return math.inf, False
     if design.se_observational is not None:
         ratio = float(moments.covariance_xy[0, 0]) / s.residual_exposure
         return design.se_observational * ratio, False
-    eta = (s.residual_outcome / s.residual_exposure) ** 0.5
+    variance = s.residual_outcome / s.residual_exposure
     if design.n_observational is not None:
-        return eta / design.n_observational**0.5, False
-    return eta / n_shared**0.5, True
+        return math.sqrt(variance / design.n_observational), False
+    return math.sqrt(variance / n_shared), True
 
 
 def _blocks(moments: Moments, negligible: float, notes: list[str]) -> tuple[LDBlock, ...]:
@@ -508,60 +349,3 @@ def _blocks(moments: Moments, negligible: float, notes: list[str]) -> tuple[LDBl
     return tuple(
         LDBlock.of_matrix(group, a[np.ix_(group, group)]) for group in groups if len(group) > 1
     )
-
-
-def connected_groups(joined: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
-    """Connected components of a symmetric adjacency matrix, by their first members."""
-    j = len(joined)
-    waiting = np.ones(j, dtype=np.bool_)
-    groups = []
-    for first in range(j):
-        if not waiting[first]:
-            continue
-        member = np.zeros(j, dtype=np.bool_)
-        new = np.zeros(j, dtype=np.bool_)
-        new[first] = True
-        while new.any():
-            member |= new
-            new = joined[new].any(axis=0) & ~member
-        waiting &= ~member
-        groups.append(np.flatnonzero(member))
-    return groups
-
-
-def block_diagonal(argument: str, blocks: Sequence[ArrayLike], j: int) -> Float:
-    """Correlation matrix, shape (J, J), from its diagonal blocks in the order of the variants."""
-    matrix = np.zeros((j, j))
-    start = 0
-    for number, block in enumerate(blocks):
-        name = f"{argument}[{number}]"
-        part = check.float_array(name, block, ndim=2)
-        size = part.shape[0]
-        if part.shape[1] != size or size == 0:
-            raise check.fail(name, "a square block", f"shape {part.shape}")
-        stop = start + size
-        if stop <= j:
-            matrix[start:stop, start:stop] = correlation_matrix(name, part, size)
-        start = stop
-    if start != j:
-        raise check.fail(argument, f"blocks of {j} variants together", f"{start}")
-    return matrix
-
-
-def correlation_matrix(argument: str, values: ArrayLike, j: int) -> Float:
-    """Check a correlation matrix, shape (J, J), but for being positive definite."""
-    matrix = check.float_array(argument, values, ndim=2, shape=(j, j))
-    if np.abs(matrix - matrix.T).max() > 1e-8:
-        raise check.fail(argument, "a symmetric matrix", "one that is not symmetric")
-    if np.abs(matrix.diagonal() - 1).max() > 1e-6:
-        worst = int(np.argmax(np.abs(matrix.diagonal() - 1)))
-        raise check.fail(
-            argument, "1 on the diagonal", f"{matrix[worst, worst]} at [{worst}, {worst}]"
-        )
-    return np.asarray((matrix + matrix.T) / 2)
-
-
-def _frozen(values: ArrayLike) -> Float:
-    array = np.array(values, dtype=np.float64)
-    array.setflags(write=False)
-    return array
