@@ -589,24 +589,7 @@ class Moments:
                 "exact posterior of two samples without overlap does not)",
                 None,
             )
-        return self.regression
-
-    @cached_property
-    def standardised(self) -> StandardisedAssociations:
-        """The moments as the exact posterior takes them: centred, with every study's own size.
-
-        Candidates whose sample correlations are within five standard errors of zero, or whose
-        stated correlation is at most 0.01, are independent in the noise unless others join them.
-        """
-        return standardise(self)
-
-    @cached_property
-    def regression(self) -> Sufficient:
-        """Regressions on the candidates; without a slope, those of X and Y apart.
-
-        `residual_slope` is then 0 and `residual_outcome` is Var(Y|G).
-        """
-        if self.is_centered or not self.design.has_slope:
+        if self.is_centered:
             return self._regression_centered()
         _check_semidefinite(self._second(centered=True))
         # Diagonal plus rank one: an independent treatment of the means is exact where those of X
@@ -617,6 +600,28 @@ class Moments:
             if (np.abs(implied - self.means[-2:]) <= 1e-9 * (spread + np.abs(implied))).all():
                 return self._regression_centered()
         return _sufficient_from_matrix(self._second(centered=False), self.n, self.sigma_g)
+
+    @cached_property
+    def _regressions_apart(self) -> Sufficient:
+        """Regressions of X and Y where their covariance is not known, about the means."""
+        return self._regression_centered()
+
+    @property
+    def regression(self) -> Sufficient:
+        """Regressions on the candidates, as `sufficient`, but not refused without a slope.
+
+        `residual_slope` is then 0 and `residual_outcome` is Var(Y|G).
+        """
+        return self.sufficient if self.design.has_slope else self._regressions_apart
+
+    @cached_property
+    def standardised(self) -> StandardisedAssociations:
+        """The moments as the exact posterior takes them: centred, with every study's own size.
+
+        Candidates whose sample correlations are within five standard errors of zero, or whose
+        stated correlation is at most 0.01, are independent in the noise unless others join them.
+        """
+        return standardise(self)
 
     def _regression_centered(self) -> Sufficient:
         has_slope = self.design.has_slope
