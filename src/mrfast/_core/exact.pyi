@@ -1,8 +1,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from numpy.typing import NDArray
 import numpy as np
+from numpy.typing import NDArray
 
 _Float = NDArray[np.float64]
 
