@@ -51,6 +51,7 @@ EMPIRICAL_REPLICATES = 100  # of MASSIVE's prior
 SELECTION_P = 5e-8
 THRESHOLD = 5.451310437346908  # |z| at that p value
 RESIDUAL = 0.95  # Var(X|G) and Var(Y|G)
+_T_LIMIT = 14.0  # a t variable of 3 degrees of freedom is cut off there: mean F about 320
 METHODS = (
     "default prior",
     "MASSIVE's prior",
@@ -296,11 +297,11 @@ def _selected_variants(cell: Cell, rng: np.random.Generator) -> tuple[Float, Flo
 
 
 def _standard_draws(law: str, size: int, rng: np.random.Generator) -> Float:
-    """Draws of variance 1."""
+    """Draws of variance 1 (t: before it is cut off)."""
     if law == "laplace":
         return rng.laplace(0, np.sqrt(0.5), size)
     if law == "t3":
-        return rng.standard_t(3, size) / np.sqrt(3)
+        return np.clip(rng.standard_t(3, size), -_T_LIMIT, _T_LIMIT) / np.sqrt(3)
     return rng.standard_normal(size)
 
 
