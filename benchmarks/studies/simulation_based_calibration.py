@@ -256,7 +256,8 @@ def header() -> str:
 def markdown(table: pd.DataFrame) -> str:
     """Rows of the table in the documentation."""
     lines = [
-        "| configuration | draws | in each tenth | chi-square (9 df), p | 95% covers | 50% covers |",
+        "| configuration | draws | in each tenth | chi-square (9 df), p | "
+        "95% covers | 50% covers |",
         "|---|---|---|---|---|---|",
     ]
     for _, row in table.iterrows():
