@@ -231,7 +231,7 @@ def draw_figure(table: pd.DataFrame, published: pd.DataFrame | None, path: Path)
     }
     figure = Figure(figsize=(13, 6.4), dpi=150)
     figure.set_layout_engine("constrained")
-    axes = figure.subplots(len(EFFECTS), len(CONFIGURATIONS), sharex=True)
+    axes = figure.subplots(len(EFFECTS), len(CONFIGURATIONS), sharex=True, sharey=True)
     for row, column in product(range(len(EFFECTS)), range(len(CONFIGURATIONS))):
         axis = axes[row][column]
         effect, (n, sigma) = EFFECTS[row], CONFIGURATIONS[column]
