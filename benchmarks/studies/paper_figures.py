@@ -3,12 +3,12 @@
     python benchmarks/studies/paper_figures.py --folder docs/figures
 
 Figure 3: the posterior of the confounding coefficients (skappa_X, skappa_Y) for one data set of
-1,000 people and 10 candidates, given the true model and averaged over all 1,024, with its modes
-marked. Figure 4: the posterior of the causal effect for one data set of 100,000 people and 50
-candidates, five of them pleiotropic, under the Gaussian prior (every candidate in the slab), under
-the oracle (the true model) and averaged over all models. Parameters are drawn as the paper draws
-them, from N(0, 1) on the scale-free scale; the seeds are ours (Bucur, Claassen, Heskes 2020, PMLR
-124, has the originals).
+1,000 people and 10 candidates, given each of three models, with its modes marked. Figure 4: the
+posterior of the causal effect for one data set of 100,000 people and 50 candidates, five of them
+pleiotropic, under the Gaussian prior (every candidate in the slab), under the oracle (the true
+model) and averaged over all models. Parameters are drawn from N(0, 1) on the scale-free scale
+(effects in the spike from the spike); the data are ours, not those of Bucur, Claassen, Heskes
+(2020, PMLR 124).
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 
 import mrfast
 
@@ -69,14 +68,14 @@ def problem(name: str) -> Problem:
 
 
 def confounding_surface(
-    data: Problem, kappa_x: Float, kappa_y: Float, log_probability: Float
+    data: Problem, model: NDArray[np.bool_], kappa_x: Float, kappa_y: Float
 ) -> Float:
-    """Log posterior density of (skappa_X, skappa_Y), up to a constant, in their shape.
+    """Log posterior density of (skappa_X, skappa_Y) given a model, up to a constant.
 
     The effects are integrated out in closed form and the residual covariance of (X, Y) by Laplace's
-    method. `log_probability`, shape (2, J): log prior probabilities of spike and slab.
+    method.
     """
-    evaluate = _Collapsed(data, kappa_x.ravel(), kappa_y.ravel(), log_probability)
+    evaluate = _Collapsed(data, model, kappa_x.ravel(), kappa_y.ravel())
     mode, curvature = _climb(evaluate, kappa_x.size)
     values = evaluate(mode) - 0.5 * np.linalg.slogdet(curvature)[1]
     return values.reshape(kappa_x.shape)
@@ -86,14 +85,18 @@ class _Collapsed:
     """Log posterior of d = (log Var(X|G), slope, log Var(Y|X,G)), about their estimates."""
 
     def __init__(
-        self, data: Problem, kappa_x: Float, kappa_y: Float, log_probability: Float
+        self, data: Problem, model: NDArray[np.bool_], kappa_x: Float, kappa_y: Float
     ) -> None:
         s, prior = data.moments.sufficient, data.prior
         self.n = s.n
-        self.noise = s.noise
+        self.noise = 1 / s.n
         self.eta = np.sqrt(s.residual_outcome / s.residual_exposure)
         self.slope = s.residual_slope
-        h1, h2 = s.coefficients
+        h1, h2 = (
+            s.coefficients
+            if s.rotation is None
+            else np.einsum("jk,ck->cj", s.rotation, s.coefficients)
+        )
         self.x = h1 / np.sqrt(s.residual_exposure)
         self.y = (h2 - self.slope * h1) / np.sqrt(s.residual_outcome)
         k1 = (1 + kappa_x**2)[:, None]
@@ -101,8 +104,7 @@ class _Collapsed:
         self.k1, self.k2 = k1[:, 0], k2[:, 0]
         self.c = (kappa_x * kappa_y)[:, None] / np.sqrt(k2)
         self.g = prior.slab_sd**2 / k1
-        self.log_probability = log_probability
-        self.variances = [v**2 * k1 / k2 for v in (prior.spike_sd, prior.slab_sd)]
+        self.variance = np.where(model, prior.slab_sd, prior.spike_sd) ** 2 * k1 / k2
         self.effect_sd = prior.effect_sd
         self.fixed = (
             -(kappa_x**2 + kappa_y**2) / (2 * prior.confounding_sd**2)
@@ -118,16 +120,15 @@ class _Collapsed:
         y = (self.y - dm[:, None] * self.x) * np.exp(-d3 / 2)[:, None]
         c, g, n = self.c, self.g, self.noise
         t = c * x + y
-        terms = []
-        for a, log_p in zip(self.variances, self.log_probability, strict=True):
-            determinant = n**2 + n * g * (1 + c**2) + a * (n + g)
-            quadratic = (n + a) * x**2 + n * y**2 + g * t**2
-            terms.append(log_p - 0.5 * (np.log(determinant) + quadratic / determinant))
+        a = self.variance
+        determinant = n**2 + n * g * (1 + c**2) + a * (n + g)
+        quadratic = (n + a) * x**2 + n * y**2 + g * t**2
+        likelihood = -0.5 * (np.log(determinant) + quadratic / determinant).sum(axis=1)
         ratio = self.eta * np.exp((d3 - d1) / 2)
         b = ((self.slope + dm * self.eta) / ratio - self.c[:, 0]) * np.sqrt(self.k2) / self.k1
         wishart = np.expm1(-d1) + d1 + np.expm1(-d3) + d3 + dm**2 * np.exp(-d3)
         return (
-            logsumexp(terms, axis=0).sum(axis=1)
+            likelihood
             - 0.5 * self.n * wishart
             - b**2 / (2 * self.effect_sd**2)
             + (d1 - d3) / 2
@@ -197,15 +198,16 @@ def draw_confounding(data: Problem) -> Figure:
     axis = np.linspace(-LIMIT, LIMIT, POINTS)
     half = np.linspace(0, LIMIT, POINTS // 2 + 1)
     grid_x, grid_y = np.meshgrid(half, axis)
-    with np.errstate(divide="ignore"):
-        given = np.log([~data.model, data.model])
-    averaged = np.full_like(given, np.log(0.5))
-    figure = Figure(figsize=(11, 5), dpi=150)
+    figure = Figure(figsize=(14, 4.8), dpi=150)
     figure.set_layout_engine("constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    titles = ("given the true model", f"averaged over all {2**data.moments.J:,} models")
-    for panel, log_probability, title in zip(panels, (given, averaged), titles, strict=True):
-        right = confounding_surface(data, grid_x, grid_y, log_probability)
+    models = {
+        "every candidate in the spike": np.zeros_like(data.model),
+        "the true model": data.model,
+        "every candidate in the slab": np.ones_like(data.model),
+    }
+    panels = figure.subplots(1, len(models), sharey=True)
+    for panel, (title, model) in zip(panels, models.items(), strict=True):
+        right = confounding_surface(data, model, grid_x, grid_y)
         surface = np.hstack([right[::-1, :0:-1], right])  # the same under a change of both signs
         surface -= surface.max()
         shown = panel.contourf(
@@ -244,10 +246,11 @@ def draw_effects(data: Problem, posteriors: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(7.5, 4.6), dpi=150)
     figure.set_layout_engine("constrained")
     axis = figure.subplots()
-    narrow = [result.effect for result in list(posteriors.values())[1:]]
-    low, high = min(e.ci_lower for e in narrow), max(e.ci_upper for e in narrow)
-    reach = 1.5 * max(high - low, abs(data.effect - (low + high) / 2))
-    values = np.linspace(low - reach, high + reach, 2_001)
+    effects = [result.effect for result in posteriors.values()]
+    low = min(data.effect, *(effect.ci_lower for effect in effects))
+    high = max(data.effect, *(effect.ci_upper for effect in effects))
+    margin = 0.15 * (high - low)
+    values = np.linspace(low - margin, high + margin, 4_001)
     lines = ((":", "#555555"), ("--", "#0072B2"), ("-", "#D55E00"))
     for (label, result), (line, color) in zip(posteriors.items(), lines, strict=True):
         axis.plot(values, result.effect_density(values), line, color=color, label=label)
