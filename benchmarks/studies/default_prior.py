@@ -138,7 +138,7 @@ def _heavy_tailed(
 STRONG = 0.0313  # sd of gamma before selection: mean F about 290 at N1 = 200,000
 MEDIUM = 0.0224
 WEAKER = 0.0179
-CURSED = 3 * np.sqrt(RESIDUAL / 50_000)  # three standard errors of a study of 50,000
+CURSED = 3 / np.sqrt(50_000)  # about three standard errors of a study of 50,000
 
 
 @dataclass(frozen=True)
