@@ -111,7 +111,7 @@ def _polygenic(gamma: Float, share: float, rng: np.random.Generator) -> Float:
 
 
 def _polygenic_directional(gamma: Float, share: float, rng: np.random.Generator) -> Float:
-    return rng.normal(0, 0.004, gamma.size) + _directional(gamma, share, rng)
+    return rng.normal(0, 0.003, gamma.size) + _directional(gamma, share, rng)
 
 
 def _outliers(gamma: Float, share: float, rng: np.random.Generator) -> Float:
