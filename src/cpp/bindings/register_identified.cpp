@@ -1,11 +1,11 @@
-#include "attendant.hpp"
-#include "mrfast/identified.hpp"
-#include "pybind.hpp"
-
 #include <array>
 #include <memory>
 #include <mutex>
 #include <optional>
+
+#include "attendant.hpp"
+#include "mrfast/identified.hpp"
+#include "pybind.hpp"
 
 namespace mrfast::bindings {
 
@@ -62,8 +62,8 @@ std::unique_ptr<Identified> make_identified(const DoubleArray& x, const DoubleAr
   require_size("weight", weight, nodes);
   const Associations data{to_vector(x),   to_vector(y),   to_vector(n11),
                           to_vector(n22), to_vector(n12), slope};
-  HyperTable table{{}, to_vector(a0), to_vector(a1), to_vector(rho), to_vector(pi),
-                   to_vector(weight)};
+  HyperTable table{
+      {}, to_vector(a0), to_vector(a1), to_vector(rho), to_vector(pi), to_vector(weight)};
   for (std::size_t h = 0; h < nodes; ++h) {
     const std::int64_t kind = mean.data()[h];
     if (kind < 0 || kind > 2) throw std::invalid_argument("mean: expected 0, 1 or 2");
@@ -118,7 +118,6 @@ py::dict summarise(const Identified& self, double effect_sd, double tolerance, d
   };
   vector("node", summary.node);
   vector("node_weight", summary.node_weight);
-  out["share"] = to_array(summary.share.data(), summary.node.size(), self.model->hyper_size());
   vector("hyper", summary.hyper);
   vector("inclusion", summary.inclusion);
   vector("first_stage_mean", summary.first_stage_mean);

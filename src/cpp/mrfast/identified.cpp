@@ -6,40 +6,42 @@
 #include <limits>
 #include <numbers>
 #include <numeric>
+#include <tuple>
+#include <utility>
 
 #include "dispatch.hpp"
 #include "vector_log.hpp"
+
+#if defined(_MSC_VER)
+#define MRFAST_RESTRICT __restrict
+#else
+#define MRFAST_RESTRICT __restrict__
+#endif
 
 namespace mrfast {
 
 namespace {
 
-constexpr std::size_t kChunk = 64;       // candidates whose intermediate values stay in the cache
-constexpr std::size_t kGroup = 6;        // slab probabilities multiplied side by side
-constexpr double kNegligible = 1e-13;    // posterior weight of a family that is not worth a sum
+constexpr std::size_t kChunk = 64;     // candidates whose intermediate values stay in the cache
+constexpr std::size_t kGroup = 6;      // slab probabilities multiplied side by side
+constexpr double kNegligible = 1e-13;  // posterior weight of a family that is not worth a sum
+constexpr double kWorthKeeping = 27;   // log posterior below the mode of a node that is kept
 constexpr double kLogTwoPi = 1.8378770664093454836;
 
 // Gauss-Kronrod rule with 7 and 15 nodes on (-1, 1).
-constexpr double kKronrodNode[8] = {0.991455371120812639206854697526329,
-                                    0.949107912342758524526189684047851,
-                                    0.864864423359769072789712788640926,
-                                    0.741531185599394439863864773280788,
-                                    0.586087235467691130294144691693819,
-                                    0.405845151377397166906606412076961,
-                                    0.207784955007898467600689403773245,
-                                    0.0};
-constexpr double kKronrodWeight[8] = {0.022935322010529224963732008058970,
-                                      0.063092092629978553290700663189204,
-                                      0.104790010322250183839876322541518,
-                                      0.140653259715525918745189590510238,
-                                      0.169004726639267902826583426598550,
-                                      0.190350578064785409913256402421014,
-                                      0.204432940075298892414161999234649,
-                                      0.209482141084727828012999174891714};
-constexpr double kGaussWeight[4] = {0.129484966168869693270611432679082,
-                                    0.279705391489276667901467771423780,
-                                    0.381830050505118944950369775488975,
-                                    0.417959183673469387755102040816327};
+constexpr double kKronrodNode[8] = {
+    0.991455371120812639206854697526329, 0.949107912342758524526189684047851,
+    0.864864423359769072789712788640926, 0.741531185599394439863864773280788,
+    0.586087235467691130294144691693819, 0.405845151377397166906606412076961,
+    0.207784955007898467600689403773245, 0.0};
+constexpr double kKronrodWeight[8] = {
+    0.022935322010529224963732008058970, 0.063092092629978553290700663189204,
+    0.104790010322250183839876322541518, 0.140653259715525918745189590510238,
+    0.169004726639267902826583426598550, 0.190350578064785409913256402421014,
+    0.204432940075298892414161999234649, 0.209482141084727828012999174891714};
+constexpr double kGaussWeight[4] = {
+    0.129484966168869693270611432679082, 0.279705391489276667901467771423780,
+    0.381830050505118944950369775488975, 0.417959183673469387755102040816327};
 
 struct PanelRule {
   double node[kPanelNodes], kronrod[kPanelNodes], gauss[kPanelNodes], barycentric[kPanelNodes];
@@ -103,8 +105,10 @@ RuleValue apply_rule(const double* f, double half) {
 // Arrays hold kLanes effects side by side for each of n candidates.
 
 MRFAST_DISPATCH
-void spike_terms(std::size_t n, double a0_square, const double* residual, const double* variance,
-                 double* total, double* inverse, double* half_square, double* sums) {
+void spike_terms(std::size_t n, double a0_square, const double* MRFAST_RESTRICT residual,
+                 const double* MRFAST_RESTRICT variance, double* MRFAST_RESTRICT total,
+                 double* MRFAST_RESTRICT inverse, double* MRFAST_RESTRICT half_square,
+                 double* MRFAST_RESTRICT sums) {
   double product[kLanes], square[kLanes];
   for (std::size_t l = 0; l < kLanes; ++l) product[l] = 1, square[l] = 0;
   for (std::size_t j = 0; j < n; ++j) {
@@ -123,13 +127,12 @@ void spike_terms(std::size_t n, double a0_square, const double* residual, const 
       }
   }
   for (std::size_t l = 0; l < kLanes; ++l)
-    sums[l] = -(square[l] + 0.5 * fast_log(product[l])) -
-              0.5 * kLogTwoPi * static_cast<double>(n);
+    sums[l] = -(square[l] + 0.5 * fast_log(product[l])) - 0.5 * kLogTwoPi * static_cast<double>(n);
 }
 
 MRFAST_DISPATCH
-void slab_terms(std::size_t n, double a1_square, const double* spike_total, double* inverse,
-                double* ratio) {
+void slab_terms(std::size_t n, double a1_square, const double* MRFAST_RESTRICT spike_total,
+                double* MRFAST_RESTRICT inverse, double* MRFAST_RESTRICT ratio) {
   for (std::size_t i = 0; i < n * kLanes; ++i) {
     inverse[i] = 1 / (spike_total[i] + a1_square);
     ratio[i] = std::sqrt(spike_total[i] * inverse[i]);
@@ -139,9 +142,12 @@ void slab_terms(std::size_t n, double a1_square, const double* spike_total, doub
 // Densities of spike and slab relative to the larger of their exponentials and the spike's
 // normalising factor: s, and d = slab - spike; the exponents taken out are added to `gain`.
 MRFAST_DISPATCH
-void component_pairs(std::size_t n, double shift, const double* direction, const double* residual,
-                     const double* half_square, const double* slab_inverse, const double* ratio,
-                     double* spike, double* difference, double* gain) {
+void component_pairs(std::size_t n, double shift, const double* MRFAST_RESTRICT direction,
+                     const double* MRFAST_RESTRICT residual,
+                     const double* MRFAST_RESTRICT half_square,
+                     const double* MRFAST_RESTRICT slab_inverse,
+                     const double* MRFAST_RESTRICT ratio, double* MRFAST_RESTRICT spike,
+                     double* MRFAST_RESTRICT difference, double* MRFAST_RESTRICT gain) {
   double sum[kLanes];
   for (std::size_t l = 0; l < kLanes; ++l) sum[l] = gain[l];
   for (std::size_t j = 0; j < n; ++j) {
@@ -163,8 +169,10 @@ void component_pairs(std::size_t n, double shift, const double* direction, const
 }
 
 template <std::size_t count>
-MRFAST_INLINE void mixture_group(std::size_t n, std::size_t run, const double* pi,
-                                 const double* spike, const double* difference, double* out) {
+MRFAST_INLINE void mixture_group(std::size_t n, std::size_t run, const double* MRFAST_RESTRICT pi,
+                                 const double* MRFAST_RESTRICT spike,
+                                 const double* MRFAST_RESTRICT difference,
+                                 double* MRFAST_RESTRICT out) {
   for (std::size_t start = 0; start < n; start += run) {
     const std::size_t end = n - start < run ? n : start + run;
     double product[count][kLanes];
@@ -184,21 +192,29 @@ MRFAST_INLINE void mixture_group(std::size_t n, std::size_t run, const double* p
 // Adds sum_j log((1 - pi) spike_j + pi slab_j) for each of `count` <= kGroup probabilities; `run`
 // factors in a row stay within the normal numbers.
 MRFAST_DISPATCH
-void mixture_logs(std::size_t n, std::size_t run, std::size_t count, const double* pi,
-                  const double* spike, const double* difference, double* out) {
+void mixture_logs(std::size_t n, std::size_t run, std::size_t count,
+                  const double* MRFAST_RESTRICT pi, const double* MRFAST_RESTRICT spike,
+                  const double* MRFAST_RESTRICT difference, double* MRFAST_RESTRICT out) {
   switch (count) {
-    case 1: return mixture_group<1>(n, run, pi, spike, difference, out);
-    case 2: return mixture_group<2>(n, run, pi, spike, difference, out);
-    case 3: return mixture_group<3>(n, run, pi, spike, difference, out);
-    case 4: return mixture_group<4>(n, run, pi, spike, difference, out);
-    case 5: return mixture_group<5>(n, run, pi, spike, difference, out);
-    default: return mixture_group<kGroup>(n, run, pi, spike, difference, out);
+    case 1:
+      return mixture_group<1>(n, run, pi, spike, difference, out);
+    case 2:
+      return mixture_group<2>(n, run, pi, spike, difference, out);
+    case 3:
+      return mixture_group<3>(n, run, pi, spike, difference, out);
+    case 4:
+      return mixture_group<4>(n, run, pi, spike, difference, out);
+    case 5:
+      return mixture_group<5>(n, run, pi, spike, difference, out);
+    default:
+      return mixture_group<kGroup>(n, run, pi, spike, difference, out);
   }
 }
 
 // Terms (H, kLanes) become shares that sum to 1; `log_sum` their log sums.
 MRFAST_DISPATCH
-void softmax(std::size_t n, const double* log_weight, double* terms, double* log_sum) {
+void softmax(std::size_t n, const double* MRFAST_RESTRICT log_weight, double* MRFAST_RESTRICT terms,
+             double* MRFAST_RESTRICT log_sum) {
   double top[kLanes], sum[kLanes];
   for (std::size_t l = 0; l < kLanes; ++l) top[l] = -1e300, sum[l] = 0;
   for (std::size_t h = 0; h < n; ++h)
@@ -221,16 +237,13 @@ void softmax(std::size_t n, const double* log_weight, double* terms, double* log
     for (std::size_t l = 0; l < kLanes; ++l) terms[h * kLanes + l] *= sum[l];
 }
 
-// Posterior probability of the slab summed over the probabilities of a family with weights (count,
-// kLanes), and what it adds to the moments of the pleiotropic effect.
-MRFAST_DISPATCH
-void slab_moments(std::size_t n, std::size_t count, const double* pi, const double* weight,
-                  double shift, const double* direction, double scale_square,
-                  const double* residual, const double* variance, const double* slab_inverse,
-                  const double* spike, const double* difference, double* inclusion, double* first,
-                  double* second) {
-  for (std::size_t j = 0; j < n; ++j) {
-    const double mean = shift * direction[j];
+template <std::size_t count>
+MRFAST_INLINE void slab_group(std::size_t n, const double* MRFAST_RESTRICT pi,
+                              const double* MRFAST_RESTRICT weight,
+                              const double* MRFAST_RESTRICT spike,
+                              const double* MRFAST_RESTRICT difference,
+                              double* MRFAST_RESTRICT probability) {
+  for (std::size_t j = 0; j < n; ++j)
     for (std::size_t l = 0; l < kLanes; ++l) {
       const std::size_t i = j * kLanes + l;
       double q = 0;
@@ -238,6 +251,46 @@ void slab_moments(std::size_t n, std::size_t count, const double* pi, const doub
         const double pd = pi[p] * difference[i];
         q += weight[p * kLanes + l] * ((pi[p] * spike[i] + pd) / (spike[i] + pd));
       }
+      probability[i] += q;
+    }
+}
+
+// Adds the posterior probability of the slab, summed over `count` <= kGroup probabilities of a
+// family with weights (count, kLanes).
+MRFAST_DISPATCH
+void slab_probability(std::size_t n, std::size_t count, const double* MRFAST_RESTRICT pi,
+                      const double* MRFAST_RESTRICT weight, const double* MRFAST_RESTRICT spike,
+                      const double* MRFAST_RESTRICT difference,
+                      double* MRFAST_RESTRICT probability) {
+  switch (count) {
+    case 1:
+      return slab_group<1>(n, pi, weight, spike, difference, probability);
+    case 2:
+      return slab_group<2>(n, pi, weight, spike, difference, probability);
+    case 3:
+      return slab_group<3>(n, pi, weight, spike, difference, probability);
+    case 4:
+      return slab_group<4>(n, pi, weight, spike, difference, probability);
+    case 5:
+      return slab_group<5>(n, pi, weight, spike, difference, probability);
+    default:
+      return slab_group<kGroup>(n, pi, weight, spike, difference, probability);
+  }
+}
+
+// What a family adds to the moments of the pleiotropic effect, given its slab's probability.
+MRFAST_DISPATCH
+void slab_moments(std::size_t n, double shift, const double* MRFAST_RESTRICT direction,
+                  double scale_square, const double* MRFAST_RESTRICT residual,
+                  const double* MRFAST_RESTRICT variance,
+                  const double* MRFAST_RESTRICT slab_inverse,
+                  const double* MRFAST_RESTRICT probability, double* MRFAST_RESTRICT inclusion,
+                  double* MRFAST_RESTRICT first, double* MRFAST_RESTRICT second) {
+  for (std::size_t j = 0; j < n; ++j) {
+    const double mean = shift * direction[j];
+    for (std::size_t l = 0; l < kLanes; ++l) {
+      const std::size_t i = j * kLanes + l;
+      const double q = probability[i];
       const double shrink = scale_square * slab_inverse[i];
       const double a = mean + shrink * (residual[i] - mean);
       inclusion[i] += q;
@@ -248,9 +301,11 @@ void slab_moments(std::size_t n, std::size_t count, const double* pi, const doub
 }
 
 MRFAST_DISPATCH
-void spike_moments(std::size_t n, double a0_square, const double* weight, const double* slab,
-                   const double* residual, const double* variance, const double* inverse,
-                   double* inclusion, double* first, double* second) {
+void spike_moments(std::size_t n, double a0_square, const double* MRFAST_RESTRICT weight,
+                   const double* MRFAST_RESTRICT slab, const double* MRFAST_RESTRICT residual,
+                   const double* MRFAST_RESTRICT variance, const double* MRFAST_RESTRICT inverse,
+                   double* MRFAST_RESTRICT inclusion, double* MRFAST_RESTRICT first,
+                   double* MRFAST_RESTRICT second) {
   for (std::size_t j = 0; j < n; ++j)
     for (std::size_t l = 0; l < kLanes; ++l) {
       const std::size_t i = j * kLanes + l;
@@ -360,18 +415,18 @@ FirstStageVariance first_stage_variance(const std::vector<double>& x,
 // ------------------------------------------------------------------------------- the likelihood
 
 struct IdentifiedModel::Workspace {
-  explicit Workspace(const IdentifiedModel& model)
+  Workspace(const IdentifiedModel& model, const Plan& plan)
       : residual(model.lanes_size_),
         variance(model.lanes_size_),
-        terms(model.hyper_size() * kLanes),
-        buffer(8 * kChunk * kLanes) {}
+        terms(plan.node.size() * kLanes),
+        buffer(9 * kChunk * kLanes) {}
 
   double* part(std::size_t i) { return buffer.data() + i * kChunk * kLanes; }
 
   std::vector<double> residual, variance;  // (J, kLanes)
-  std::vector<double> terms;               // (H, kLanes)
+  std::vector<double> terms;               // (nodes of the plan, kLanes)
   std::vector<double> buffer;
-  std::vector<double> moments;             // (3, J, kLanes)
+  std::vector<double> moments;  // (3, J, kLanes)
   double log_sum[kLanes];
 };
 
@@ -401,41 +456,81 @@ IdentifiedModel::IdentifiedModel(const Associations& data, const HyperTable& tab
     spread_.push_back(keep * n11);
   }
 
-  for (const double w : table_.weight) log_weight_.push_back(std::log(w));
-  std::vector<std::size_t> starts;
-  const auto same = [&](std::size_t h, std::size_t k) {
-    return table_.mean[h] == table_.mean[k] && table_.a0[h] == table_.a0[k] &&
-           table_.a1[h] == table_.a1[k] && table_.rho[h] == table_.rho[k];
-  };
-  for (std::size_t h = 0; h < table_.size(); ++h)
-    if (h == 0 || !same(h, h - 1)) starts.push_back(h);
-  std::vector<std::size_t> order(starts.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](std::size_t i, std::size_t k) {
-    const std::size_t h = starts[i], m = starts[k];
-    return table_.a0[h] != table_.a0[m] ? table_.a0[h] < table_.a0[m]
-                                        : table_.a1[h] < table_.a1[m];
-  });
-  for (const std::size_t i : order) {
-    const std::size_t h = starts[i];
-    const std::size_t end = i + 1 < starts.size() ? starts[i + 1] : table_.size();
-    const bool new_spike = spike_scales_.empty() || spike_scales_.back().a0 != table_.a0[h];
-    if (new_spike) spike_scales_.push_back({table_.a0[h], slab_scales_.size(), 0});
-    if (new_spike || slab_scales_.back().a1 != table_.a1[h]) {
-      slab_scales_.push_back({table_.a1[h], families_.size(), 0});
-      ++spike_scales_.back().count;
-    }
-    families_.push_back({table_.mean[h], table_.rho[h], h, end - h});
-    ++slab_scales_.back().count;
-  }
+  information_ = 0;
+  const double a0 = *std::min_element(table_.a0.begin(), table_.a0.end());
+  for (std::size_t j = 0; j < member_.size(); ++j)
+    information_ += gradient_[j] * gradient_[j] / (base_[j] + a0 * a0);
+  log_normaliser_ = static_cast<double>(member_.size()) * std::log(unit_);
+  everything_ = make_plan(std::vector<char>(table_.size(), 1));
   zero_.assign(size_, 0.0);
+}
+
+IdentifiedModel::Plan IdentifiedModel::make_plan(const std::vector<char>& keep) const {
+  const auto key = [&](std::size_t h) {
+    return std::make_tuple(table_.a0[h], table_.a1[h], static_cast<int>(table_.mean[h]),
+                           table_.rho[h]);
+  };
+  Plan plan;
+  for (std::size_t h = 0; h < table_.size(); ++h)
+    if (keep[h]) plan.node.push_back(h);
+  std::stable_sort(plan.node.begin(), plan.node.end(),
+                   [&](std::size_t h, std::size_t k) { return key(h) < key(k); });
+  for (std::size_t i = 0; i < plan.node.size(); ++i) {
+    const std::size_t h = plan.node[i];
+    plan.pi.push_back(table_.pi[h]);
+    plan.log_weight.push_back(std::log(table_.weight[h]));
+    const bool new_spike = i == 0 || table_.a0[h] != table_.a0[plan.node[i - 1]];
+    const bool new_slab = new_spike || table_.a1[h] != table_.a1[plan.node[i - 1]];
+    if (new_spike) plan.spike_scales.push_back({table_.a0[h], plan.slab_scales.size(), 0});
+    if (new_slab) {
+      plan.slab_scales.push_back({table_.a1[h], plan.families.size(), 0});
+      ++plan.spike_scales.back().count;
+    }
+    if (new_slab || key(h) != key(plan.node[i - 1])) {
+      plan.families.push_back({table_.mean[h], table_.rho[h], i, 0});
+      ++plan.slab_scales.back().count;
+    }
+    ++plan.families.back().count;
+  }
+  return plan;
+}
+
+// About a twentieth of the table, of all kinds, to find out where the posterior has its modes.
+IdentifiedModel::Plan IdentifiedModel::scan_plan() const {
+  const auto thin = [](std::vector<double> values, std::size_t first, std::size_t last) {
+    std::sort(values.begin(), values.end());
+    values.erase(std::unique(values.begin(), values.end()), values.end());
+    const std::size_t n = values.size();
+    return std::array<double, 2>{values[first * (n - 1) / 3], values[last * (n - 1) / 3]};
+  };
+  const auto a1 = thin(table_.a1, 1, 3);
+  std::vector<char> keep(table_.size(), 0);
+  for (const SlabMean mean : {SlabMean::kCentred, SlabMean::kSign, SlabMean::kProportional}) {
+    std::vector<double> pi, rho;
+    for (std::size_t h = 0; h < table_.size(); ++h)
+      if (table_.mean[h] == mean) {
+        pi.push_back(table_.pi[h]);
+        rho.push_back(std::abs(table_.rho[h]));
+      }
+    if (pi.empty()) continue;
+    const auto some_pi = thin(pi, 1, 3), some_rho = thin(rho, 2, 2);
+    for (std::size_t h = 0; h < table_.size(); ++h)
+      keep[h] |= table_.mean[h] == mean && std::abs(table_.rho[h]) == some_rho[0] &&
+                 std::count(a1.begin(), a1.end(), table_.a1[h]) > 0 &&
+                 std::count(some_pi.begin(), some_pi.end(), table_.pi[h]) > 0;
+  }
+  if (std::count(keep.begin(), keep.end(), 1) == 0) return everything_;
+  return make_plan(keep);
 }
 
 const double* IdentifiedModel::direction(SlabMean mean) const {
   switch (mean) {
-    case SlabMean::kSign: return sign_.data();
-    case SlabMean::kProportional: return proportional_.data();
-    default: return zero_.data();
+    case SlabMean::kSign:
+      return sign_.data();
+    case SlabMean::kProportional:
+      return proportional_.data();
+    default:
+      return zero_.data();
   }
 }
 
@@ -448,37 +543,35 @@ void IdentifiedModel::prepare(const double* b, Workspace& w) const {
     }
 }
 
-// Log likelihoods of all nodes of the table at kLanes effects.
-void IdentifiedModel::evaluate(const double* b, Workspace& w) const {
+// Log likelihoods of the nodes of the plan at kLanes effects.
+void IdentifiedModel::evaluate(const Plan& plan, const double* b, Workspace& w) const {
   prepare(b, w);
   std::fill(w.terms.begin(), w.terms.end(), 0.0);
-  const double least =
-      base_.empty() ? 1.0 : *std::min_element(base_.begin(), base_.end());
+  const double least = base_.empty() ? 1.0 : *std::min_element(base_.begin(), base_.end());
   double *total = w.part(0), *inverse0 = w.part(1), *half = w.part(2), *inverse1 = w.part(3),
          *ratio = w.part(4), *spike = w.part(5), *difference = w.part(6);
   for (std::size_t start = 0; start < member_.size(); start += kChunk) {
     const std::size_t n = std::min(kChunk, member_.size() - start);
     const double* residual = w.residual.data() + start * kLanes;
     const double* variance = w.variance.data() + start * kLanes;
-    for (const SpikeScale& outer : spike_scales_) {
+    for (const SpikeScale& outer : plan.spike_scales) {
       double base[kLanes];
       const double a0_square = outer.a0 * outer.a0;
       spike_terms(n, a0_square, residual, variance, total, inverse0, half, base);
       for (std::size_t k = outer.first; k < outer.first + outer.count; ++k) {
-        const SlabScale& inner = slab_scales_[k];
+        const SlabScale& inner = plan.slab_scales[k];
         const double a1_square = inner.a1 * inner.a1;
         slab_terms(n, a1_square, total, inverse1, ratio);
-        const double least_ratio =
-            std::sqrt((least + a0_square) / (least + a0_square + a1_square));
+        const double least_ratio = std::sqrt((least + a0_square) / (least + a0_square + a1_square));
         for (std::size_t f = inner.first; f < inner.first + inner.count; ++f) {
-          const Family& family = families_[f];
+          const Family& family = plan.families[f];
           double gain[kLanes];
           std::copy(base, base + kLanes, gain);
           component_pairs(n, family.rho * inner.a1, direction(family.mean) + start, residual, half,
                           inverse1, ratio, spike, difference, gain);
           for (std::size_t p = 0; p < family.count; p += kGroup) {
             const std::size_t count = std::min(kGroup, family.count - p);
-            const double* pi = table_.pi.data() + family.first + p;
+            const double* pi = plan.pi.data() + family.first + p;
             double smallest = 1;
             for (std::size_t i = 0; i < count; ++i)
               smallest = std::min({smallest, 1 - pi[i], pi[i] * least_ratio});
@@ -493,49 +586,54 @@ void IdentifiedModel::evaluate(const double* b, Workspace& w) const {
       }
     }
   }
-  if (extra_ != nullptr) extra_->add(b, w.terms.data());
+  if (extra_ != nullptr) extra_->add(b, plan.node.data(), plan.node.size(), w.terms.data());
 }
 
-void IdentifiedModel::normalise(Workspace& w) const {
-  softmax(hyper_size(), log_weight_.data(), w.terms.data(), w.log_sum);
+template <class Use>
+void IdentifiedModel::for_each(const Plan& plan, const double* b, std::size_t n,
+                               std::size_t threads, Monitor& monitor, const Use& use) const {
+  parallel_for((n + kLanes - 1) / kLanes, threads, monitor, [&](std::size_t block) {
+    Workspace w(*this, plan);
+    double lanes[kLanes];
+    for (std::size_t l = 0; l < kLanes; ++l) lanes[l] = b[std::min(block * kLanes + l, n - 1)];
+    evaluate(plan, lanes, w);
+    softmax(plan.node.size(), plan.log_weight.data(), w.terms.data(), w.log_sum);
+    for (std::size_t l = 0; l < kLanes && block * kLanes + l < n; ++l)
+      use(block * kLanes + l, l, w);
+    monitor.step();
+  });
 }
 
 void IdentifiedModel::log_likelihood(const double* b, std::size_t n, double* out) const {
-  Workspace w(*this);
-  const double normaliser = static_cast<double>(member_.size()) * std::log(unit_);
+  Workspace w(*this, everything_);
   for (std::size_t start = 0; start < n; start += kLanes) {
     double lanes[kLanes];
     for (std::size_t l = 0; l < kLanes; ++l) lanes[l] = b[std::min(start + l, n - 1)];
-    evaluate(lanes, w);
+    evaluate(everything_, lanes, w);
     for (std::size_t l = 0; l < std::min(kLanes, n - start); ++l)
-      for (std::size_t h = 0; h < hyper_size(); ++h)
-        out[(start + l) * hyper_size() + h] = w.terms[h * kLanes + l] - normaliser;
+      for (std::size_t i = 0; i < hyper_size(); ++i)
+        out[(start + l) * hyper_size() + everything_.node[i]] =
+            w.terms[i * kLanes + l] - log_normaliser_;
   }
 }
 
 std::vector<double> IdentifiedModel::log_marginal(const std::vector<double>& b, std::size_t threads,
                                                   Monitor& monitor) const {
   std::vector<double> out(b.size());
-  const double normaliser = static_cast<double>(member_.size()) * std::log(unit_);
-  parallel_for((b.size() + kLanes - 1) / kLanes, threads, monitor, [&](std::size_t block) {
-    Workspace w(*this);
-    double lanes[kLanes];
-    for (std::size_t l = 0; l < kLanes; ++l)
-      lanes[l] = b[std::min(block * kLanes + l, b.size() - 1)];
-    evaluate(lanes, w);
-    normalise(w);
-    for (std::size_t l = 0; l < kLanes && block * kLanes + l < b.size(); ++l)
-      out[block * kLanes + l] = w.log_sum[l] - normaliser;
-    monitor.step();
-  });
+  for_each(everything_, b.data(), b.size(), threads, monitor,
+           [&](std::size_t i, std::size_t l, const Workspace& w) {
+             out[i] = w.log_sum[l] - log_normaliser_;
+           });
   return out;
+}
+
+double IdentifiedModel::law_of_c(double b) const {
+  return slope_prior_ == nullptr ? 0.0 : slope_prior_->log_smoothed(slope_ - b, slope_sd_);
 }
 
 double IdentifiedModel::log_prior(double b, double effect_sd) const {
   const double z = b / effect_sd;
-  double out = -0.5 * (z * z + kLogTwoPi) - std::log(effect_sd);
-  if (slope_prior_ != nullptr) out += slope_prior_->log_smoothed(slope_ - b, slope_sd_);
-  return out;
+  return -0.5 * (z * z + kLogTwoPi) - std::log(effect_sd) + law_of_c(b);
 }
 
 // ------------------------------------------------------------------------------- integration
@@ -546,20 +644,13 @@ struct IdentifiedModel::Panels {
     std::size_t first;  // of its nodes
     double value, error;
   };
+  Plan plan;                            // what counts of the table
   std::vector<double> node, log_value;  // log marginal likelihood plus the normal prior
-  std::vector<double> share;            // (nodes, H)
+  std::vector<double> share;            // (nodes, nodes of the plan)
   std::vector<Panel> panel;             // in ascending order
-  double top = 0;                       // largest log value with the prior of c
+  double top = 0;                       // largest log value with the law of c
   std::size_t evaluations = 0;
 };
-
-double IdentifiedModel::narrowest() const {
-  double information = 0;
-  const double a0 = spike_scales_.empty() ? 0.0 : spike_scales_.front().a0;
-  for (std::size_t j = 0; j < member_.size(); ++j)
-    information += gradient_[j] * gradient_[j] / (base_[j] + a0 * a0);
-  return information;
-}
 
 // Where the posterior may have modes: ratios of the candidates, their weighted mean, the
 // observational slope, the prior.
@@ -578,7 +669,7 @@ std::vector<double> IdentifiedModel::scan_points(double effect_sd) const {
     mean += w * ratio;
   }
   const double prior_precision = 1 / (effect_sd * effect_sd);
-  const double sd = 1 / std::sqrt(narrowest() + prior_precision);
+  const double sd = 1 / std::sqrt(information_ + prior_precision);
   std::vector<double> out;
   for (const double step : kSteps)
     for (const double side : {-1.0, 1.0}) {
@@ -595,8 +686,8 @@ std::vector<double> IdentifiedModel::scan_points(double effect_sd) const {
     for (std::size_t i = 0; i < ratios.size(); ++i) {
       below += ratios[i].second;
       const auto rank = static_cast<std::size_t>(below / weight * kRatios);
-      const bool counted = i * (kRatios / 2) / ratios.size() !=
-                           (i + 1) * (kRatios / 2) / ratios.size();
+      const bool counted =
+          i * (kRatios / 2) / ratios.size() != (i + 1) * (kRatios / 2) / ratios.size();
       if (rank > next || counted) out.push_back(ratios[i].first);
       next = std::max(next, rank);
     }
@@ -611,144 +702,167 @@ std::vector<double> IdentifiedModel::scan_points(double effect_sd) const {
 void IdentifiedModel::run(double effect_sd, const IdentifiedOptions& options, Monitor& monitor,
                           Panels& out) const {
   const PanelRule& rule = PanelRule::get();
-  const double width_floor = 1 / std::sqrt(narrowest() + 1 / (effect_sd * effect_sd));
+  const double least_sd = 1 / std::sqrt(information_ + 1 / (effect_sd * effect_sd));
   const auto smooth_prior = [&](double b) {  // all but the law of c
     const double z = b / effect_sd;
     return -0.5 * (z * z + kLogTwoPi) - std::log(effect_sd);
   };
-  const auto law_of_c = [&](double b) {
-    return slope_prior_ == nullptr ? 0.0 : slope_prior_->log_smoothed(slope_ - b, slope_sd_);
-  };
-
-  // Points (b, log posterior) of the scan, in ascending order.
-  std::vector<std::pair<double, double>> scan;
-  const auto look = [&](const std::vector<double>& b) {
-    const std::vector<double> value = log_marginal(b, options.threads, monitor);
+  using Scan = std::vector<std::array<double, 2>>;  // effects in ascending order, log posteriors
+  const auto look = [&](const Plan& plan, const std::vector<double>& b, Scan& scan) {
+    std::vector<double> value(b.size());
+    for_each(plan, b.data(), b.size(), options.threads, monitor,
+             [&](std::size_t i, std::size_t l, const Workspace& w) {
+               value[i] = w.log_sum[l] - log_normaliser_;
+             });
     out.evaluations += b.size();
     for (std::size_t i = 0; i < b.size(); ++i)
-      scan.emplace_back(b[i], value[i] + smooth_prior(b[i]) + law_of_c(b[i]));
+      scan.push_back({b[i], value[i] + smooth_prior(b[i]) + law_of_c(b[i])});
     std::sort(scan.begin(), scan.end());
     scan.erase(std::unique(scan.begin(), scan.end(),
-                           [](const auto& p, const auto& q) { return p.first == q.first; }),
+                           [](const auto& p, const auto& q) { return p[0] == q[0]; }),
                scan.end());
-    for (const auto& point : scan) out.top = std::max(out.top, point.second);
   };
-  out.top = -std::numeric_limits<double>::infinity();
-  look(scan_points(effect_sd));
-
-  // Sharpen the modes, then find where the density has died away on both sides.
-  const auto modes = [&](double depth) {
-    std::vector<std::array<double, 2>> found;  // mode, sd
-    for (std::size_t i = 1; i + 1 < scan.size(); ++i) {
-      if (scan[i].second < out.top - depth || scan[i].second < scan[i - 1].second ||
-          scan[i].second <= scan[i + 1].second)
+  const auto highest = [](const Scan& scan) {
+    double top = -std::numeric_limits<double>::infinity();
+    for (const auto& point : scan) top = std::max(top, point[1]);
+    return top;
+  };
+  struct Mode {
+    double at, sd, height;
+  };
+  const auto find_modes = [&](const Scan& scan, double depth) {
+    const double top = highest(scan);
+    std::vector<Mode> found;
+    for (std::size_t i = 0; i < scan.size(); ++i) {
+      const bool first = i == 0, last = i + 1 == scan.size();
+      if (scan[i][1] < top - depth || (!first && scan[i][1] < scan[i - 1][1]) ||
+          (!last && scan[i][1] <= scan[i + 1][1]))
         continue;
-      const double x[3] = {scan[i - 1].first, scan[i].first, scan[i + 1].first};
-      const double f[3] = {scan[i - 1].second, scan[i].second, scan[i + 1].second};
-      double sd = 0;
-      const double mode = quadratic_peak(x, f, &sd);
-      if (sd > 0) found.push_back({mode, std::max(sd, 0.5 * width_floor)});
+      Mode mode{scan[i][0], least_sd, scan[i][1]};
+      if (!first && !last) {
+        const double x[3] = {scan[i - 1][0], scan[i][0], scan[i + 1][0]};
+        const double f[3] = {scan[i - 1][1], scan[i][1], scan[i + 1][1]};
+        double sd = 0;
+        mode.at = quadratic_peak(x, f, &sd);
+        mode.sd = std::max(sd, 0.5 * least_sd);
+      }
+      found.push_back(mode);
     }
     return found;
   };
-  const auto outside = [&](std::size_t i) { return scan[i].second < out.top - options.depth; };
-  for (int sweep = 0; sweep < 2; ++sweep) {
-    std::vector<double> points;
-    for (const auto& [mode, sd] : modes(sweep == 0 ? options.depth + 8 : 14.0))
-      for (const double step : {0.0, -0.7, 0.7, -1.7, 1.7, -3.5, 3.5})
-        points.push_back(mode + step * sd);
-    if (sweep == 1 && !points.empty()) break;
-    if (!points.empty()) look(points);
-  }
-  for (int side = 0; side < 2; ++side) {
-    for (int tries = 0; tries < 40; ++tries) {
-      const std::size_t end = side == 0 ? 0 : scan.size() - 1;
-      if (outside(end) || monitor.stopped()) break;
-      std::vector<double> points;
-      double step = (side == 0 ? -1 : 1) * std::max(2 * width_floor, 1e-12);
-      for (std::size_t l = 0; l < kLanes; ++l, step *= 2) points.push_back(scan[end].first + step);
-      look(points);
-    }
-    for (int tries = 0; tries < 2; ++tries) {  // the last interval that holds the border, tighter
-      std::size_t i = side == 0 ? 0 : scan.size() - 1;
-      while (outside(side == 0 ? i + 1 : i - 1)) side == 0 ? ++i : --i;
-      const double a = scan[i].first, b = scan[side == 0 ? i + 1 : i - 1].first;
-      if (std::abs(b - a) < 3 * width_floor) break;
-      std::vector<double> points;
-      for (std::size_t l = 1; l <= kLanes; ++l)
-        points.push_back(a + (b - a) * static_cast<double>(l) / (kLanes + 1));
-      look(points);
-    }
-  }
-  std::size_t begin = 0, end = scan.size() - 1;
-  while (begin + 1 < end && outside(begin + 1)) ++begin;
-  while (end > begin + 1 && outside(end - 1)) --end;
 
-  // Panels between the modes' flanks.
-  std::vector<std::array<double, 2>> edges = {{scan[begin].first, 0.0}, {scan[end].first, 0.0}};
-  for (const auto& [mode, sd] : modes(options.depth))
-    for (const double step : {-7.5, -2.5, 2.5, 7.5}) {
-      const double at = mode + step * sd;
-      if (at > scan[begin].first && at < scan[end].first) edges.push_back({at, sd});
+  // Where the modes are, by a small part of the table; then all of it around them.
+  Scan rough, scan;
+  look(scan_plan(), scan_points(effect_sd), rough);
+  if (monitor.stopped()) return;
+  std::vector<Mode> rough_modes = find_modes(rough, options.depth + 8);
+  std::stable_sort(rough_modes.begin(), rough_modes.end(),
+                   [](const Mode& p, const Mode& q) { return p.height > q.height; });
+  if (rough_modes.size() > 8) rough_modes.resize(8);
+  std::vector<double> around;
+  for (const Mode& mode : rough_modes)
+    for (const double step : {-4.0, -2.4, -1.2, -0.4, 0.4, 1.2, 2.4, 4.0})
+      around.push_back(mode.at + step * mode.sd);
+  std::vector<double> level(around.size());
+  std::vector<double> share(around.size() * hyper_size());
+  for_each(everything_, around.data(), around.size(), options.threads, monitor,
+           [&](std::size_t i, std::size_t l, const Workspace& w) {
+             level[i] =
+                 w.log_sum[l] - log_normaliser_ + smooth_prior(around[i]) + law_of_c(around[i]);
+             for (std::size_t k = 0; k < hyper_size(); ++k)
+               share[i * hyper_size() + k] = w.terms[k * kLanes + l];
+           });
+  if (monitor.stopped()) return;
+  out.evaluations += around.size();
+  const double summit = *std::max_element(level.begin(), level.end());
+  std::vector<char> keep(hyper_size(), 0);
+  for (std::size_t i = 0; i < around.size(); ++i) {
+    scan.push_back({around[i], level[i]});
+    const double least = std::exp(std::min(summit - level[i] - kWorthKeeping, 700.0));
+    for (std::size_t k = 0; k < hyper_size(); ++k)
+      if (share[i * hyper_size() + k] > least) keep[everything_.node[k]] = 1;
+  }
+  std::sort(scan.begin(), scan.end());
+  out.plan = make_plan(keep);
+
+  // Where the density has died away on both sides.
+  const auto outside = [&](const std::array<double, 2>& point) {
+    return point[1] < highest(scan) - options.depth;
+  };
+  const double rough_floor = highest(rough) - options.depth - 3;
+  for (const bool left : {true, false}) {
+    if (left == false) std::reverse(rough.begin(), rough.end());
+    std::size_t inner = 0;
+    while (rough[inner][1] < rough_floor) ++inner;
+    std::vector<double> points;
+    if (inner > 0)
+      for (std::size_t l = 0; l < kLanes; ++l)
+        points.push_back(rough[inner - 1][0] +
+                         (rough[inner][0] - rough[inner - 1][0]) * static_cast<double>(l) / kLanes);
+    const auto tip = [&] { return left ? scan.front() : scan.back(); };
+    if (!points.empty()) look(out.plan, points, scan);
+    for (int tries = 0; tries < 40 && !outside(tip()) && !monitor.stopped(); ++tries) {
+      points.clear();
+      double step = (left ? -1.5 : 1.5) * least_sd;
+      for (std::size_t l = 0; l < kLanes; ++l, step *= 2) points.push_back(tip()[0] + step);
+      look(out.plan, points, scan);
+    }
+  }
+  if (monitor.stopped()) return;
+  std::size_t begin = 0, end = scan.size() - 1;
+  while (begin + 1 < end && outside(scan[begin + 1])) ++begin;
+  while (end > begin + 1 && outside(scan[end - 1])) --end;
+  out.top = highest(scan);
+
+  // Panels between the flanks of the modes that matter.
+  std::vector<std::array<double, 2>> edges = {{scan[begin][0], 0.0}, {scan[end][0], 0.0}};
+  for (const Mode& mode : find_modes(scan, 14.0))
+    for (const double step : {-7.5, -4.4, -1.5, 1.5, 4.4, 7.5}) {
+      const double at = mode.at + step * mode.sd;
+      if (at > scan[begin][0] && at < scan[end][0]) edges.push_back({at, mode.sd});
     }
   std::sort(edges.begin(), edges.end());
-  std::vector<double> cuts = {edges.front()[0]};
-  for (std::size_t i = 1; i + 1 < edges.size(); ++i)
-    if (edges[i][0] - cuts.back() > edges[i][1] && edges.back()[0] - edges[i][0] > edges[i][1])
-      cuts.push_back(edges[i][0]);
-  cuts.push_back(edges.back()[0]);
-
-  const auto fill = [&](std::vector<Panels::Panel*> fresh) {
-    const std::size_t begin_node = out.node.size();
-    for (Panels::Panel* panel : fresh) {
-      panel->first = out.node.size();
-      const double middle = 0.5 * (panel->lower + panel->upper);
-      const double half = 0.5 * (panel->upper - panel->lower);
-      for (const double t : rule.node) out.node.push_back(middle + half * t);
+  const auto fill = [&](const std::vector<std::size_t>& fresh) {
+    const std::size_t first = out.node.size(), width = out.plan.node.size();
+    for (const std::size_t p : fresh) {
+      Panels::Panel& panel = out.panel[p];
+      panel.first = out.node.size();
+      for (const double t : rule.node)
+        out.node.push_back(0.5 * (panel.lower + panel.upper) +
+                           0.5 * (panel.upper - panel.lower) * t);
     }
-    const std::size_t count = out.node.size() - begin_node;
     out.log_value.resize(out.node.size());
-    out.share.resize(out.node.size() * hyper_size());
-    const double normaliser = static_cast<double>(member_.size()) * std::log(unit_);
-    parallel_for((count + kLanes - 1) / kLanes, options.threads, monitor, [&](std::size_t block) {
-      Workspace w(*this);
-      double lanes[kLanes];
-      for (std::size_t l = 0; l < kLanes; ++l)
-        lanes[l] = out.node[begin_node + std::min(block * kLanes + l, count - 1)];
-      evaluate(lanes, w);
-      normalise(w);
-      for (std::size_t l = 0; l < kLanes && block * kLanes + l < count; ++l) {
-        const std::size_t node = begin_node + block * kLanes + l;
-        out.log_value[node] = w.log_sum[l] - normaliser + smooth_prior(out.node[node]);
-        double* share = out.share.data() + node * hyper_size();
-        for (std::size_t h = 0; h < hyper_size(); ++h) share[h] = w.terms[h * kLanes + l];
-      }
-      monitor.step();
-    });
-    out.evaluations += count;
+    out.share.resize(out.node.size() * width);
+    for_each(out.plan, out.node.data() + first, out.node.size() - first, options.threads, monitor,
+             [&](std::size_t i, std::size_t l, const Workspace& w) {
+               const std::size_t node = first + i;
+               out.log_value[node] = w.log_sum[l] - log_normaliser_ + smooth_prior(out.node[node]);
+               double* target = out.share.data() + node * width;
+               for (std::size_t k = 0; k < width; ++k) target[k] = w.terms[k * kLanes + l];
+             });
+    out.evaluations += out.node.size() - first;
   };
-  for (std::size_t i = 0; i + 1 < cuts.size(); ++i)
-    out.panel.push_back({cuts[i], cuts[i + 1], 0, 0, 0});
-  {
-    std::vector<Panels::Panel*> fresh;
-    for (auto& panel : out.panel) fresh.push_back(&panel);
-    fill(fresh);
+  std::vector<std::size_t> fresh;
+  double lower = edges.front()[0];
+  for (std::size_t i = 1; i < edges.size(); ++i) {
+    const bool last = i + 1 == edges.size();
+    if (!last &&
+        (edges[i][0] - lower < edges[i][1] || edges.back()[0] - edges[i][0] < 0.5 * edges[i][1]))
+      continue;
+    fresh.push_back(out.panel.size());
+    out.panel.push_back({lower, edges[i][0], 0, 0, 0});
+    lower = edges[i][0];
   }
+  fill(fresh);
   for (;;) {
     if (monitor.stopped()) return;
-    for (const auto& panel : out.panel)
-      for (std::size_t i = 0; i < kPanelNodes; ++i)
-        out.top = std::max(out.top, out.log_value[panel.first + i] +
-                                        (out.log_value[panel.first + i] > out.top - 50
-                                             ? law_of_c(out.node[panel.first + i])
-                                             : 0.0));
     double total = 0, error = 0;
     for (auto& panel : out.panel) {
+      // The law of c has panels of its own: here its level is that at the peak.
       double f[kPanelNodes];
-      const double nearest = std::clamp(slope_, panel.lower, panel.upper);
-      const double level = law_of_c(nearest) - out.top;
+      const double level_of_c = law_of_c(std::clamp(slope_, panel.lower, panel.upper));
       for (std::size_t i = 0; i < kPanelNodes; ++i)
-        f[i] = std::exp(out.log_value[panel.first + i] + level);
+        f[i] = std::exp(out.log_value[panel.first + i] + level_of_c - out.top);
       const RuleValue result = apply_rule(f, 0.5 * (panel.upper - panel.lower));
       panel.value = result.value;
       panel.error = result.error;
@@ -759,22 +873,20 @@ void IdentifiedModel::run(double effect_sd, const IdentifiedOptions& options, Mo
     // Halve every panel whose error is more than its share.
     const double limit = options.tolerance * total / static_cast<double>(out.panel.size());
     std::vector<Panels::Panel> next;
-    std::vector<std::size_t> fresh_index;
+    fresh.clear();
     for (const auto& panel : out.panel) {
       const double middle = 0.5 * (panel.lower + panel.upper);
       if (panel.error <= limit || !(middle > panel.lower && middle < panel.upper)) {
         next.push_back(panel);
         continue;
       }
-      fresh_index.push_back(next.size());
-      next.push_back({panel.lower, middle, 0, 0, 0});
-      fresh_index.push_back(next.size());
-      next.push_back({middle, panel.upper, 0, 0, 0});
+      for (const auto& [a, b] : {std::pair{panel.lower, middle}, std::pair{middle, panel.upper}}) {
+        fresh.push_back(next.size());
+        next.push_back({a, b, 0, 0, 0});
+      }
     }
-    if (fresh_index.empty()) break;
+    if (fresh.empty()) break;
     out.panel = std::move(next);
-    std::vector<Panels::Panel*> fresh;
-    for (const std::size_t i : fresh_index) fresh.push_back(&out.panel[i]);
     fill(fresh);
   }
 }
@@ -806,7 +918,7 @@ EffectLaw IdentifiedModel::finish(const Panels& panels, const IdentifiedOptions&
         log_value = 0;
         for (std::size_t k = 0; k < kPanelNodes; ++k) log_value += basis[k] * source[k];
       }
-      if (slope_prior_ != nullptr) log_value += slope_prior_->log_smoothed(slope_ - b, slope_sd_);
+      log_value += law_of_c(b);
       piece.log_value[i] = log_value;
       f[i] = std::exp(log_value - panels.top);
     }
@@ -898,15 +1010,17 @@ EffectLaw IdentifiedModel::integrate(double effect_sd, const IdentifiedOptions& 
 // ---------------------------------------------------------------------------------- summaries
 
 // Adds to sums (5, J) of the candidates the probability of the slab and the first two moments of
-// both effects at kLanes effects, where w.terms hold the weights of the nodes of the table.
-void IdentifiedModel::accumulate(const double* b, Workspace& w, double* sums) const {
+// both effects at kLanes effects, where w.terms hold the weights of the nodes of the plan.
+void IdentifiedModel::accumulate(const Plan& plan, const double* b, Workspace& w,
+                                 double* sums) const {
   prepare(b, w);
   double weight[kLanes] = {};
-  for (std::size_t h = 0; h < hyper_size(); ++h)
-    for (std::size_t l = 0; l < kLanes; ++l) weight[l] += w.terms[h * kLanes + l];
+  for (std::size_t k = 0; k < plan.node.size(); ++k)
+    for (std::size_t l = 0; l < kLanes; ++l) weight[l] += w.terms[k * kLanes + l];
   w.moments.resize(3 * kChunk * kLanes);
   double *total = w.part(0), *inverse0 = w.part(1), *half = w.part(2), *inverse1 = w.part(3),
-         *ratio = w.part(4), *spike = w.part(5), *difference = w.part(6), *slab = w.part(7);
+         *ratio = w.part(4), *spike = w.part(5), *difference = w.part(6), *slab = w.part(7),
+         *probability = w.part(8);
   for (std::size_t start = 0; start < member_.size(); start += kChunk) {
     const std::size_t n = std::min(kChunk, member_.size() - start);
     const double* residual = w.residual.data() + start * kLanes;
@@ -915,16 +1029,16 @@ void IdentifiedModel::accumulate(const double* b, Workspace& w, double* sums) co
     double* first = inclusion + kChunk * kLanes;
     double* second = first + kChunk * kLanes;
     std::fill(w.moments.begin(), w.moments.end(), 0.0);
-    for (const SpikeScale& outer : spike_scales_) {
+    for (const SpikeScale& outer : plan.spike_scales) {
       double unused[kLanes], spike_weight[kLanes] = {};
       const double a0_square = outer.a0 * outer.a0;
       std::fill(slab, slab + n * kLanes, 0.0);
       bool any = false;
       for (std::size_t k = outer.first; k < outer.first + outer.count; ++k) {
-        const SlabScale& inner = slab_scales_[k];
+        const SlabScale& inner = plan.slab_scales[k];
         bool scaled = false;
         for (std::size_t f = inner.first; f < inner.first + inner.count; ++f) {
-          const Family& family = families_[f];
+          const Family& family = plan.families[f];
           const double* share = w.terms.data() + family.first * kLanes;
           double here[kLanes] = {}, size = 0;
           for (std::size_t p = 0; p < family.count; ++p)
@@ -939,9 +1053,13 @@ void IdentifiedModel::accumulate(const double* b, Workspace& w, double* sums) co
           const double* where = direction(family.mean) + start;
           component_pairs(n, shift, where, residual, half, inverse1, ratio, spike, difference,
                           unused);
-          slab_moments(n, family.count, table_.pi.data() + family.first, share, shift, where,
-                       a0_square + inner.a1 * inner.a1, residual, variance, inverse1, spike,
-                       difference, slab, first, second);
+          std::fill(probability, probability + n * kLanes, 0.0);
+          for (std::size_t p = 0; p < family.count; p += kGroup)
+            slab_probability(n, std::min(kGroup, family.count - p),
+                             plan.pi.data() + family.first + p, share + p * kLanes, spike,
+                             difference, probability);
+          slab_moments(n, shift, where, a0_square + inner.a1 * inner.a1, residual, variance,
+                       inverse1, probability, slab, first, second);
         }
       }
       if (any)
@@ -957,8 +1075,7 @@ void IdentifiedModel::accumulate(const double* b, Workspace& w, double* sums) co
         add[1] += first[at] * unit_;
         add[2] += second[at] * unit_ * unit_;
         // First stage given the pleiotropic effect a: shrunk + coupling (residual - a).
-        const double coupling =
-            spread_[j] * (b[l] - center_[j]) / (unit_ * variance[at]);
+        const double coupling = spread_[j] * (b[l] - center_[j]) / (unit_ * variance[at]);
         const double r = residual[at], m = shrunk_[j] + coupling * r;
         add[3] += weight[l] * m - coupling * first[at];
         add[4] += weight[l] * (m * m + spread_[j] * base_[j] / variance[at]) -
@@ -967,7 +1084,8 @@ void IdentifiedModel::accumulate(const double* b, Workspace& w, double* sums) co
       for (std::size_t s = 0; s < 5; ++s) sums[s * size_ + column] += add[s];
     }
   }
-  if (extra_ != nullptr) extra_->summarise(b, w.terms.data(), sums);
+  if (extra_ != nullptr)
+    extra_->summarise(b, plan.node.data(), plan.node.size(), w.terms.data(), sums);
 }
 
 IdentifiedSummary IdentifiedModel::summarise(double effect_sd, const IdentifiedOptions& options,
@@ -977,22 +1095,22 @@ IdentifiedSummary IdentifiedModel::summarise(double effect_sd, const IdentifiedO
   run(effect_sd, options, monitor, panels);
   if (monitor.stopped()) return out;
   out.law = finish(panels, options, &out.node_weight);
-  const std::size_t count = out.node_weight.size(), table = hyper_size();
-  out.share.resize(count * table);
-  out.hyper.assign(table, 0.0);
-  for (std::size_t p = 0; p < panels.panel.size(); ++p)
-    for (std::size_t i = 0; i < kPanelNodes; ++i) {
-      const std::size_t source = panels.panel[p].first + i, k = p * kPanelNodes + i;
-      out.node.push_back(panels.node[source]);
-      const double* share = panels.share.data() + source * table;
-      std::copy(share, share + table, out.share.data() + k * table);
-      for (std::size_t h = 0; h < table; ++h) out.hyper[h] += out.node_weight[k] * share[h];
-    }
+  const std::size_t count = out.node_weight.size(), width = panels.plan.node.size();
+  std::vector<std::size_t> source;
+  for (const auto& panel : panels.panel)
+    for (std::size_t i = 0; i < kPanelNodes; ++i) source.push_back(panel.first + i);
+  out.hyper.assign(hyper_size(), 0.0);
+  for (std::size_t k = 0; k < count; ++k) {
+    out.node.push_back(panels.node[source[k]]);
+    const double* share = panels.share.data() + source[k] * width;
+    for (std::size_t h = 0; h < width; ++h)
+      out.hyper[panels.plan.node[h]] += out.node_weight[k] * share[h];
+  }
 
   const std::size_t blocks = (count + kLanes - 1) / kLanes;
   std::vector<double> partial(blocks * 5 * size_, 0.0);
   parallel_for(blocks, options.threads, monitor, [&](std::size_t block) {
-    Workspace w(*this);
+    Workspace w(*this, panels.plan);
     double lanes[kLanes];
     std::fill(w.terms.begin(), w.terms.end(), 0.0);
     bool any = false;
@@ -1001,10 +1119,11 @@ IdentifiedSummary IdentifiedModel::summarise(double effect_sd, const IdentifiedO
       lanes[l] = out.node[k];
       if (block * kLanes + l >= count || std::abs(out.node_weight[k]) < 1e-16) continue;
       any = true;
-      for (std::size_t h = 0; h < table; ++h)
-        w.terms[h * kLanes + l] = out.node_weight[k] * out.share[k * table + h];
+      const double* share = panels.share.data() + source[k] * width;
+      for (std::size_t h = 0; h < width; ++h)
+        w.terms[h * kLanes + l] = out.node_weight[k] * share[h];
     }
-    if (any) accumulate(lanes, w, partial.data() + block * 5 * size_);
+    if (any) accumulate(panels.plan, lanes, w, partial.data() + block * 5 * size_);
     monitor.step();
   });
   std::vector<double> sums(5 * size_, 0.0);
@@ -1028,46 +1147,36 @@ void IdentifiedModel::draw(const double* b, std::size_t n, const double* uniform
                            const double* normals, std::int64_t* node, bool* slab,
                            double* first_stage, double* pleiotropy, std::size_t threads,
                            Monitor& monitor) const {
-  parallel_for((n + kLanes - 1) / kLanes, threads, monitor, [&](std::size_t block) {
-    Workspace w(*this);
-    double lanes[kLanes];
-    for (std::size_t l = 0; l < kLanes; ++l) lanes[l] = b[std::min(block * kLanes + l, n - 1)];
-    evaluate(lanes, w);
-    normalise(w);
-    for (std::size_t l = 0; l < kLanes && block * kLanes + l < n; ++l) {
-      const std::size_t i = block * kLanes + l;
-      const double* u = uniforms + i * (1 + size_);
-      const double* z = normals + i * 2 * size_;
-      std::size_t h = 0;
-      double below = w.terms[l];
-      while (below <= u[0] && h + 1 < hyper_size()) below += w.terms[++h * kLanes + l];
-      node[i] = static_cast<std::int64_t>(h);
-      const double a0_square = table_.a0[h] * table_.a0[h];
-      const double a_square = a0_square + table_.a1[h] * table_.a1[h];
-      const double pi = table_.pi[h], shift = table_.rho[h] * table_.a1[h];
-      const double* where = direction(table_.mean[h]);
-      for (std::size_t j = 0; j < member_.size(); ++j) {
-        const std::size_t at = j * kLanes + l, column = member_[j];
-        const double r = w.residual[at], v = w.variance[at], mean = shift * where[j];
-        const double advantage = 0.5 * r * r / (v + a0_square) -
-                                 0.5 * (r - mean) * (r - mean) / (v + a_square) +
-                                 0.5 * std::log((v + a0_square) / (v + a_square)) +
-                                 std::log(pi) - std::log1p(-pi);
-        const bool in = u[1 + column] < 1 / (1 + std::exp(-advantage));
-        const double scale = in ? a_square : a0_square, shrink = scale / (v + scale);
-        const double center = in ? mean : 0.0;
-        const double a =
-            center + shrink * (r - center) + std::sqrt(shrink * v) * z[2 * column];
-        const double coupling = spread_[j] * (lanes[l] - center_[j]) / (unit_ * v);
-        slab[i * size_ + column] = in;
-        pleiotropy[i * size_ + column] = a * unit_;
-        first_stage[i * size_ + column] =
-            shrunk_[j] + coupling * (r - a) +
-            std::sqrt(spread_[j] * base_[j] / v) * z[2 * column + 1];
-      }
+  const auto draw_one = [&](std::size_t i, std::size_t l, const Workspace& w) {
+    const double* u = uniforms + i * (1 + size_);
+    const double* z = normals + i * 2 * size_;
+    std::size_t k = 0;
+    double below = w.terms[l];
+    while (below <= u[0] && k + 1 < hyper_size()) below += w.terms[++k * kLanes + l];
+    const std::size_t h = everything_.node[k];
+    node[i] = static_cast<std::int64_t>(h);
+    const double a0_square = table_.a0[h] * table_.a0[h];
+    const double a_square = a0_square + table_.a1[h] * table_.a1[h];
+    const double pi = table_.pi[h], shift = table_.rho[h] * table_.a1[h];
+    const double* where = direction(table_.mean[h]);
+    for (std::size_t j = 0; j < member_.size(); ++j) {
+      const std::size_t at = j * kLanes + l, column = member_[j];
+      const double r = w.residual[at], v = w.variance[at], mean = shift * where[j];
+      const double advantage =
+          0.5 * r * r / (v + a0_square) - 0.5 * (r - mean) * (r - mean) / (v + a_square) +
+          0.5 * std::log((v + a0_square) / (v + a_square)) + std::log(pi) - std::log1p(-pi);
+      const bool in = u[1 + column] < 1 / (1 + std::exp(-advantage));
+      const double scale = in ? a_square : a0_square, shrink = scale / (v + scale);
+      const double center = in ? mean : 0.0;
+      const double a = center + shrink * (r - center) + std::sqrt(shrink * v) * z[2 * column];
+      const double coupling = spread_[j] * (b[i] - center_[j]) / (unit_ * v);
+      slab[i * size_ + column] = in;
+      pleiotropy[i * size_ + column] = a * unit_;
+      first_stage[i * size_ + column] = shrunk_[j] + coupling * (r - a) +
+                                        std::sqrt(spread_[j] * base_[j] / v) * z[2 * column + 1];
     }
-    monitor.step();
-  });
+  };
+  for_each(everything_, b, n, threads, monitor, draw_one);
 }
 
 }  // namespace mrfast

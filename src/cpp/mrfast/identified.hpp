@@ -22,7 +22,7 @@ enum class SlabMean : int { kCentred = 0, kSign = 1, kProportional = 2 };
 // The table of hyper-parameters. Spike sd a0 and slab sd a1 are in units of sqrt(median n22); the
 // slab has variance a0^2 + a1^2. Nodes that differ in pi only follow each other.
 struct HyperTable {
-  std::vector<SlabMean> mean;                  // (H)
+  std::vector<SlabMean> mean;                   // (H)
   std::vector<double> a0, a1, rho, pi, weight;  // (H)
   std::size_t size() const { return pi.size(); }
 };
@@ -37,12 +37,15 @@ struct Associations {
 class ExtraLikelihood {
  public:
   virtual ~ExtraLikelihood() = default;
-  // Adds to terms (H, kLanes) the log likelihoods at the effects b (kLanes).
-  virtual void add(const double* b, double* terms) const = 0;
-  // Adds to the sums (5, J) of the posterior of the candidates it holds: probability of the slab,
-  // first and second moments of the pleiotropic effect and of the first-stage effect, weighted with
-  // weights (H, kLanes) at the effects b (kLanes).
-  virtual void summarise(const double* b, const double* weights, double* sums) const = 0;
+  // Adds to terms (n, kLanes) the log likelihoods at the effects b (kLanes) under the n given nodes
+  // of the table.
+  virtual void add(const double* b, const std::size_t* nodes, std::size_t n,
+                   double* terms) const = 0;
+  // Adds to sums (5, J), for the candidates it holds, the probability of the slab, first and second
+  // moment of the pleiotropic effect and of the first-stage effect in the units of y and x,
+  // weighted with weights (n, kLanes) of the given nodes at the effects b (kLanes).
+  virtual void summarise(const double* b, const std::size_t* nodes, std::size_t n,
+                         const double* weights, double* sums) const = 0;
 };
 
 struct FirstStageVariance {
@@ -55,8 +58,8 @@ FirstStageVariance first_stage_variance(const std::vector<double>& x,
                                         const std::vector<double>& n11, double threshold);
 
 struct IdentifiedOptions {
-  double tolerance = 1e-7;      // relative, of the evidence
-  double depth = 30;            // log density below its maximum where the integration ends
+  double tolerance = 1e-6;  // relative, of the evidence
+  double depth = 23;        // log density below its maximum where the integration ends
   std::size_t max_panels = 600;
   std::size_t threads = 1;
 };
@@ -75,7 +78,6 @@ struct IdentifiedSummary {
   EffectLaw law;
   std::vector<double> node;         // (K): effects b of the likelihood's own nodes
   std::vector<double> node_weight;  // (K), sum 1
-  std::vector<double> share;        // (K, H): posterior of the hyper-parameters given b
   std::vector<double> hyper;        // (H): their posterior
   // (J) each, in the units of x and y
   std::vector<double> inclusion, first_stage_mean, first_stage_sd, pleiotropy_mean, pleiotropy_sd;
@@ -119,7 +121,7 @@ class IdentifiedModel {
   struct Family {  // nodes that differ in pi only
     SlabMean mean;
     double rho;
-    std::size_t first, count;
+    std::size_t first, count;  // nodes
   };
   struct SlabScale {
     double a1;
@@ -129,32 +131,45 @@ class IdentifiedModel {
     double a0;
     std::size_t first, count;  // slab scales
   };
+  // The part of the table that a computation runs over, arranged so that what nodes share is
+  // computed once.
+  struct Plan {
+    std::vector<std::size_t> node;  // indices in the table
+    std::vector<double> pi, log_weight;
+    std::vector<Family> families;
+    std::vector<SlabScale> slab_scales;
+    std::vector<SpikeScale> spike_scales;
+  };
   struct Workspace;
   struct Panels;
 
+  Plan make_plan(const std::vector<char>& keep) const;
+  Plan scan_plan() const;
   void prepare(const double* b, Workspace& w) const;
-  void evaluate(const double* b, Workspace& w) const;
-  void normalise(Workspace& w) const;
-  void accumulate(const double* b, Workspace& w, double* sums) const;
+  void evaluate(const Plan& plan, const double* b, Workspace& w) const;
+  void accumulate(const Plan& plan, const double* b, Workspace& w, double* sums) const;
+  // Calls use(i, lane, workspace) for every effect b[i] after evaluate().
+  template <class Use>
+  void for_each(const Plan& plan, const double* b, std::size_t n, std::size_t threads,
+                Monitor& monitor, const Use& use) const;
   void run(double effect_sd, const IdentifiedOptions& options, Monitor& monitor, Panels& out) const;
   EffectLaw finish(const Panels& panels, const IdentifiedOptions& options,
                    std::vector<double>* node_weight) const;
   std::vector<double> scan_points(double effect_sd) const;
-  double narrowest() const;
+  double law_of_c(double b) const;
   const double* direction(SlabMean mean) const;
 
   std::size_t size_;                 // J
   std::size_t lanes_size_;           // kLanes times the number of independent candidates
   std::vector<std::size_t> member_;  // independent candidates
   HyperTable table_;
-  std::vector<double> log_weight_;
-  std::vector<Family> families_;
-  std::vector<SlabScale> slab_scales_;
-  std::vector<SpikeScale> spike_scales_;
+  Plan everything_;
   const ExtraLikelihood* extra_;
 
-  double unit_;   // sqrt(median n22)
-  double slope_;  // m / eta
+  double unit_;            // sqrt(median n22)
+  double slope_;           // m / eta
+  double information_;     // about b if every candidate were valid
+  double log_normaliser_;  // of the likelihood in units of unit_
   // Residual of y given x and b: intercept - b gradient, of variance
   // base + steep (b - center)^2, all in units of unit_; one value per independent candidate.
   std::vector<double> intercept_, gradient_, base_, steep_, center_;

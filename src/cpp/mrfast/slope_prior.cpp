@@ -202,8 +202,8 @@ SlopePrior::Peak SlopePrior::find_peak(double center, double sd) const {
       const double slope =
           (center - c) * precision - 2 * square_ * c - product_ * (1 + 2 * c * c) / root;
       (slope > 0 ? low : high) = c;
-      const double curvature = precision + 2 * square_ +
-                               product_ * c * (3 + 2 * c * c) / (root * root * root);
+      const double curvature =
+          precision + 2 * square_ + product_ * c * (3 + 2 * c * c) / (root * root * root);
       double next = c + slope / curvature;
       if (!(next > low && next < high)) next = 0.5 * (low + high);
       const bool done = std::abs(next - c) <= 1e-9 * next;
@@ -228,9 +228,9 @@ double SlopePrior::log_smoothed(double center, double sd) const {
     static const Hermite<9> kFew;
     static const Hermite<20> kMany;
     const double root = std::sqrt(1 + peak.at * peak.at);
-    const double spread = 1 / std::sqrt(1 / (sd * sd) + 2 * square_ +
-                                        product_ * peak.at * (3 + 2 * peak.at * peak.at) /
-                                            (root * root * root));
+    const double spread =
+        1 / std::sqrt(1 / (sd * sd) + 2 * square_ +
+                      product_ * peak.at * (3 + 2 * peak.at * peak.at) / (root * root * root));
     const auto apply = [&](const auto& rule) {
       for (std::size_t i = 0; i < rule.node.size(); ++i) {
         const double c = peak.at + spread * rule.node[i];
@@ -267,16 +267,15 @@ double SlopePrior::conditional_quantile(double center, double sd, double probabi
   const auto place = [&](double t) { return split ? t * t * t : t; };
   const double start = split ? std::cbrt(low) : low, end = split ? std::cbrt(high) : high;
   std::vector<double> edge(kCells + 1), mass(kCells + 1, 0.0);
-  for (int i = 0; i <= kCells; ++i) edge[static_cast<std::size_t>(i)] =
-      place(start + (end - start) * i / kCells);
+  for (int i = 0; i <= kCells; ++i)
+    edge[static_cast<std::size_t>(i)] = place(start + (end - start) * i / kCells);
   for (std::size_t i = 0; i < kCells; ++i) {
-    const double c =
-        place(start + (end - start) * (static_cast<double>(i) + 0.5) / kCells);
+    const double c = place(start + (end - start) * (static_cast<double>(i) + 0.5) / kCells);
     const double z = (c - center) / sd;
     const double size = std::max(std::abs(c), 1e-300);
-    mass[i + 1] = mass[i] + (edge[i + 1] - edge[i]) *
-                                std::exp(remainder(std::log(size)) - decay(size) - 0.5 * z * z -
-                                         peak.top);
+    mass[i + 1] =
+        mass[i] + (edge[i + 1] - edge[i]) *
+                      std::exp(remainder(std::log(size)) - decay(size) - 0.5 * z * z - peak.top);
   }
   const double target = probability * mass.back();
   const auto above = std::upper_bound(mass.begin(), mass.end() - 1, target);

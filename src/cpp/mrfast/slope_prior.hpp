@@ -42,11 +42,11 @@ class SlopePrior {
   Peak find_peak(double center, double sd) const;
 
   double sd_x_, sd_y_;
-  double square_;   // coefficient of c^2 in the decay
-  double product_;  // coefficient of rho in the decay
-  double first_, last_;          // range of log|c| of the table
-  double slope_, intercept_;     // p(c) = intercept - slope log|c| below it
-  double beyond_;                // the remainder above it
+  double square_;             // coefficient of c^2 in the decay
+  double product_;            // coefficient of rho in the decay
+  double first_, last_;       // range of log|c| of the table
+  double slope_, intercept_;  // p(c) = intercept - slope log|c| below it
+  double beyond_;             // the remainder above it
   std::vector<std::array<double, kDegree + 1>> table_;
 };
 
