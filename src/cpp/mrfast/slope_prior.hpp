@@ -31,7 +31,7 @@ class SlopePrior {
   static constexpr std::size_t kDegree = 9;
   static constexpr double kWidth = 0.5;  // of an interval of log|c|
 
-  struct Rule;  // nodes of the smoothing integral near c = 0
+  struct Nodes;  // nodes of the smoothing integral near c = 0
   struct Peak {
     double at, sd, top;  // of -decay(c) - (c - center)^2 / (2 sd^2) over c >= 0
   };
