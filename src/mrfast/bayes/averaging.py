@@ -265,9 +265,9 @@ def _exact(
                 identified.effect,
                 instruments,
                 identified=True,
-                directional=identified.directional,
-                mean_probability=identified.mean_pi,
-                selection=identified.selection,
+                directional=identified.hyper_means["directional"],
+                mean_probability=identified.hyper_means["pi"],
+                selection="" if selection_p is None else identified.first_stage_prior.note,
             )
             posterior = identified
         else:
