@@ -1,0 +1,707 @@
+// The models of a block form a binary tree: take the candidates one after the other, each out or
+// in. With R = (V diag(v) V' + A0 I)^-1, d = A1 - A0, G = I + d R and w = sqrt(d) R e +
+// mean/sqrt(d),
+//   log L(S) = log L(no slab) - (1/2) log det G_SS + (1/2) w_S' G_SS^-1 w_S - sum_S mean^2/(2 d),
+// where taking candidate j in is one step of Gauss elimination on the candidates still to come and
+// leaving it out is nothing at all. The elimination of the last candidates is the most frequent and
+// the cheapest: the average model costs a few operations, whatever the size of the block.
+// Eight nodes are summed side by side, or, for few nodes, the eight choices for the first three
+// candidates of one node.
+#include "mrfast/ld_blocks.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include "mrfast/dispatch.hpp"
+#include "mrfast/vector_math.hpp"
+
+namespace mrfast {
+
+namespace {
+
+constexpr double kLogTwoPi = 1.8378770664093454836;
+constexpr double kUnderflow = 1e-250;  // sums below are computed again with another scale
+constexpr double kNever = -1e4;        // log odds of candidates that only fill up a block
+constexpr std::size_t kLeaf = 3;       // last candidates, summed in one go
+
+struct alignas(64) Lanes {
+  double v[kLanes];
+};
+
+// One over the root of a pivot; pivots of I + a positive matrix are never below 1.
+MRFAST_INLINE double inverse_root(double pivot) {
+  return 1.0 / std::sqrt(pivot < 1.0 ? 1.0 : pivot);
+}
+
+constexpr std::size_t packed(std::size_t row) { return row * (row + 1) / 2; }
+
+// Candidates still to come, m of them, in reverse order: the next one is row m - 1, and what is
+// left without it is a prefix of the arrays.
+struct State {
+  const Lanes* matrix;   // (m (m + 1) / 2,) lower triangle of G
+  const Lanes* vector;   // (m,) w
+  const Lanes* scalars;  // exponent, factor: the weight so far is factor exp(exponent)
+};
+
+enum class Sum { kTotal, kInclusion, kSlabs, kSlabsInclusion };
+
+constexpr bool by_slabs(Sum sum) { return sum == Sum::kSlabs || sum == Sum::kSlabsInclusion; }
+constexpr bool with_inclusion(Sum sum) {
+  return sum == Sum::kInclusion || sum == Sum::kSlabsInclusion;
+}
+
+// Scratch memory of one thread.
+struct Workspace {
+  explicit Workspace(std::size_t size)
+      : m(std::max(size, kLeaf)),
+        matrix(packed(m)),
+        vector(m),
+        gain(m),
+        pending(m * (m + 1)),
+        total(m + 1),
+        inclusion(m * (m + 1)) {
+    std::size_t needed = 0;
+    for (std::size_t left = 1; left < m; ++left) needed += packed(left) + left + 2;
+    buffers.resize(needed);
+  }
+
+  std::size_t m;                            // candidates, with those that fill up a small block
+  std::vector<Lanes> matrix, vector, gain;  // G, w and what a slab adds to the exponent
+  Lanes scalars[2];                         // exponent and factor of the model without slabs
+  Lanes log_scale;                          // the sums are to be multiplied by its exponential
+  std::vector<Lanes> buffers, pending;
+  std::vector<Lanes> total;      // (1 or m + 1,) sums
+  std::vector<Lanes> inclusion;  // (m, 1 or m + 1) those with a row in
+};
+
+// Takes row m - 1 in: one step of elimination on the rows before it.
+MRFAST_INLINE void eliminate(const State& in, std::size_t m, const Lanes& gain, Lanes* matrix,
+                             Lanes* vector, Lanes* scalars) {
+  const Lanes* const row = in.matrix + packed(m - 1);
+  const Lanes diagonal = row[m - 1], last = in.vector[m - 1], c = gain;
+  Lanes exponent = in.scalars[0], factor = in.scalars[1], inverse, scaled;
+  for (std::size_t l = 0; l < kLanes; ++l) {
+    const double root = inverse_root(diagonal.v[l]);
+    inverse.v[l] = root * root;
+    scaled.v[l] = last.v[l] * inverse.v[l];
+    exponent.v[l] += 0.5 * last.v[l] * scaled.v[l] + c.v[l];
+    factor.v[l] *= root;
+  }
+  scalars[0] = exponent;
+  scalars[1] = factor;
+  for (std::size_t a = 0; a + 1 < m; ++a) {
+    Lanes f = row[a], w = in.vector[a];
+    for (std::size_t l = 0; l < kLanes; ++l) {
+      w.v[l] -= f.v[l] * scaled.v[l];
+      f.v[l] *= inverse.v[l];
+    }
+    vector[a] = w;
+    const Lanes* const from = in.matrix + packed(a);
+    Lanes* const to = matrix + packed(a);
+    for (std::size_t b = 0; b <= a; ++b) {
+      Lanes x = from[b];
+      const Lanes y = row[b];
+      for (std::size_t l = 0; l < kLanes; ++l) x.v[l] -= f.v[l] * y.v[l];
+      to[b] = x;
+    }
+  }
+}
+
+// Weights with row 0 out and in, the only one left.
+MRFAST_INLINE void leaf_one(double g00, double w0, double exponent, double factor, double c0,
+                            double& out, double& in) {
+  const double root = inverse_root(g00), z = w0 * root;
+  out = factor * fast_exp(exponent);
+  in = factor * root * fast_exp(exponent + (0.5 * z * z + c0));
+}
+
+// Weights of the eight models of the last three candidates; bit a of the index: row a is in.
+MRFAST_INLINE void leaf_weights(const State& in, const Lanes* gain, Lanes* weights) {
+  Lanes out[8];
+  for (std::size_t l = 0; l < kLanes; ++l) {
+    const double g00 = in.matrix[0].v[l], g10 = in.matrix[1].v[l], g11 = in.matrix[2].v[l];
+    const double g20 = in.matrix[3].v[l], g21 = in.matrix[4].v[l], g22 = in.matrix[5].v[l];
+    const double w0 = in.vector[0].v[l], w1 = in.vector[1].v[l], w2 = in.vector[2].v[l];
+    const double c0 = gain[0].v[l], c1 = gain[1].v[l], c2 = gain[2].v[l];
+    const double exponent = in.scalars[0].v[l], factor = in.scalars[1].v[l];
+    leaf_one(g00, w0, exponent, factor, c0, out[0].v[l], out[1].v[l]);
+    {
+      const double root = inverse_root(g11), z = w1 * root, f = g10 * root;
+      leaf_one(g00 - f * f, w0 - f * z, exponent + (0.5 * z * z + c1), factor * root, c0,
+               out[2].v[l], out[3].v[l]);
+    }
+    const double root = inverse_root(g22), z = w2 * root, f0 = g20 * root, f1 = g21 * root;
+    const double h00 = g00 - f0 * f0, h10 = g10 - f1 * f0, h11 = g11 - f1 * f1;
+    const double u0 = w0 - f0 * z, u1 = w1 - f1 * z;
+    const double exponent2 = exponent + (0.5 * z * z + c2), factor2 = factor * root;
+    leaf_one(h00, u0, exponent2, factor2, c0, out[4].v[l], out[5].v[l]);
+    const double root1 = inverse_root(h11), z1 = u1 * root1, f = h10 * root1;
+    leaf_one(h00 - f * f, u0 - f * z1, exponent2 + (0.5 * z1 * z1 + c1), factor2 * root1, c0,
+             out[6].v[l], out[7].v[l]);
+  }
+  for (std::size_t i = 0; i < 8; ++i) weights[i] = out[i];
+}
+
+MRFAST_INLINE void add(Lanes& to, const Lanes& x) {
+  for (std::size_t l = 0; l < kLanes; ++l) to.v[l] += x.v[l];
+}
+
+MRFAST_INLINE Lanes sum(const Lanes& a, const Lanes& b) {
+  Lanes out;
+  for (std::size_t l = 0; l < kLanes; ++l) out.v[l] = a.v[l] + b.v[l];
+  return out;
+}
+
+// Sums over all models of m >= 3 candidates.
+template <Sum kSum>
+MRFAST_INLINE void descend(Workspace& work, const State& root, std::size_t m) {
+  const std::size_t width = by_slabs(kSum) ? m + 1 : 1, depths = m - kLeaf;
+  Lanes* const total = work.total.data();
+  Lanes* const inclusion = work.inclusion.data();
+  Lanes* const pending = work.pending.data();  // (depths, width): sums with the candidate out
+  const Lanes zero{};
+  if (with_inclusion(kSum)) std::fill(inclusion, inclusion + m * width, zero);
+
+  State at[kMaxBlock];
+  Lanes* buffer[kMaxBlock];
+  bool in[kMaxBlock];
+  Lanes* next = work.buffers.data();
+  for (std::size_t t = 0; t < depths; ++t) {
+    buffer[t] = next;
+    next += packed(m - 1 - t) + (m - 1 - t) + 2;
+  }
+  at[0] = root;
+  std::size_t depth = 0, slabs = 0;
+  for (;;) {
+    for (; depth < depths; ++depth) {
+      in[depth] = false;
+      at[depth + 1] = at[depth];
+    }
+    Lanes w[8];
+    leaf_weights(at[depth], work.gain.data(), w);
+    if constexpr (by_slabs(kSum)) {
+      total[0] = w[0];
+      total[1] = sum(sum(w[1], w[2]), w[4]);
+      total[2] = sum(sum(w[3], w[5]), w[6]);
+      total[3] = w[7];
+      if constexpr (with_inclusion(kSum)) {
+        for (std::size_t a = 0; a < kLeaf; ++a) {
+          const std::size_t self = std::size_t{1} << a;
+          const std::size_t one = a == 0 ? 2 : 1, other = a == 2 ? 2 : 4;
+          Lanes* row = inclusion + a * width + slabs;
+          add(row[1], w[self]);
+          add(row[2], sum(w[self | one], w[self | other]));
+          add(row[3], w[7]);
+        }
+      }
+    } else {
+      const Lanes in2 = sum(sum(w[4], w[5]), sum(w[6], w[7]));
+      total[0] = sum(sum(sum(w[0], w[1]), sum(w[2], w[3])), in2);
+      if constexpr (with_inclusion(kSum)) {
+        const Lanes both = sum(w[3], w[7]);
+        add(inclusion[0], sum(sum(w[1], w[5]), both));
+        add(inclusion[1], sum(sum(w[2], w[6]), both));
+        add(inclusion[2], in2);
+      }
+    }
+    std::size_t terms = by_slabs(kSum) ? kLeaf + 1 : 1;
+    while (depth > 0 && in[depth - 1]) {
+      --depth;
+      const Lanes* out = pending + depth * width;
+      if constexpr (by_slabs(kSum)) {
+        --slabs;
+        if constexpr (with_inclusion(kSum)) {
+          Lanes* row = inclusion + (m - 1 - depth) * width + slabs + 1;
+          for (std::size_t k = 0; k < terms; ++k) add(row[k], total[k]);
+        }
+        total[terms] = total[terms - 1];
+        for (std::size_t k = terms - 1; k > 0; --k) total[k] = sum(out[k], total[k - 1]);
+        total[0] = out[0];
+        ++terms;
+      } else {
+        if constexpr (with_inclusion(kSum)) add(inclusion[m - 1 - depth], total[0]);
+        total[0] = sum(out[0], total[0]);
+      }
+    }
+    if (depth == 0) break;
+    --depth;
+    std::copy(total, total + terms, pending + depth * width);
+    in[depth] = true;
+    if constexpr (by_slabs(kSum)) ++slabs;
+    const std::size_t left = m - 1 - depth;
+    Lanes* const to = buffer[depth];
+    Lanes* const vector = to + packed(left);
+    Lanes* const scalars = vector + left;
+    eliminate(at[depth], m - depth, work.gain[left], to, vector, scalars);
+    at[depth + 1] = {to, vector, scalars};
+    ++depth;
+  }
+}
+
+// What eight nodes need before the candidates are taken one by one.
+struct Spectrum {
+  Lanes precision[kMaxBlock];  // 1 / (v_k + A0)
+  Lanes rotated[kMaxBlock];    // V' e, times the precision
+  Lanes difference;            // A1 - A0
+  Lanes square;                // e' R e
+  Lanes log_spikes;            // log likelihood without a slab, without its exponent
+};
+
+MRFAST_INLINE void decompose(Spectrum& out, const Block& block, const BlockNode* const* nodes) {
+  const std::size_t size = block.size;
+  const double* const vectors = block.eigenvectors.data();
+  Lanes residual[kMaxBlock], low, high;
+  for (std::size_t l = 0; l < kLanes; ++l) {
+    out.difference.v[l] = nodes[l]->slab - nodes[l]->spike;
+    out.square.v[l] = 0.0;
+    low.v[l] = high.v[l] = 1.0;
+  }
+  for (std::size_t k = 0; k < size; ++k) {
+    Lanes& product = k < kMaxBlock / 2 ? low : high;  // so that no product underflows
+    for (std::size_t l = 0; l < kLanes; ++l) {
+      const double variance = nodes[l]->variances[k] + nodes[l]->spike;
+      residual[k].v[l] = nodes[l]->residuals[k];
+      out.precision[k].v[l] = 1.0 / variance;
+      product.v[l] *= variance;
+    }
+  }
+  for (std::size_t k = 0; k < size; ++k) {
+    Lanes sum{};
+    for (std::size_t j = 0; j < size; ++j) {
+      const double v = vectors[j * size + k];
+      const Lanes e = residual[j];
+      for (std::size_t l = 0; l < kLanes; ++l) sum.v[l] += v * e.v[l];
+    }
+    const Lanes p = out.precision[k];
+    for (std::size_t l = 0; l < kLanes; ++l) {
+      out.square.v[l] += sum.v[l] * sum.v[l] * p.v[l];
+      sum.v[l] *= p.v[l];
+    }
+    out.rotated[k] = sum;
+  }
+  for (std::size_t l = 0; l < kLanes; ++l) {
+    double determinant = std::log(low.v[l]);
+    if (size > kMaxBlock / 2) determinant += std::log(high.v[l]);
+    out.log_spikes.v[l] = -0.5 * (static_cast<double>(size) * kLogTwoPi + determinant);
+  }
+}
+
+// Row j of V times a vector.
+MRFAST_INLINE Lanes rotate_back(const Block& block, std::size_t j, const Lanes* vector) {
+  Lanes sum{};
+  for (std::size_t k = 0; k < block.size; ++k) {
+    const double v = block.eigenvectors[j * block.size + k];
+    const Lanes x = vector[k];
+    for (std::size_t l = 0; l < kLanes; ++l) sum.v[l] += v * x.v[l];
+  }
+  return sum;
+}
+
+// Element (j, i) of R.
+MRFAST_INLINE Lanes precision_of(const Block& block, std::size_t j, std::size_t i,
+                                 const Spectrum& spectrum) {
+  Lanes sum{};
+  for (std::size_t k = 0; k < block.size; ++k) {
+    const double v =
+        block.eigenvectors[j * block.size + k] * block.eigenvectors[i * block.size + k];
+    const Lanes x = spectrum.precision[k];
+    for (std::size_t l = 0; l < kLanes; ++l) sum.v[l] += v * x.v[l];
+  }
+  return sum;
+}
+
+// G and w of eight nodes, rows in reverse order of the candidates; most: log odds of the model
+// that is most probable before the data. The exponent of a model is -q/2, with q what it leaves of
+// the squared residual, plus its log odds less most.
+MRFAST_INLINE void prepare(Workspace& work, const Block& block, const BlockNode* const* nodes,
+                           const double* log_odds, double most, const Lanes& extra) {
+  const std::size_t size = block.size, m = work.m;
+  Spectrum spectrum;
+  decompose(spectrum, block, nodes);
+  Lanes root;
+  for (std::size_t l = 0; l < kLanes; ++l) {
+    root.v[l] = std::sqrt(spectrum.difference.v[l]);
+    work.log_scale.v[l] = spectrum.log_spikes.v[l] + (most - extra.v[l]);
+    work.scalars[0].v[l] = extra.v[l] - (0.5 * spectrum.square.v[l] + most);
+    work.scalars[1].v[l] = 1.0;
+  }
+  for (std::size_t j = 0; j < size; ++j) {
+    const std::size_t a = size - 1 - j;
+    const double odds = log_odds == nullptr ? 0.0 : log_odds[j];
+    const Lanes r = rotate_back(block, j, spectrum.rotated);
+    for (std::size_t l = 0; l < kLanes; ++l) {
+      const double mean = nodes[l]->means == nullptr ? 0.0 : nodes[l]->means[j] / root.v[l];
+      work.vector[a].v[l] = root.v[l] * r.v[l] + mean;
+      work.gain[a].v[l] = odds - 0.5 * mean * mean;
+    }
+    for (std::size_t i = j; i < size; ++i) {
+      Lanes g = precision_of(block, j, i, spectrum);
+      const double unit = i == j ? 1.0 : 0.0;
+      for (std::size_t l = 0; l < kLanes; ++l) g.v[l] = g.v[l] * spectrum.difference.v[l] + unit;
+      work.matrix[packed(a) + (size - 1 - i)] = g;
+    }
+  }
+  for (std::size_t a = size; a < m; ++a) {  // rows that fill up a small block
+    for (std::size_t b = 0; b <= a; ++b)
+      for (std::size_t l = 0; l < kLanes; ++l) work.matrix[packed(a) + b].v[l] = a == b ? 1.0 : 0.0;
+    for (std::size_t l = 0; l < kLanes; ++l) {
+      work.vector[a].v[l] = 0.0;
+      work.gain[a].v[l] = kNever;
+    }
+  }
+}
+
+// Eliminates row m - 1 in place, in the lanes whose number has this bit.
+MRFAST_INLINE void eliminate_in_lanes(Workspace& work, std::size_t m, std::size_t bit) {
+  const Lanes* const row = work.matrix.data() + packed(m - 1);
+  Lanes inverse, scaled;
+  for (std::size_t l = 0; l < kLanes; ++l) {
+    const bool in = (l & bit) != 0;
+    const double root = inverse_root(row[m - 1].v[l]), w = work.vector[m - 1].v[l];
+    inverse.v[l] = in ? root * root : 0.0;
+    scaled.v[l] = w * inverse.v[l];
+    work.scalars[0].v[l] += in ? 0.5 * w * scaled.v[l] + work.gain[m - 1].v[l] : 0.0;
+    work.scalars[1].v[l] *= in ? root : 1.0;
+  }
+  for (std::size_t a = 0; a + 1 < m; ++a) {
+    Lanes f = row[a];
+    for (std::size_t l = 0; l < kLanes; ++l) {
+      work.vector[a].v[l] -= f.v[l] * scaled.v[l];
+      f.v[l] *= inverse.v[l];
+    }
+    Lanes* const to = work.matrix.data() + packed(a);
+    for (std::size_t b = 0; b <= a; ++b) {
+      Lanes x = to[b];
+      const Lanes y = row[b];
+      for (std::size_t l = 0; l < kLanes; ++l) x.v[l] -= f.v[l] * y.v[l];
+      to[b] = x;
+    }
+  }
+}
+
+// What a group of lanes is asked for.
+struct Task {
+  const Block& block;
+  const BlockNode* const* nodes;  // of the lanes
+  const double* log_odds;
+  double most;
+  bool split;  // the lanes are the choices for the first three candidates of one node
+};
+
+template <Sum kSum>
+MRFAST_INLINE void sum_lanes(Workspace& work, const Task& task, const Lanes& extra) {
+  prepare(work, task.block, task.nodes, task.log_odds, task.most, extra);
+  std::size_t m = work.m;
+  if (task.split)
+    for (std::size_t bit = 4; bit > 0; bit /= 2) eliminate_in_lanes(work, m--, bit);
+  descend<kSum>(work, {work.matrix.data(), work.vector.data(), work.scalars}, m);
+}
+
+MRFAST_DISPATCH void sum_total(Workspace& work, const Task& task, const Lanes& extra) {
+  sum_lanes<Sum::kTotal>(work, task, extra);
+}
+MRFAST_DISPATCH void sum_inclusion(Workspace& work, const Task& task, const Lanes& extra) {
+  sum_lanes<Sum::kInclusion>(work, task, extra);
+}
+MRFAST_DISPATCH void sum_slabs(Workspace& work, const Task& task, const Lanes& extra) {
+  sum_lanes<Sum::kSlabs>(work, task, extra);
+}
+MRFAST_DISPATCH void sum_slabs_inclusion(Workspace& work, const Task& task, const Lanes& extra) {
+  sum_lanes<Sum::kSlabsInclusion>(work, task, extra);
+}
+
+using SumLanes = void (*)(Workspace&, const Task&, const Lanes&);
+
+// Largest logarithm of the weight of a model in lane l; value: of what is decided already.
+double largest_weight(const std::vector<double>& matrix, const std::vector<double>& vector,
+                      const std::vector<double>& gain, std::size_t m, double value) {
+  if (m == 0) return value;
+  const double out = largest_weight(matrix, vector, gain, m - 1, value);
+  const double* const row = matrix.data() + packed(m - 1);
+  const double pivot = std::max(row[m - 1], 1.0), w = vector[m - 1];
+  std::vector<double> left(matrix.begin(),
+                           matrix.begin() + static_cast<std::ptrdiff_t>(packed(m - 1)));
+  std::vector<double> u(vector.begin(), vector.begin() + static_cast<std::ptrdiff_t>(m - 1));
+  for (std::size_t a = 0; a + 1 < m; ++a) {
+    u[a] -= row[a] * w / pivot;
+    for (std::size_t b = 0; b <= a; ++b) left[packed(a) + b] -= row[a] * row[b] / pivot;
+  }
+  value += 0.5 * (w * w / pivot - std::log(pivot)) + gain[m - 1];
+  return std::max(out, largest_weight(left, u, gain, m - 1, value));
+}
+
+// Sums in one lane: by number of slabs (1 or B + 1), and those with candidate j in (B, the same).
+struct LaneSums {
+  std::vector<double> total, inclusion;
+};
+
+void collect(const Workspace& work, const Task& task, Sum kind, std::size_t lane, LaneSums& out) {
+  const std::size_t size = task.block.size, left = task.split ? size - kLeaf : work.m;
+  const std::size_t width = by_slabs(kind) ? size + 1 : 1;
+  const std::size_t from = by_slabs(kind) ? left + 1 : 1;
+  out.total.assign(width, 0.0);
+  out.inclusion.assign(size * width, 0.0);
+  const std::size_t begin = task.split ? 0 : lane, end = task.split ? kLanes : lane + 1;
+  for (std::size_t l = begin; l < end; ++l) {
+    const std::size_t slabs =
+        task.split && by_slabs(kind) ? static_cast<std::size_t>(std::popcount(l)) : 0;
+    for (std::size_t k = 0; k < from && k + slabs < width; ++k) {
+      out.total[k + slabs] += work.total[k].v[l];
+      if (!with_inclusion(kind)) continue;
+      for (std::size_t j = 0; j < size; ++j) {
+        double& to = out.inclusion[j * width + k + slabs];
+        if (!task.split || j >= kLeaf)
+          to += work.inclusion[(size - 1 - j) * from + k].v[l];
+        else if ((l >> (kLeaf - 1 - j)) & 1)
+          to += work.total[k].v[l];
+      }
+    }
+  }
+}
+
+// Runs all nodes through the lanes and hands each node's sums to take(node, log scale, sums).
+template <class Take>
+void for_each_node(const Block& block, const BlockNode* nodes, std::size_t count,
+                   const double* log_odds, Sum kind, SumLanes run, const Take& take) {
+  Workspace work(block.size);
+  LaneSums sums;
+  double most = 0;
+  for (std::size_t j = 0; log_odds != nullptr && j < block.size; ++j)
+    most += std::max(log_odds[j], 0.0);
+  for (std::size_t done = 0; done < count;) {
+    // Few nodes of a large block: one at a time is faster than lanes that stand idle.
+    const bool split = block.size >= 2 * kLeaf && count - done < kLanes - 2;
+    const std::size_t taken = split ? 1 : std::min(kLanes, count - done);
+    const BlockNode* lanes[kLanes];
+    for (std::size_t l = 0; l < kLanes; ++l) lanes[l] = nodes + done + std::min(l, taken - 1);
+    const Task task{block, lanes, log_odds, most, split};
+    Lanes extra{};
+    run(work, task, extra);
+    bool again = false;
+    for (std::size_t l = 0; l < taken; ++l) {
+      collect(work, task, kind, l, sums);
+      double total = 0;
+      for (const double x : sums.total) total += x;
+      if (!(total < kUnderflow)) continue;
+      if (!again) prepare(work, block, lanes, log_odds, most, extra);
+      again = true;
+      std::vector<double> matrix, vector, gain;
+      for (const Lanes& x : work.matrix) matrix.push_back(x.v[l]);
+      for (const Lanes& x : work.vector) vector.push_back(x.v[l]);
+      for (const Lanes& x : work.gain) gain.push_back(x.v[l]);
+      const double largest = largest_weight(matrix, vector, gain, work.m, work.scalars[0].v[l]);
+      for (std::size_t i = 0; i < kLanes; ++i)
+        if (split || i == l) extra.v[i] = -largest;
+    }
+    if (again) run(work, task, extra);
+    for (std::size_t l = 0; l < taken; ++l) {
+      collect(work, task, kind, l, sums);
+      take(done + l, work.log_scale.v[l], sums);
+    }
+    done += taken;
+  }
+}
+
+// Logarithm of the sum of the prior odds of all models.
+double log_total_odds(const double* log_odds, std::size_t size) {
+  double sum = 0;
+  for (std::size_t j = 0; j < size; ++j)
+    sum += std::max(log_odds[j], 0.0) + std::log1p(std::exp(-std::abs(log_odds[j])));
+  return sum;
+}
+
+}  // namespace
+
+void sum_block(const Block& block, const BlockNode* nodes, std::size_t count,
+               const double* log_odds, double* log_evidence, double* inclusion) {
+  const double prior = log_total_odds(log_odds, block.size);
+  const bool with = inclusion != nullptr;
+  for_each_node(block, nodes, count, log_odds, with ? Sum::kInclusion : Sum::kTotal,
+                with ? sum_inclusion : sum_total,
+                [&](std::size_t i, double log_scale, const LaneSums& sums) {
+                  log_evidence[i] = log_scale + std::log(sums.total[0]) - prior;
+                  for (std::size_t j = 0; with && j < block.size; ++j)
+                    inclusion[i * block.size + j] = sums.inclusion[j] / sums.total[0];
+                });
+}
+
+void sum_block_by_slabs(const Block& block, const BlockNode* nodes, std::size_t count,
+                        double* log_scale, double* sums, double* inclusion) {
+  const std::size_t width = block.size + 1;
+  const bool with = inclusion != nullptr;
+  for_each_node(block, nodes, count, nullptr, with ? Sum::kSlabsInclusion : Sum::kSlabs,
+                with ? sum_slabs_inclusion : sum_slabs,
+                [&](std::size_t i, double scale, const LaneSums& lane) {
+                  log_scale[i] = scale;
+                  std::copy(lane.total.begin(), lane.total.end(), sums + i * width);
+                  if (with)
+                    std::copy(lane.inclusion.begin(), lane.inclusion.end(),
+                              inclusion + i * block.size * width);
+                });
+}
+
+namespace {
+
+// Inverse of the covariance of the residuals under a model, and its product with the residuals.
+struct EffectState {
+  const Lanes* inverse;  // (B (B + 1) / 2,)
+  const Lanes* vector;   // (B,)
+  const Lanes* scalars;  // exponent, factor
+};
+
+struct EffectSums {
+  explicit EffectSums(std::size_t size) : mean(size), inclusion(size), second(packed(size)) {
+    buffers.resize((size + 1) * (packed(size) + size + 2));
+  }
+  std::vector<Lanes> mean, inclusion, second, buffers;
+};
+
+// One rank-one update: candidate j gets a slab.
+MRFAST_INLINE void take_in(const EffectState& in, std::size_t size, std::size_t j,
+                           const Lanes& difference, const Lanes& mean, double log_odds,
+                           Lanes* inverse, Lanes* vector, Lanes* scalars) {
+  Lanes column[kMaxBlock], gain, scaled;
+  for (std::size_t i = 0; i < size; ++i)
+    column[i] = in.inverse[i < j ? packed(j) + i : packed(i) + j];
+  Lanes exponent = in.scalars[0], factor = in.scalars[1];
+  const Lanes r = in.vector[j], diagonal = column[j];
+  for (std::size_t l = 0; l < kLanes; ++l) {
+    const double d = difference.v[l];
+    const double root = inverse_root(1.0 + d * diagonal.v[l]);
+    const double h = d * r.v[l] + mean.v[l];
+    scaled.v[l] = h * root * root;
+    gain.v[l] = d * root * root;
+    exponent.v[l] += 0.5 * (h * scaled.v[l] - mean.v[l] * mean.v[l]) / d + log_odds;
+    factor.v[l] *= root;
+  }
+  scalars[0] = exponent;
+  scalars[1] = factor;
+  for (std::size_t a = 0; a < size; ++a) {
+    Lanes f = column[a], w = in.vector[a];
+    for (std::size_t l = 0; l < kLanes; ++l) {
+      w.v[l] -= scaled.v[l] * f.v[l];
+      f.v[l] *= gain.v[l];
+    }
+    vector[a] = w;
+    for (std::size_t b = 0; b <= a; ++b) {
+      Lanes x = in.inverse[packed(a) + b];
+      const Lanes y = column[b];
+      for (std::size_t l = 0; l < kLanes; ++l) x.v[l] -= f.v[l] * y.v[l];
+      inverse[packed(a) + b] = x;
+    }
+  }
+}
+
+// Sums over all models, weighted by their probabilities: evidence is that of the nodes.
+MRFAST_DISPATCH void sum_effects(EffectSums& sums, const Block& block,
+                                 const BlockNode* const* nodes, const double* log_odds,
+                                 double prior, const Lanes& evidence) {
+  const std::size_t size = block.size, stride = packed(size) + size + 2;
+  Spectrum spectrum;
+  decompose(spectrum, block, nodes);
+  const auto zero = [](std::vector<Lanes>& lanes) {
+    std::fill(lanes.begin(), lanes.end(), Lanes{});
+  };
+  zero(sums.mean);
+  zero(sums.inclusion);
+  zero(sums.second);
+  const auto state_at = [&](std::size_t i) { return sums.buffers.data() + i * stride; };
+
+  Lanes means[kMaxBlock], spike, slab;
+  Lanes* first = state_at(size);
+  for (std::size_t j = 0; j < size; ++j) {
+    for (std::size_t i = 0; i <= j; ++i) first[packed(j) + i] = precision_of(block, j, i, spectrum);
+    first[packed(size) + j] = rotate_back(block, j, spectrum.rotated);
+    for (std::size_t l = 0; l < kLanes; ++l)
+      means[j].v[l] = nodes[l]->means == nullptr ? 0.0 : nodes[l]->means[j];
+  }
+  for (std::size_t l = 0; l < kLanes; ++l) {
+    spike.v[l] = nodes[l]->spike;
+    slab.v[l] = nodes[l]->slab;
+    first[stride - 2].v[l] =
+        spectrum.log_spikes.v[l] - 0.5 * spectrum.square.v[l] - (prior + evidence.v[l]);
+    first[stride - 1].v[l] = 1.0;
+  }
+  const Lanes* at[kMaxBlock + 1];
+  bool in[kMaxBlock];
+  at[0] = first;
+  for (std::size_t depth = 0;;) {
+    for (; depth < size; ++depth) {
+      in[depth] = false;
+      at[depth + 1] = at[depth];
+    }
+    const Lanes* const state = at[depth];
+    Lanes weight, variance[kMaxBlock], effect[kMaxBlock];
+    for (std::size_t l = 0; l < kLanes; ++l)
+      weight.v[l] = state[stride - 1].v[l] * fast_exp(state[stride - 2].v[l]);
+    for (std::size_t a = 0; a < size; ++a) {
+      const Lanes r = state[packed(size) + a];
+      variance[a] = in[a] ? slab : spike;
+      Lanes mean = sums.mean[a], inside = sums.inclusion[a];
+      const double slab_here = in[a] ? 1.0 : 0.0;
+      for (std::size_t l = 0; l < kLanes; ++l) {
+        effect[a].v[l] = slab_here * means[a].v[l] + variance[a].v[l] * r.v[l];
+        mean.v[l] += weight.v[l] * effect[a].v[l];
+        inside.v[l] += slab_here * weight.v[l];
+      }
+      sums.mean[a] = mean;
+      sums.inclusion[a] = inside;
+      for (std::size_t b = 0; b <= a; ++b) {
+        const Lanes s = state[packed(a) + b];
+        Lanes second = sums.second[packed(a) + b];
+        const double unit = a == b ? 1.0 : 0.0;
+        for (std::size_t l = 0; l < kLanes; ++l)
+          second.v[l] += weight.v[l] * (effect[a].v[l] * effect[b].v[l] +
+                                        variance[a].v[l] * (unit - s.v[l] * variance[b].v[l]));
+        sums.second[packed(a) + b] = second;
+      }
+    }
+    while (depth > 0 && in[depth - 1]) --depth;
+    if (depth == 0) break;
+    --depth;
+    in[depth] = true;
+    Lanes* const to = state_at(depth);
+    take_in({at[depth], at[depth] + packed(size), at[depth] + (stride - 2)}, size, depth,
+            spectrum.difference, means[depth], log_odds[depth], to, to + packed(size),
+            to + (stride - 2));
+    at[depth + 1] = to;
+    ++depth;
+  }
+}
+
+}  // namespace
+
+void block_effects(const Block& block, const BlockNode* nodes, std::size_t count,
+                   const double* log_odds, double* log_evidence, double* inclusion, double* mean,
+                   double* covariance) {
+  sum_block(block, nodes, count, log_odds, log_evidence, nullptr);
+  const std::size_t size = block.size;
+  const double prior = log_total_odds(log_odds, size);
+  EffectSums sums(size);
+  for (std::size_t done = 0; done < count; done += kLanes) {
+    const std::size_t taken = std::min(kLanes, count - done);
+    const BlockNode* lanes[kLanes];
+    Lanes evidence;
+    for (std::size_t l = 0; l < kLanes; ++l) {
+      lanes[l] = nodes + done + std::min(l, taken - 1);
+      evidence.v[l] = log_evidence[done + std::min(l, taken - 1)];
+    }
+    sum_effects(sums, block, lanes, log_odds, prior, evidence);
+    for (std::size_t l = 0; l < taken; ++l) {
+      const std::size_t node = done + l;
+      for (std::size_t a = 0; a < size; ++a) {
+        mean[node * size + a] = sums.mean[a].v[l];
+        inclusion[node * size + a] = sums.inclusion[a].v[l];
+        for (std::size_t b = 0; b <= a; ++b) {
+          const double value =
+              sums.second[packed(a) + b].v[l] - sums.mean[a].v[l] * sums.mean[b].v[l];
+          covariance[(node * size + a) * size + b] = covariance[(node * size + b) * size + a] =
+              value;
+        }
+      }
+    }
+  }
+}
+
+}  // namespace mrfast
