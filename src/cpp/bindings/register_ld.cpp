@@ -3,6 +3,7 @@
 
 #include "attendant.hpp"
 #include "mrfast/ld_blocks.hpp"
+#include "mrfast/ld_gibbs.hpp"
 #include "mrfast/parallel.hpp"
 #include "pybind.hpp"
 
@@ -11,6 +12,8 @@ namespace mrfast::bindings {
 namespace {
 
 constexpr std::size_t kChunk = 64;  // nodes that a thread takes at once
+constexpr std::size_t kMaxGibbsBlock = 1000;
+constexpr std::size_t kMaxBytes = std::size_t{4} << 30;
 
 Block make_block(const DoubleArray& eigenvectors, std::size_t max_size) {
   if (eigenvectors.ndim() != 2 || eigenvectors.shape(0) != eigenvectors.shape(1))
@@ -130,6 +133,81 @@ py::tuple effects(const DoubleArray& eigenvectors, const DoubleArray& variances,
   return py::make_tuple(evidence, probability, mean, covariance);
 }
 
+void require_finite(const char* name, const DoubleArray& array) {
+  for (py::ssize_t i = 0; i < array.size(); ++i)
+    if (!std::isfinite(array.data()[i]))
+      throw std::invalid_argument(std::string(name) + ": expected finite numbers");
+}
+
+DoubleArray by_chain(const std::vector<double>& values, std::size_t chains) {
+  return to_array(values.data(), chains, values.size() / chains);
+}
+
+py::dict sample(const std::vector<DoubleArray>& eigenvectors,
+                const std::vector<DoubleArray>& variances,
+                const std::vector<DoubleArray>& residuals, const std::vector<DoubleArray>& means,
+                const std::vector<DoubleArray>& log_odds, const DoubleArray& log_weight,
+                const DoubleArray& spike, const DoubleArray& slab, const GibbsOptions& options,
+                const py::object& progress) {
+  NodeTable table;
+  table.count = static_cast<std::size_t>(log_weight.size());
+  table.log_weight = log_weight.data();
+  table.spike = spike.data();
+  table.slab = slab.data();
+  require_size("spike", spike, table.count);
+  const std::size_t blocks = eigenvectors.size();
+  if (blocks == 0 || variances.size() != blocks || residuals.size() != blocks ||
+      means.size() != blocks || log_odds.size() != blocks)
+    throw std::invalid_argument("eigenvectors: expected one array of each kind for every block");
+  for (std::size_t i = 0; i < blocks; ++i) {
+    GibbsBlock block{make_block(eigenvectors[i], kMaxGibbsBlock), variances[i].data(),
+                     residuals[i].data(), nullptr, log_odds[i].data()};
+    const std::size_t cells = table.count * block.block.size;
+    if (means[i].size() > 0) {
+      require_size("means", means[i], cells);
+      block.means = means[i].data();
+    }
+    require_size("log_odds", log_odds[i], cells);
+    make_nodes(block.block, variances[i], residuals[i], spike, slab, means[i]);
+    require_finite("residuals", residuals[i]);
+    require_finite("means", means[i]);
+    require_finite("log_odds", log_odds[i]);
+    table.blocks.push_back(std::move(block));
+  }
+  bool some = false;
+  for (std::size_t i = 0; i < table.count; ++i) {
+    const double w = log_weight.data()[i];
+    if (std::isnan(w) || (std::isinf(w) && w > 0))
+      throw std::invalid_argument("log_weight: expected numbers below infinity");
+    some = some || std::isfinite(w);
+  }
+  if (!some) throw std::invalid_argument("log_weight: expected one finite number at least");
+  if (options.chains == 0 || options.sweeps == 0)
+    throw std::invalid_argument("sweeps: expected one chain and one sweep at least");
+  if (table.bytes() > kMaxBytes)
+    throw std::invalid_argument("log_weight: expected fewer nodes for blocks of this size");
+  Attendant attendant(progress);
+  GibbsResult result;
+  {
+    const py::gil_scoped_release release;  // no Python object is touched inside
+    Monitor monitor([&](std::uint64_t done) { return attendant(done); });
+    result = gibbs(table, options, monitor);
+  }
+  attendant.rethrow();
+  py::dict out;
+  out["inclusion"] = by_chain(result.inclusion, options.chains);
+  out["node_probability"] = by_chain(result.node_probability, options.chains);
+  out["effect_mean"] = by_chain(result.effect_mean, options.chains);
+  out["effect_square"] = by_chain(result.effect_square, options.chains);
+  out["flip_rate"] = to_array(result.flip_rate.data(), options.chains);
+  out["swap_rate"] = to_array(result.swap_rate.data(), options.chains);
+  out["log_evidence"] = to_array(result.log_evidence.data(), result.log_evidence.size());
+  out["coverage"] = to_array(result.coverage.data(), result.coverage.size());
+  out["log_evidence_bound"] = result.log_evidence_bound;
+  out["models"] = result.models;
+  return out;
+}
+
 }  // namespace
 
 void register_ld(py::module_ m) {
@@ -150,6 +228,22 @@ void register_ld(py::module_ m) {
         py::arg("means").noconvert(), py::arg("log_odds").noconvert(), py::kw_only(),
         py::arg("threads"),
         "Posterior means and covariances of the candidates' effects at every node.");
+  m.def(
+      "gibbs",
+      [](const std::vector<DoubleArray>& eigenvectors, const std::vector<DoubleArray>& variances,
+         const std::vector<DoubleArray>& residuals, const std::vector<DoubleArray>& means,
+         const std::vector<DoubleArray>& log_odds, const DoubleArray& log_weight,
+         const DoubleArray& spike, const DoubleArray& slab, std::size_t chains,
+         std::uint64_t sweeps, std::uint64_t burn_in, std::size_t threads, std::uint64_t seed,
+         const py::object& progress) {
+        return sample(eigenvectors, variances, residuals, means, log_odds, log_weight, spike, slab,
+                      {chains, sweeps, burn_in, threads, seed}, progress);
+      },
+      py::kw_only(), py::arg("eigenvectors"), py::arg("variances"), py::arg("residuals"),
+      py::arg("means"), py::arg("log_odds"), py::arg("log_weight").noconvert(),
+      py::arg("spike").noconvert(), py::arg("slab").noconvert(), py::arg("chains"),
+      py::arg("sweeps"), py::arg("burn_in"), py::arg("threads"), py::arg("seed"),
+      py::arg("progress"), "Collapsed Gibbs sampler over models and nodes; see ld_gibbs.hpp.");
 }
 
 }  // namespace mrfast::bindings

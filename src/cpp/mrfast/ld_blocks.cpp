@@ -14,7 +14,7 @@
 #include <cmath>
 
 #include "mrfast/dispatch.hpp"
-#include "mrfast/vector_math.hpp"
+#include "mrfast/lanes.hpp"
 
 namespace mrfast {
 
@@ -24,17 +24,6 @@ constexpr double kLogTwoPi = 1.8378770664093454836;
 constexpr double kUnderflow = 1e-250;  // sums below are computed again with another scale
 constexpr double kNever = -1e4;        // log odds of candidates that only fill up a block
 constexpr std::size_t kLeaf = 3;       // last candidates, summed in one go
-
-struct alignas(64) Lanes {
-  double v[kLanes];
-};
-
-// One over the root of a pivot; pivots of I + a positive matrix are never below 1.
-MRFAST_INLINE double inverse_root(double pivot) {
-  return 1.0 / std::sqrt(pivot < 1.0 ? 1.0 : pivot);
-}
-
-constexpr std::size_t packed(std::size_t row) { return row * (row + 1) / 2; }
 
 // Candidates still to come, m of them, in reverse order: the next one is row m - 1, and what is
 // left without it is a prefix of the arrays.
@@ -503,15 +492,14 @@ void for_each_node(const Block& block, const BlockNode* nodes, std::size_t count
   }
 }
 
-// Logarithm of the sum of the prior odds of all models.
+}  // namespace
+
 double log_total_odds(const double* log_odds, std::size_t size) {
   double sum = 0;
   for (std::size_t j = 0; j < size; ++j)
     sum += std::max(log_odds[j], 0.0) + std::log1p(std::exp(-std::abs(log_odds[j])));
   return sum;
 }
-
-}  // namespace
 
 void sum_block(const Block& block, const BlockNode* nodes, std::size_t count,
                const double* log_odds, double* log_evidence, double* inclusion) {

@@ -26,6 +26,9 @@ struct BlockNode {
   double slab = 0;                    // variance of a slab, above the spike's
 };
 
+// Logarithm of the sum of the prior odds of all models.
+double log_total_odds(const double* log_odds, std::size_t size);
+
 // Log evidence of each node, summed over all models with prior log odds log_odds (B,), and, unless
 // inclusion is null, the inclusion probabilities (count, B).
 void sum_block(const Block& block, const BlockNode* nodes, std::size_t count,
