@@ -205,6 +205,7 @@ py::dict sample(const std::vector<DoubleArray>& eigenvectors,
   out["coverage"] = to_array(result.coverage.data(), result.coverage.size());
   out["log_evidence_bound"] = result.log_evidence_bound;
   out["models"] = result.models;
+  out["difference"] = result.difference;
   return out;
 }
 

@@ -606,6 +606,14 @@ GibbsResult gibbs(const NodeTable& table, const GibbsOptions& options, Monitor& 
     result.swap_rate[c] = rate(chain.swaps_accepted, chain.swaps_proposed);
     logs[c] = std::move(chain.log);
   });
+  for (std::size_t j = 0; j < size; ++j) {
+    double low = 1, high = 0;
+    for (std::size_t c = 0; c < chains; ++c) {
+      low = std::min(low, result.inclusion[c * size + j]);
+      high = std::max(high, result.inclusion[c * size + j]);
+    }
+    result.difference = std::max(result.difference, high - low);
+  }
   if (!monitor.stopped()) estimate_evidence(logs, options.sweeps, result);
   return result;
 }

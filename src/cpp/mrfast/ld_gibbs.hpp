@@ -52,6 +52,7 @@ struct GibbsResult {
   std::vector<double> coverage;          // (chains,) share of time in models that others visited
   double log_evidence_bound = 0;         // evidence of the models visited: never above the whole
   std::size_t models = 0;                // visited
+  double difference = 0;                 // largest between two chains in an inclusion probability
 };
 
 // Every chain has a stream of its own: the result is the same for any number of threads.
