@@ -308,6 +308,41 @@ def test_two_samples_come_from_two_cohorts():
         exposure_cohort.summary_statistics(jam_mr(100, 2, rng=1))
 
 
+def test_joined_cohorts_share_people():
+    """Three parts of the people, the middle one in both studies."""
+    only_x, shared, only_y = (massive_model(n, EAF, NATURAL, rng=n) for n in (300, 200, 100))
+    x, y = only_x.joined(shared), shared.joined(only_y)
+    assert (x.n, y.n) == (500, 300)
+    np.testing.assert_array_equal(x.genotypes[300:], shared.genotypes)
+    np.testing.assert_array_equal(y.genotypes[:200], shared.genotypes)
+    np.testing.assert_array_equal(x.exposure, np.append(only_x.exposure, shared.exposure))
+    np.testing.assert_array_equal(y.outcome, np.append(shared.outcome, only_y.outcome))
+    whole = Moments.from_individual(x.genotypes, x.exposure, x.outcome)
+    assert x.moments.fingerprint == whole.fingerprint
+    exposure, outcome, _ = x.summary_statistics(y)
+    assert (exposure["n"] == 500).all()
+    assert (outcome["n"] == 300).all()
+    with pytest.raises(ValueError, match="read-only"):
+        x.genotypes[0] = 1
+
+
+def test_cohorts_that_do_not_join():
+    people = massive_model(50, EAF, NATURAL, rng=1)
+    streamed = massive_model(50, EAF, NATURAL, rng=1, keep_individuals=False)
+    with pytest.raises(InvalidInputError, match=r"^other: .* individuals kept"):
+        people.joined(streamed)
+    with pytest.raises(InvalidInputError, match=r"^self: .* individuals kept"):
+        streamed.joined(people)
+    for other in (
+        massive_model(50, EAF, {**NATURAL, "beta": 0.5}, rng=1),
+        massive_model(50, EAF + 0.01, NATURAL, rng=1),
+        massive_model(50, EAF, NATURAL, rng=1, ploidy=4),
+        jam_mr(50, 2, rng=1),
+    ):
+        with pytest.raises(InvalidInputError, match=r"^other: expected the same frequencies"):
+            people.joined(other)
+
+
 def test_summary_statistics_bring_back_the_moments():
     cohort = massive_model(200_000, EAF, NATURAL, rng=8, keep_individuals=False)
     x, y, slope = cohort.summary_statistics()

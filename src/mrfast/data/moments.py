@@ -18,6 +18,15 @@ from numpy.typing import ArrayLike, NDArray
 from mrfast import _validation as check
 from mrfast._runtime import symmetric_eigen
 from mrfast._validation import Float
+from mrfast.data.design import (
+    StudyDesign,
+    compare_sizes,
+    observational_slope,
+    outcome_scale,
+    shared_people,
+)
+from mrfast.data.ld_blocks import ROUNDING_CORRELATION, STATED_CORRELATION, stated_correlations
+from mrfast.data.standardised import StandardisedAssociations, standardise
 from mrfast.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -25,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Moments", "Sufficient"]
 
-_UNCORRELATED = 1e-12  # largest correlation that counts as rounding error
+_SAME_PEOPLE = StudyDesign.one_sample(1.0, 0)  # stands for one sample until n and J are known
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +84,7 @@ class Moments:
     Attributes
     ----------
     n : float
-        Sample size.
+        Sample size: the smallest one involved.
     names : tuple of str
         Names of the J candidate instruments.
     sigma_g : ndarray, shape (J,)
@@ -89,12 +98,15 @@ class Moments:
     covariance_gxy : ndarray, shape (J, 2)
         Covariances of the candidates with X and Y.
     covariance_xy : ndarray, shape (2, 2)
-        Covariance matrix of (X, Y).
+        Covariance matrix of (X, Y); 0 off the diagonal where no slope was observed.
     is_centered : bool
         Whether the likelihood uses centred moments (an intercept with a flat prior) or raw ones
         (no intercept, as MASSIVE in R).
     missing_dosages : ndarray of int, shape (J,), or None
         Number of dosages that were missing and imputed, per candidate.
+    design : StudyDesign
+        Sample sizes and overlap of the two studies, origin of the observational slope, type of
+        the outcome; by default both studies are of the same n people.
     """
 
     n: float
@@ -108,6 +120,7 @@ class Moments:
     is_centered: bool = True
     missing_dosages: NDArray[np.int64] | None = None
     _raw: Float | None = field(default=None)
+    design: StudyDesign = _SAME_PEOPLE
 
     def __post_init__(self) -> None:
         """Check the parts against each other; keep frozen copies."""
@@ -142,7 +155,12 @@ class Moments:
             counts = np.array(self.missing_dosages, dtype=np.int64)
             counts.setflags(write=False)
             object.__setattr__(self, "missing_dosages", counts)
-        _ = self.sufficient  # refuses moments that are not positive definite
+        if self.design is _SAME_PEOPLE:
+            object.__setattr__(self, "design", StudyDesign.one_sample(n, j))
+        described = len(self.design.n_exposure)
+        if described != j:
+            raise check.fail("design", f"sample sizes of {j} candidates", described)
+        _ = self.regression  # refuses moments that are not positive definite
 
     # ------------------------------------------------------------------ construction
 
@@ -157,9 +175,15 @@ class Moments:
         se_outcome: ArrayLike,
         n_outcome: ArrayLike,
         eaf: ArrayLike,
-        beta_observational: float,
+        beta_observational: float | None,
+        se_observational: float | None = None,
         n_observational: float | None = None,
-        ld: ArrayLike | None = None,
+        overlap: float | None = None,
+        n_overlap: ArrayLike | None = None,
+        outcome_type: str = "continuous",
+        case_fraction: float | None = None,
+        prevalence: float | None = None,
+        ld: ArrayLike | Sequence[ArrayLike] | None = None,
         ploidy: int = 2,
         center: bool = True,
         names: Sequence[object] | None = None,
@@ -171,19 +195,41 @@ class Moments:
         beta_exposure, se_exposure : array_like, shape (J,)
             Coefficient of the exposure on each variant's dosage, and its standard error.
         n_exposure : float or array_like, shape (J,)
-            Sample size of the exposure study.
+            Sample size of the exposure study, one for all variants or one each.
         beta_outcome, se_outcome : array_like, shape (J,)
             The same for the outcome (for a binary outcome: log odds ratios).
         n_outcome : float or array_like, shape (J,)
             Sample size of the outcome study.
         eaf : array_like, shape (J,)
             Frequency of the effect allele, strictly between 0 and 1.
-        beta_observational : float
-            Slope of the outcome on the exposure as observed, confounding included.
+        beta_observational : float or None
+            Slope of the outcome on the exposure as observed, confounding included (for a binary
+            outcome: log odds ratio per unit of the exposure). None, allowed only with
+            ``overlap=0``, where the exact posterior can do without; MC3 and Laplace's method
+            cannot.
+        se_observational : float, optional
+            Standard error of that slope, where it comes from people of its own.
         n_observational : float, optional
-            Sample size behind that slope.
-        ld : array_like, shape (J, J), optional
-            Correlation matrix of the dosages; None means uncorrelated (clumped) variants.
+            Sample size behind that slope, where it comes from people of its own; not used for its
+            error where `se_observational` is given. With neither, the slope counts as that of the
+            people in both studies; without overlap, as one of as many people as the smaller study.
+        overlap : float, optional
+            Proportion of the smaller study's people who are in both studies, 0 to 1. None means 1.
+        n_overlap : float or array_like, shape (J,), optional
+            Number of people in both studies, in place of `overlap`.
+        outcome_type : {"continuous", "binary"}
+            For a binary outcome, `beta_outcome` holds log odds ratios and `n_outcome` cases and
+            controls together.
+        case_fraction : float, optional
+            Proportion of cases in the outcome study, for a binary outcome; by default as the
+            standard errors imply.
+        prevalence : float, optional
+            Proportion of cases in the population, for effects on the liability scale.
+        ld : array_like, shape (J, J), or sequence of array_like, optional
+            Correlation matrix of the dosages, or its diagonal blocks in the order of the variants
+            (their sizes add up to J; a 1 x 1 block is an independent variant). None means
+            uncorrelated (clumped) variants. For the exact posterior, correlations of a matrix up
+            to 0.01 count as none in the sampling noise; those of blocks all count.
         ploidy : int
             Number of alleles per person, m: dosages have mean m p and variance m p (1 - p).
         center : bool
@@ -194,14 +240,16 @@ class Moments:
         Returns
         -------
         Moments
-            With n the smallest sample size involved.
+            With n the smallest sample size involved, which MC3 uses; the exact posterior uses
+            every study's own.
 
         Raises
         ------
         InvalidInputError
             A ValueError: lengths differ, a number is not finite, a standard error is not
             positive, a frequency is outside (0, 1), `ld` is not a correlation matrix, the
-            moments are not positive definite, or the observational slope is impossible.
+            moments are not positive definite, the observational slope is impossible or missing
+            where the studies overlap, or arguments exclude each other.
 
         References
         ----------
@@ -217,7 +265,6 @@ class Moments:
         p = check.proportion_array("eaf", eaf, length=j)
         nx = _sample_sizes("n_exposure", n_exposure, j)
         ny = _sample_sizes("n_outcome", n_outcome, j)
-        slope = check.scalar("beta_observational", beta_observational)
         m = check.integer("ploidy", ploidy, minimum=1)
         n = float(min(nx.min(), ny.min()))
         if n_observational is not None:
@@ -234,13 +281,28 @@ class Moments:
         covariance_gxy = np.column_stack([variances * bx, variances * by])
         var_x = float(np.median(variances * (bx**2 + nx * sx**2)))
         var_y = float(np.median(variances * (by**2 + ny * sy**2)))
-        cov_xy = var_x * slope
-        covariance_g = None
+        notes: list[str] = []
+        n_shared = shared_people(nx, ny, j, overlap, n_overlap, notes)
+        slope, se_slope, n_slope = observational_slope(
+            beta_observational,
+            se_observational,
+            n_observational,
+            n_shared,
+            float(min(np.median(nx), np.median(ny))),
+            notes,
+        )
+        bernoulli_sd, population = outcome_scale(
+            outcome_type, case_fraction, prevalence, float(np.median(variances * ny * sy**2)), notes
+        )
+        compare_sizes("exposure", nx, var_x / variances - bx**2, sx, notes)
+        compare_sizes("outcome", ny, var_y / variances - by**2, sy, notes)
+        negligible, covariance_g = STATED_CORRELATION, None
         if ld is not None:
-            correlation = _correlation_matrix(ld, j)
-            if np.abs(correlation - np.eye(j)).max() > _UNCORRELATED:
+            correlation, negligible = stated_correlations(ld, j)
+            if np.abs(correlation - np.eye(j)).max() > ROUNDING_CORRELATION:
                 covariance_g = correlation * np.outer(sigma_g, sigma_g)
         means = np.concatenate([m * p, [m * (p * bx).sum(), m * (p * by).sum()]])
+        cov_xy = 0.0 if slope is None else var_x * slope
         if not abs(cov_xy) < np.sqrt(var_x) * np.sqrt(var_y):
             raise check.fail(
                 "beta_observational",
@@ -248,6 +310,19 @@ class Moments:
                 "(sd(Y) / sd(X), both implied by the tables)",
                 slope,
             )
+        design = StudyDesign(
+            n_exposure=np.broadcast_to(nx, j),
+            n_outcome=np.broadcast_to(ny, j),
+            n_shared=n_shared,
+            has_slope=slope is not None,
+            se_observational=se_slope,
+            n_observational=n_slope,
+            negligible_correlation=negligible,
+            binary=bernoulli_sd is not None,
+            bernoulli_sd=bernoulli_sd,
+            prevalence=population,
+            notes=tuple(notes),
+        )
         try:
             return cls(
                 n=n,
@@ -259,12 +334,13 @@ class Moments:
                 covariance_gxy=covariance_gxy,
                 covariance_xy=np.array([[var_x, cov_xy], [cov_xy, var_y]]),
                 is_centered=bool(center),
+                design=design,
             )
         except _NotPositiveDefinite as error:
             argument = {
                 "candidates": "ld",
                 "exposure": "beta_exposure",
-                "outcome": "beta_observational",
+                "outcome": "beta_outcome" if slope is None else "beta_observational",
             }[error.part]
             raise check.fail(argument, error.expected, error.received) from error
 
@@ -436,6 +512,7 @@ class Moments:
             covariance_gxy=self.covariance_gxy,
             covariance_xy=self.covariance_xy,
             missing_dosages=self.missing_dosages,
+            design=self.design,
         )
 
     # ------------------------------------------------------------------ what it knows
@@ -475,7 +552,7 @@ class Moments:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of everything that the likelihood depends on, as hexadecimal digits."""
-        digest = hashlib.sha256(b"mrfast moments 1")
+        digest = hashlib.sha256(b"mrfast moments 2")
         digest.update(np.array([self.n, float(self.is_centered)]).tobytes())
         for array in (
             self.sigma_g,
@@ -484,15 +561,36 @@ class Moments:
             np.zeros(0) if self.covariance_g is None else self.covariance_g,
             self.covariance_gxy,
             self.covariance_xy,
+            self.design.numbers,
         ):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
+    @property
+    def beta_observational(self) -> float | None:
+        """Slope of the outcome on the exposure as observed; None where it was not."""
+        if not self.design.has_slope:
+            return None
+        return float(self.covariance_xy[0, 1] / self.covariance_xy[0, 0])
+
     @cached_property
     def sufficient(self) -> Sufficient:
-        """The moments as the kernels take them."""
+        """The moments as the kernels of MC3 and Laplace's method take them.
+
+        Raises
+        ------
+        InvalidInputError
+            There is no observational slope, and so no covariance of X and Y.
+        """
+        if not self.design.has_slope:
+            raise check.fail(
+                "beta_observational",
+                "the slope of the outcome on the exposure (MC3 and Laplace's method need it; the "
+                "exact posterior of two samples without overlap does not)",
+                None,
+            )
         if self.is_centered:
-            return self._sufficient_centered()
+            return self._regression_centered()
         _check_semidefinite(self._second(centered=True))
         # Diagonal plus rank one: an independent treatment of the means is exact where those of X
         # and Y follow from the candidates'.
@@ -500,12 +598,36 @@ class Moments:
             implied = self.means[:-2] @ (self.covariance_gxy / self.variances[:, None])
             spread = np.sqrt(np.abs(self.covariance_xy.diagonal()))
             if (np.abs(implied - self.means[-2:]) <= 1e-9 * (spread + np.abs(implied))).all():
-                return self._sufficient_centered()
+                return self._regression_centered()
         return _sufficient_from_matrix(self._second(centered=False), self.n, self.sigma_g)
 
-    def _sufficient_centered(self) -> Sufficient:
+    @cached_property
+    def _regressions_apart(self) -> Sufficient:
+        """Regressions of X and Y where their covariance is not known, about the means."""
+        return self._regression_centered()
+
+    @property
+    def regression(self) -> Sufficient:
+        """Regressions on the candidates, as `sufficient`, but not refused without a slope.
+
+        `residual_slope` is then 0 and `residual_outcome` is Var(Y|G).
+        """
+        return self.sufficient if self.design.has_slope else self._regressions_apart
+
+    @cached_property
+    def standardised(self) -> StandardisedAssociations:
+        """The moments as the exact posterior takes them: centred, with every study's own size.
+
+        Candidates whose sample correlations are within five standard errors of zero, or whose
+        stated correlation is at most 0.01, are independent in the noise unless others join them.
+        """
+        return standardise(self)
+
+    def _regression_centered(self) -> Sufficient:
+        has_slope = self.design.has_slope
         if self.covariance_g is not None:
-            return _sufficient_from_matrix(self._second(centered=True), self.n, self.sigma_g)
+            second = self._second(centered=True)
+            return _sufficient_from_matrix(second, self.n, self.sigma_g, has_slope)
         if not (self.variances > 0).all():
             worst = int(np.argmin(self.variances))
             raise _NotPositiveDefinite(
@@ -515,7 +637,7 @@ class Moments:
             )
         slopes = self.covariance_gxy / self.variances[:, None]
         residual = self.covariance_xy - self.covariance_gxy.T @ slopes
-        s11, slope, s221 = _residual_parts(residual, self.covariance_xy)
+        s11, slope, s221 = _residual_parts(residual, self.covariance_xy, has_slope)
         return Sufficient(
             n=self.n,
             noise=self.sigma_g**2 / (self.n * self.variances),
@@ -540,16 +662,27 @@ class Moments:
             missing = f", {int(self.missing_dosages.sum())} missing dosages imputed to the mean"
         return (
             f"Moments(n={self.n:g}, J={self.J} {relation} candidates, {kind} moments, "
-            f"{self.instrument_r2:.3g} of Var(X) explained{missing})"
+            f"{self.instrument_r2:.3g} of Var(X) explained{missing}{self._described_design()})"
         )
+
+    def _described_design(self) -> str:
+        """What the text form says beyond one sample with a continuous outcome."""
+        design, parts = self.design, ""
+        if not design.is_one_sample:
+            sizes = (design.n_exposure, design.n_outcome, design.n_shared)
+            n1, n2, n12 = (float(np.median(size)) for size in sizes)
+            parts += f", {n1:g} people for the exposure, {n2:g} for the outcome, {n12:g} in both"
+        if design.binary:
+            parts += ", binary outcome"
+        return parts if design.has_slope else f"{parts}, no observational slope"
 
     @property
     def instrument_r2(self) -> float:
         """Proportion of the exposure's variance that the candidates explain."""
         try:
-            residual = self.centered().sufficient.residual_exposure
+            residual = self.centered().regression.residual_exposure
         except _NotPositiveDefinite:  # a constant among the candidates of raw moments
-            residual = self.sufficient.residual_exposure
+            residual = self.regression.residual_exposure
         return float(1 - residual / self.covariance_xy[0, 0])
 
 
@@ -573,8 +706,13 @@ def _check_semidefinite(covariance: Float) -> None:
         )
 
 
-def _residual_parts(residual: Float, total: Float) -> tuple[float, float, float]:
-    """Var(X|G), slope of Y on X given G, Var(Y|X,G); refuses what is not positive."""
+def _residual_parts(
+    residual: Float, total: Float, has_slope: bool = True
+) -> tuple[float, float, float]:
+    """Var(X|G), slope of Y on X given G, Var(Y|X,G); refuses what is not positive.
+
+    Without a slope: Var(X|G), 0, Var(Y|G).
+    """
     s11 = float(residual[0, 0])
     if not s11 > 1e-13 * total[0, 0]:
         raise _NotPositiveDefinite(
@@ -582,6 +720,15 @@ def _residual_parts(residual: Float, total: Float) -> tuple[float, float, float]
             "a positive variance of the exposure given the candidates",
             f"{s11:.6g} (the candidates would explain all of Var(X) = {total[0, 0]:.6g})",
         )
+    if not has_slope:
+        s22 = float(residual[1, 1])
+        if not s22 > 1e-13 * total[1, 1]:
+            raise _NotPositiveDefinite(
+                "outcome",
+                "a positive variance of the outcome given the candidates",
+                f"{s22:.6g} (the candidates would explain all of Var(Y) = {total[1, 1]:.6g})",
+            )
+        return s11, 0.0, s22
     slope = float(residual[0, 1] / s11)
     s221 = float(residual[1, 1] - slope * residual[0, 1])
     if not s221 > 1e-13 * total[1, 1]:
@@ -593,7 +740,9 @@ def _residual_parts(residual: Float, total: Float) -> tuple[float, float, float]
     return s11, slope, s221
 
 
-def _sufficient_from_matrix(second: Float, n: float, sigma_g: Float) -> Sufficient:
+def _sufficient_from_matrix(
+    second: Float, n: float, sigma_g: Float, has_slope: bool = True
+) -> Sufficient:
     """Sufficient statistics in the eigenbasis of the standardised candidates."""
     j = second.shape[0] - 2
     a = second[:j, :j] / np.outer(sigma_g, sigma_g)
@@ -608,7 +757,7 @@ def _sufficient_from_matrix(second: Float, n: float, sigma_g: Float) -> Sufficie
     cross = np.einsum("jk,jc->kc", rotation, second[:j, j:] / sigma_g[:, None])
     coefficients = cross / eigenvalues[:, None]
     residual = second[j:, j:] - np.einsum("kc,kd->cd", cross, coefficients)
-    s11, slope, s221 = _residual_parts(residual, second[j:, j:])
+    s11, slope, s221 = _residual_parts(residual, second[j:, j:], has_slope)
     return Sufficient(
         n=n,
         noise=1 / (n * eigenvalues),
@@ -627,7 +776,7 @@ def _off_diagonal_or_none(covariance: Float) -> Float | None:
     """Copy of the matrix, or None where it is diagonal up to rounding."""
     scale = np.sqrt(np.abs(covariance.diagonal()))
     off = np.abs(covariance - np.diag(covariance.diagonal()))
-    if (off <= _UNCORRELATED * np.outer(scale, scale)).all():
+    if (off <= ROUNDING_CORRELATION * np.outer(scale, scale)).all():
         return None
     return np.ascontiguousarray(covariance)
 
@@ -642,13 +791,3 @@ def _sample_sizes(argument: str, values: ArrayLike, j: int) -> Float:
     if np.ndim(values) == 0:
         return np.array([check.scalar(argument, np.asarray(values).item(), above=0)])
     return check.float_array(argument, values, ndim=1, shape=(j,), positive=True)
-
-
-def _correlation_matrix(ld: ArrayLike, j: int) -> Float:
-    matrix = check.float_array("ld", ld, ndim=2, shape=(j, j))
-    if np.abs(matrix - matrix.T).max() > 1e-8:
-        raise check.fail("ld", "a symmetric matrix", "one that is not symmetric")
-    if np.abs(matrix.diagonal() - 1).max() > 1e-6:
-        worst = int(np.argmax(np.abs(matrix.diagonal() - 1)))
-        raise check.fail("ld", "1 on the diagonal", f"{matrix[worst, worst]} at [{worst}, {worst}]")
-    return np.asarray((matrix + matrix.T) / 2)

@@ -119,8 +119,9 @@ class SimulatedCohort:
         ----------
         outcome_cohort : SimulatedCohort, optional
             Cohort of the outcome study: simulate a second one with the same frequencies and
-            parameters, and another seed, for two samples without overlap. By default both
-            studies are of this cohort: one sample.
+            parameters, and another seed, for two samples without overlap; give `joined` cohorts
+            with people in common for a partial one. By default both studies are of this cohort:
+            one sample.
 
         Returns
         -------
@@ -143,6 +144,44 @@ class SimulatedCohort:
             exposure=self._associations(0),
             outcome=other._associations(1),
             beta_observational=float(covariance[0, 1] / covariance[0, 0]),
+        )
+
+    def joined(self, other: SimulatedCohort) -> SimulatedCohort:
+        """All people of this cohort and of another one.
+
+        For two studies that share people, join the shared ones to those of either study, and
+        pass one of the two cohorts to the other's `summary_statistics`.
+
+        Parameters
+        ----------
+        other : SimulatedCohort
+            With the same frequencies, ploidy and parameters.
+
+        Returns
+        -------
+        SimulatedCohort
+
+        Raises
+        ------
+        InvalidInputError
+            The cohorts are of different populations, or the individuals were not kept.
+        """
+        for argument, cohort in (("self", self), ("other", other)):
+            if cohort.genotypes is None:
+                raise check.fail(argument, "a cohort with its individuals kept", repr(cohort))
+        same = self.ploidy == other.ploidy and np.array_equal(self.eaf, other.eaf)
+        if not same or any(
+            not np.array_equal(value, other.parameters[key])
+            for key, value in self.parameters.items()
+        ):
+            raise check.fail("other", "the same frequencies, ploidy and parameters", "others")
+        genotypes, exposure, outcome = (
+            np.concatenate([getattr(self, name), getattr(other, name)])
+            for name in ("genotypes", "exposure", "outcome")
+        )
+        n = self.n + other.n
+        return SimulatedCohort(
+            n, self.eaf, self.ploidy, self.parameters, genotypes, exposure, outcome
         )
 
     def _associations(self, trait: int) -> pd.DataFrame:
