@@ -683,20 +683,9 @@ def test_arguments_of_gibbs():
         sample([replace(block, residuals=block.residuals * np.nan)], [-1.0], np.zeros(4))
     with pytest.raises(ValueError, match="sweeps"):
         sample([block], [-1.0], np.zeros(4), sweeps=0)
+    size, n = 900, 3000
+    wide = path_of_nodes(2, n, 1)
+    ones = np.ones((n, size))
+    huge = Nodes(np.eye(size), ones, ones, wide.spike, wide.slab, NO_MEANS)
     with pytest.raises(ValueError, match="fewer nodes"):
-        wide = path_of_nodes(2, 3000, 1)
-        size = 900
-        sample(
-            [
-                Nodes(
-                    np.eye(size),
-                    np.ones((3000, size)),
-                    np.ones((3000, size)),
-                    wide.spike,
-                    wide.slab,
-                    NO_MEANS,
-                )
-            ],
-            [-1.0],
-            np.zeros(3000),
-        )
+        sample([huge], [-1.0], np.zeros(n))

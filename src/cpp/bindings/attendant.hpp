@@ -10,9 +10,9 @@
 
 namespace mrfast::bindings {
 
-class Attendant {
+class KernelAttendant {
  public:
-  explicit Attendant(py::object progress) : progress_(std::move(progress)) {}
+  explicit KernelAttendant(py::object progress) : progress_(std::move(progress)) {}
 
   bool operator()(std::uint64_t done) {
     const py::gil_scoped_acquire acquire;
