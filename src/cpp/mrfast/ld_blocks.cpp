@@ -15,12 +15,12 @@
 
 #include "mrfast/dispatch.hpp"
 #include "mrfast/lanes.hpp"
+#include "mrfast/ld_spectrum.hpp"
 
 namespace mrfast {
 
 namespace {
 
-constexpr double kLogTwoPi = 1.8378770664093454836;
 constexpr double kUnderflow = 1e-250;  // sums below are computed again with another scale
 constexpr double kNever = -1e4;        // log odds of candidates that only fill up a block
 constexpr std::size_t kLeaf = 3;       // last candidates, summed in one go
@@ -226,78 +226,6 @@ MRFAST_INLINE void descend(Workspace& work, const State& root, std::size_t m) {
     at[depth + 1] = {to, vector, scalars};
     ++depth;
   }
-}
-
-// What eight nodes need before the candidates are taken one by one.
-struct Spectrum {
-  Lanes precision[kMaxBlock];  // 1 / (v_k + A0)
-  Lanes rotated[kMaxBlock];    // V' e, times the precision
-  Lanes difference;            // A1 - A0
-  Lanes square;                // e' R e
-  Lanes log_spikes;            // log likelihood without a slab, without its exponent
-};
-
-MRFAST_INLINE void decompose(Spectrum& out, const Block& block, const BlockNode* const* nodes) {
-  const std::size_t size = block.size;
-  const double* const vectors = block.eigenvectors.data();
-  Lanes residual[kMaxBlock], low, high;
-  for (std::size_t l = 0; l < kLanes; ++l) {
-    out.difference.v[l] = nodes[l]->slab - nodes[l]->spike;
-    out.square.v[l] = 0.0;
-    low.v[l] = high.v[l] = 1.0;
-  }
-  for (std::size_t k = 0; k < size; ++k) {
-    Lanes& product = k < kMaxBlock / 2 ? low : high;  // so that no product underflows
-    for (std::size_t l = 0; l < kLanes; ++l) {
-      const double variance = nodes[l]->variances[k] + nodes[l]->spike;
-      residual[k].v[l] = nodes[l]->residuals[k];
-      out.precision[k].v[l] = 1.0 / variance;
-      product.v[l] *= variance;
-    }
-  }
-  for (std::size_t k = 0; k < size; ++k) {
-    Lanes sum{};
-    for (std::size_t j = 0; j < size; ++j) {
-      const double v = vectors[j * size + k];
-      const Lanes e = residual[j];
-      for (std::size_t l = 0; l < kLanes; ++l) sum.v[l] += v * e.v[l];
-    }
-    const Lanes p = out.precision[k];
-    for (std::size_t l = 0; l < kLanes; ++l) {
-      out.square.v[l] += sum.v[l] * sum.v[l] * p.v[l];
-      sum.v[l] *= p.v[l];
-    }
-    out.rotated[k] = sum;
-  }
-  for (std::size_t l = 0; l < kLanes; ++l) {
-    double determinant = std::log(low.v[l]);
-    if (size > kMaxBlock / 2) determinant += std::log(high.v[l]);
-    out.log_spikes.v[l] = -0.5 * (static_cast<double>(size) * kLogTwoPi + determinant);
-  }
-}
-
-// Row j of V times a vector.
-MRFAST_INLINE Lanes rotate_back(const Block& block, std::size_t j, const Lanes* vector) {
-  Lanes sum{};
-  for (std::size_t k = 0; k < block.size; ++k) {
-    const double v = block.eigenvectors[j * block.size + k];
-    const Lanes x = vector[k];
-    for (std::size_t l = 0; l < kLanes; ++l) sum.v[l] += v * x.v[l];
-  }
-  return sum;
-}
-
-// Element (j, i) of R.
-MRFAST_INLINE Lanes precision_of(const Block& block, std::size_t j, std::size_t i,
-                                 const Spectrum& spectrum) {
-  Lanes sum{};
-  for (std::size_t k = 0; k < block.size; ++k) {
-    const double v =
-        block.eigenvectors[j * block.size + k] * block.eigenvectors[i * block.size + k];
-    const Lanes x = spectrum.precision[k];
-    for (std::size_t l = 0; l < kLanes; ++l) sum.v[l] += v * x.v[l];
-  }
-  return sum;
 }
 
 // G and w of eight nodes, rows in reverse order of the candidates; most: log odds of the model
@@ -527,169 +455,6 @@ void sum_block_by_slabs(const Block& block, const BlockNode* nodes, std::size_t 
                     std::copy(lane.inclusion.begin(), lane.inclusion.end(),
                               inclusion + i * block.size * width);
                 });
-}
-
-namespace {
-
-// Inverse of the covariance of the residuals under a model, and its product with the residuals.
-struct EffectState {
-  const Lanes* inverse;  // (B (B + 1) / 2,)
-  const Lanes* vector;   // (B,)
-  const Lanes* scalars;  // exponent, factor
-};
-
-struct EffectSums {
-  explicit EffectSums(std::size_t size) : mean(size), inclusion(size), second(packed(size)) {
-    buffers.resize((size + 1) * (packed(size) + size + 2));
-  }
-  std::vector<Lanes> mean, inclusion, second, buffers;
-};
-
-// One rank-one update: candidate j gets a slab.
-MRFAST_INLINE void take_in(const EffectState& in, std::size_t size, std::size_t j,
-                           const Lanes& difference, const Lanes& mean, double log_odds,
-                           Lanes* inverse, Lanes* vector, Lanes* scalars) {
-  Lanes column[kMaxBlock], gain, scaled;
-  for (std::size_t i = 0; i < size; ++i)
-    column[i] = in.inverse[i < j ? packed(j) + i : packed(i) + j];
-  Lanes exponent = in.scalars[0], factor = in.scalars[1];
-  const Lanes r = in.vector[j], diagonal = column[j];
-  for (std::size_t l = 0; l < kLanes; ++l) {
-    const double d = difference.v[l];
-    const double root = inverse_root(1.0 + d * diagonal.v[l]);
-    const double h = d * r.v[l] + mean.v[l];
-    scaled.v[l] = h * root * root;
-    gain.v[l] = d * root * root;
-    exponent.v[l] += 0.5 * (h * scaled.v[l] - mean.v[l] * mean.v[l]) / d + log_odds;
-    factor.v[l] *= root;
-  }
-  scalars[0] = exponent;
-  scalars[1] = factor;
-  for (std::size_t a = 0; a < size; ++a) {
-    Lanes f = column[a], w = in.vector[a];
-    for (std::size_t l = 0; l < kLanes; ++l) {
-      w.v[l] -= scaled.v[l] * f.v[l];
-      f.v[l] *= gain.v[l];
-    }
-    vector[a] = w;
-    for (std::size_t b = 0; b <= a; ++b) {
-      Lanes x = in.inverse[packed(a) + b];
-      const Lanes y = column[b];
-      for (std::size_t l = 0; l < kLanes; ++l) x.v[l] -= f.v[l] * y.v[l];
-      inverse[packed(a) + b] = x;
-    }
-  }
-}
-
-// Sums over all models, weighted by their probabilities: evidence is that of the nodes.
-MRFAST_DISPATCH void sum_effects(EffectSums& sums, const Block& block,
-                                 const BlockNode* const* nodes, const double* log_odds,
-                                 double prior, const Lanes& evidence) {
-  const std::size_t size = block.size, stride = packed(size) + size + 2;
-  Spectrum spectrum;
-  decompose(spectrum, block, nodes);
-  const auto zero = [](std::vector<Lanes>& lanes) {
-    std::fill(lanes.begin(), lanes.end(), Lanes{});
-  };
-  zero(sums.mean);
-  zero(sums.inclusion);
-  zero(sums.second);
-  const auto state_at = [&](std::size_t i) { return sums.buffers.data() + i * stride; };
-
-  Lanes means[kMaxBlock], spike, slab;
-  Lanes* first = state_at(size);
-  for (std::size_t j = 0; j < size; ++j) {
-    for (std::size_t i = 0; i <= j; ++i) first[packed(j) + i] = precision_of(block, j, i, spectrum);
-    first[packed(size) + j] = rotate_back(block, j, spectrum.rotated);
-    for (std::size_t l = 0; l < kLanes; ++l)
-      means[j].v[l] = nodes[l]->means == nullptr ? 0.0 : nodes[l]->means[j];
-  }
-  for (std::size_t l = 0; l < kLanes; ++l) {
-    spike.v[l] = nodes[l]->spike;
-    slab.v[l] = nodes[l]->slab;
-    first[stride - 2].v[l] =
-        spectrum.log_spikes.v[l] - 0.5 * spectrum.square.v[l] - (prior + evidence.v[l]);
-    first[stride - 1].v[l] = 1.0;
-  }
-  const Lanes* at[kMaxBlock + 1];
-  bool in[kMaxBlock];
-  at[0] = first;
-  for (std::size_t depth = 0;;) {
-    for (; depth < size; ++depth) {
-      in[depth] = false;
-      at[depth + 1] = at[depth];
-    }
-    const Lanes* const state = at[depth];
-    Lanes weight, variance[kMaxBlock], effect[kMaxBlock];
-    for (std::size_t l = 0; l < kLanes; ++l)
-      weight.v[l] = state[stride - 1].v[l] * fast_exp(state[stride - 2].v[l]);
-    for (std::size_t a = 0; a < size; ++a) {
-      const Lanes r = state[packed(size) + a];
-      variance[a] = in[a] ? slab : spike;
-      Lanes mean = sums.mean[a], inside = sums.inclusion[a];
-      const double slab_here = in[a] ? 1.0 : 0.0;
-      for (std::size_t l = 0; l < kLanes; ++l) {
-        effect[a].v[l] = slab_here * means[a].v[l] + variance[a].v[l] * r.v[l];
-        mean.v[l] += weight.v[l] * effect[a].v[l];
-        inside.v[l] += slab_here * weight.v[l];
-      }
-      sums.mean[a] = mean;
-      sums.inclusion[a] = inside;
-      for (std::size_t b = 0; b <= a; ++b) {
-        const Lanes s = state[packed(a) + b];
-        Lanes second = sums.second[packed(a) + b];
-        const double unit = a == b ? 1.0 : 0.0;
-        for (std::size_t l = 0; l < kLanes; ++l)
-          second.v[l] += weight.v[l] * (effect[a].v[l] * effect[b].v[l] +
-                                        variance[a].v[l] * (unit - s.v[l] * variance[b].v[l]));
-        sums.second[packed(a) + b] = second;
-      }
-    }
-    while (depth > 0 && in[depth - 1]) --depth;
-    if (depth == 0) break;
-    --depth;
-    in[depth] = true;
-    Lanes* const to = state_at(depth);
-    take_in({at[depth], at[depth] + packed(size), at[depth] + (stride - 2)}, size, depth,
-            spectrum.difference, means[depth], log_odds[depth], to, to + packed(size),
-            to + (stride - 2));
-    at[depth + 1] = to;
-    ++depth;
-  }
-}
-
-}  // namespace
-
-void block_effects(const Block& block, const BlockNode* nodes, std::size_t count,
-                   const double* log_odds, double* log_evidence, double* inclusion, double* mean,
-                   double* covariance) {
-  sum_block(block, nodes, count, log_odds, log_evidence, nullptr);
-  const std::size_t size = block.size;
-  const double prior = log_total_odds(log_odds, size);
-  EffectSums sums(size);
-  for (std::size_t done = 0; done < count; done += kLanes) {
-    const std::size_t taken = std::min(kLanes, count - done);
-    const BlockNode* lanes[kLanes];
-    Lanes evidence;
-    for (std::size_t l = 0; l < kLanes; ++l) {
-      lanes[l] = nodes + done + std::min(l, taken - 1);
-      evidence.v[l] = log_evidence[done + std::min(l, taken - 1)];
-    }
-    sum_effects(sums, block, lanes, log_odds, prior, evidence);
-    for (std::size_t l = 0; l < taken; ++l) {
-      const std::size_t node = done + l;
-      for (std::size_t a = 0; a < size; ++a) {
-        mean[node * size + a] = sums.mean[a].v[l];
-        inclusion[node * size + a] = sums.inclusion[a].v[l];
-        for (std::size_t b = 0; b <= a; ++b) {
-          const double value =
-              sums.second[packed(a) + b].v[l] - sums.mean[a].v[l] * sums.mean[b].v[l];
-          covariance[(node * size + a) * size + b] = covariance[(node * size + b) * size + a] =
-              value;
-        }
-      }
-    }
-  }
 }
 
 }  // namespace mrfast

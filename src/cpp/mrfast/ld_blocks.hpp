@@ -39,6 +39,14 @@ void sum_block(const Block& block, const BlockNode* nodes, std::size_t count,
 void sum_block_by_slabs(const Block& block, const BlockNode* nodes, std::size_t count,
                         double* log_scale, double* sums, double* inclusion);
 
+// Adds to inclusion (count, B), mean (count, B) and square (count, B, B) the sums over all models
+// of the indicators, the effects and their products, weighted with the odds (null: 1), the
+// likelihood divided by exp(log_scale), and coefficients (count, B + 1) by the number of slabs
+// (null: 1).
+void add_effect_sums(const Block& block, const BlockNode* nodes, std::size_t count,
+                     const double* log_odds, const double* log_scale, const double* coefficients,
+                     double* inclusion, double* mean, double* square);
+
 // Also posterior means (count, B) and covariances (count, B, B) of the candidates' effects, the
 // e without noise. Slower than sum_block.
 void block_effects(const Block& block, const BlockNode* nodes, std::size_t count,
