@@ -36,6 +36,7 @@ inline DoubleArray to_array(const double* data, std::size_t rows, std::size_t co
 }
 
 void register_bayes(py::module_ module);
+void register_identified(py::module_ module);
 void register_ld(py::module_ module);
 
 }  // namespace mrfast::bindings
