@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <limits>
 
 #include "mrfast/dispatch.hpp"
 #include "mrfast/lanes.hpp"
@@ -330,22 +331,41 @@ MRFAST_DISPATCH void sum_slabs_inclusion(Workspace& work, const Task& task, cons
 
 using SumLanes = void (*)(Workspace&, const Task&, const Lanes&);
 
-// Largest logarithm of the weight of a model in lane l; value: of what is decided already.
-double largest_weight(const std::vector<double>& matrix, const std::vector<double>& vector,
-                      const std::vector<double>& gain, std::size_t m, double value) {
-  if (m == 0) return value;
-  const double out = largest_weight(matrix, vector, gain, m - 1, value);
-  const double* const row = matrix.data() + packed(m - 1);
+// Calls use(logarithm of the weight) for every model, in the order of the binary numbers whose
+// digits say which rows are in, the last row first. scratch: as Workspace::buffers.
+template <class Use>
+void visit_models(const double* matrix, const double* vector, const double* gain, std::size_t m,
+                  double value, double* scratch, const Use& use) {
+  if (m == 0) {
+    use(value);
+    return;
+  }
+  visit_models(matrix, vector, gain, m - 1, value, scratch, use);
+  const double* const row = matrix + packed(m - 1);
   const double pivot = std::max(row[m - 1], 1.0), w = vector[m - 1];
-  std::vector<double> left(matrix.begin(),
-                           matrix.begin() + static_cast<std::ptrdiff_t>(packed(m - 1)));
-  std::vector<double> u(vector.begin(), vector.begin() + static_cast<std::ptrdiff_t>(m - 1));
+  double* const left = scratch;
+  double* const u = left + packed(m - 1);
   for (std::size_t a = 0; a + 1 < m; ++a) {
-    u[a] -= row[a] * w / pivot;
-    for (std::size_t b = 0; b <= a; ++b) left[packed(a) + b] -= row[a] * row[b] / pivot;
+    const double f = row[a] / pivot;
+    u[a] = vector[a] - f * w;
+    for (std::size_t b = 0; b <= a; ++b) left[packed(a) + b] = matrix[packed(a) + b] - f * row[b];
   }
   value += 0.5 * (w * w / pivot - std::log(pivot)) + gain[m - 1];
-  return std::max(out, largest_weight(left, u, gain, m - 1, value));
+  visit_models(left, u, gain, m - 1, value, u + (m - 1), use);
+}
+
+template <class Use>
+void visit_lane(const Workspace& work, std::size_t lane, const Use& use) {
+  const auto of_lane = [&](const std::vector<Lanes>& lanes) {
+    std::vector<double> out;
+    for (const Lanes& x : lanes) out.push_back(x.v[lane]);
+    return out;
+  };
+  const auto matrix = of_lane(work.matrix), vector = of_lane(work.vector);
+  const auto gain = of_lane(work.gain);
+  std::vector<double> scratch(work.buffers.size() + 1);
+  visit_models(matrix.data(), vector.data(), gain.data(), work.m, work.scalars[0].v[lane],
+               scratch.data(), use);
 }
 
 // Sums in one lane: by number of slabs (1 or B + 1), and those with candidate j in (B, the same).
@@ -403,11 +423,8 @@ void for_each_node(const Block& block, const BlockNode* nodes, std::size_t count
       if (!(total < kUnderflow)) continue;
       if (!again) prepare(work, block, lanes, log_odds, most, extra);
       again = true;
-      std::vector<double> matrix, vector, gain;
-      for (const Lanes& x : work.matrix) matrix.push_back(x.v[l]);
-      for (const Lanes& x : work.vector) vector.push_back(x.v[l]);
-      for (const Lanes& x : work.gain) gain.push_back(x.v[l]);
-      const double largest = largest_weight(matrix, vector, gain, work.m, work.scalars[0].v[l]);
+      double largest = -std::numeric_limits<double>::infinity();
+      visit_lane(work, l, [&](double value) { largest = std::max(largest, value); });
       for (std::size_t i = 0; i < kLanes; ++i)
         if (split || i == l) extra.v[i] = -largest;
     }
@@ -455,6 +472,28 @@ void sum_block_by_slabs(const Block& block, const BlockNode* nodes, std::size_t 
                     std::copy(lane.inclusion.begin(), lane.inclusion.end(),
                               inclusion + i * block.size * width);
                 });
+}
+
+std::vector<bool> draw_model(const Block& block, const BlockNode& node, const double* log_odds,
+                             double uniform) {
+  Workspace work(block.size);
+  const BlockNode* lanes[kLanes];
+  std::fill(lanes, lanes + kLanes, &node);
+  prepare(work, block, lanes, log_odds, 0.0, Lanes{});
+  std::vector<double> weights;
+  double largest = -std::numeric_limits<double>::infinity(), total = 0;
+  visit_lane(work, 0, [&](double value) {
+    weights.push_back(value);
+    largest = std::max(largest, value);
+  });
+  for (double& w : weights) total += w = std::exp(w - largest);
+  std::size_t index = 0;
+  double left = uniform * total;
+  while (index + 1 < weights.size() && left >= weights[index]) left -= weights[index++];
+  std::vector<bool> model(block.size);
+  for (std::size_t j = 0; j < block.size; ++j)
+    model[j] = ((index >> (block.size - 1 - j)) & 1) != 0;
+  return model;
 }
 
 }  // namespace mrfast

@@ -39,6 +39,10 @@ void sum_block(const Block& block, const BlockNode* nodes, std::size_t count,
 void sum_block_by_slabs(const Block& block, const BlockNode* nodes, std::size_t count,
                         double* log_scale, double* sums, double* inclusion);
 
+// One draw of the candidates in the slab, by inversion of their joint distribution.
+std::vector<bool> draw_model(const Block& block, const BlockNode& node, const double* log_odds,
+                             double uniform);
+
 // Adds to inclusion (count, B), mean (count, B) and square (count, B, B) the sums over all models
 // of the indicators, the effects and their products, weighted with the odds (null: 1), the
 // likelihood divided by exp(log_scale), and coefficients (count, B + 1) by the number of slabs
