@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <exception>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -35,7 +36,34 @@ inline DoubleArray to_array(const double* data, std::size_t rows, std::size_t co
   return DoubleArray({static_cast<py::ssize_t>(rows), static_cast<py::ssize_t>(columns)}, data);
 }
 
+// Looks after signals and progress while kernels run without the GIL; what was raised is raised
+// again once they have stopped.
+class Attendant {
+ public:
+  explicit Attendant(py::object progress) : progress_(std::move(progress)) {}
+
+  bool operator()(std::uint64_t done) {
+    const py::gil_scoped_acquire acquire;
+    try {
+      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+      if (!progress_.is_none()) progress_(done);
+      return false;
+    } catch (...) {
+      failure_ = std::current_exception();
+      return true;
+    }
+  }
+  void rethrow() const {
+    if (failure_) std::rethrow_exception(failure_);
+  }
+
+ private:
+  py::object progress_;
+  std::exception_ptr failure_;
+};
+
 void register_bayes(py::module_ module);
+void register_exact(py::module_ module);
 void register_identified(py::module_ module);
 void register_ld(py::module_ module);
 

@@ -73,32 +73,6 @@ py::tuple evidence_to_python(const Evidence& evidence) {
   return py::make_tuple(evidence.log_evidence, modes);
 }
 
-// Looks after signals and progress while kernels run without the GIL; what was raised is raised
-// again once they have stopped.
-class Attendant {
- public:
-  explicit Attendant(py::object progress) : progress_(std::move(progress)) {}
-
-  bool operator()(std::uint64_t done) {
-    const py::gil_scoped_acquire acquire;
-    try {
-      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-      if (!progress_.is_none()) progress_(done);
-      return false;
-    } catch (...) {
-      failure_ = std::current_exception();
-      return true;
-    }
-  }
-  void rethrow() const {
-    if (failure_) std::rethrow_exception(failure_);
-  }
-
- private:
-  py::object progress_;
-  std::exception_ptr failure_;
-};
-
 py::dict search(const Posterior& self, EvidenceCache& cache, const DoubleArray& log_odds,
                 const SearchOptions& options, const py::object& progress) {
   require_size("log_odds", log_odds, self.statistics.size);

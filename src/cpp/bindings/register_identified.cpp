@@ -3,7 +3,6 @@
 #include <mutex>
 #include <optional>
 
-#include "attendant.hpp"
 #include "mrfast/identified.hpp"
 #include "mrfast/ld_likelihood.hpp"
 #include "pybind.hpp"
@@ -121,7 +120,7 @@ std::unique_ptr<Identified> make_identified(const DoubleArray& x, const DoubleAr
 // Runs without the GIL, yet looks after signals and progress.
 template <class Work>
 auto attended(const py::object& progress, const Work& work) {
-  KernelAttendant attendant(progress);
+  Attendant attendant(progress);
   std::optional<std::invoke_result_t<Work, Monitor&>> result;
   {
     const py::gil_scoped_release release;

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "dispatch.hpp"
+#include "quadrature.hpp"
 #include "vector_log.hpp"
 
 #if defined(_MSC_VER)
@@ -28,29 +29,14 @@ constexpr double kNegligible = 1e-13;  // posterior weight of a family that is n
 constexpr double kWorthKeeping = 27;   // log posterior below the mode of a node that is kept
 constexpr double kLogTwoPi = 1.8378770664093454836;
 
-// Gauss-Kronrod rule with 7 and 15 nodes on (-1, 1).
-constexpr double kKronrodNode[8] = {
-    0.991455371120812639206854697526329, 0.949107912342758524526189684047851,
-    0.864864423359769072789712788640926, 0.741531185599394439863864773280788,
-    0.586087235467691130294144691693819, 0.405845151377397166906606412076961,
-    0.207784955007898467600689403773245, 0.0};
-constexpr double kKronrodWeight[8] = {
-    0.022935322010529224963732008058970, 0.063092092629978553290700663189204,
-    0.104790010322250183839876322541518, 0.140653259715525918745189590510238,
-    0.169004726639267902826583426598550, 0.190350578064785409913256402421014,
-    0.204432940075298892414161999234649, 0.209482141084727828012999174891714};
-constexpr double kGaussWeight[4] = {
-    0.129484966168869693270611432679082, 0.279705391489276667901467771423780,
-    0.381830050505118944950369775488975, 0.417959183673469387755102040816327};
-
+// The Kronrod rule of a panel, with the polynomials through its nodes.
 struct PanelRule {
   double node[kPanelNodes], kronrod[kPanelNodes], gauss[kPanelNodes], barycentric[kPanelNodes];
   PanelRule() {
     for (std::size_t i = 0; i < kPanelNodes; ++i) {
-      const std::size_t k = i < 8 ? i : kPanelNodes - 1 - i;
-      node[i] = i < 8 ? -kKronrodNode[k] : kKronrodNode[k];
-      kronrod[i] = kKronrodWeight[k];
-      gauss[i] = k % 2 == 1 ? kGaussWeight[k / 2] : 0.0;
+      node[i] = Kronrod15::node(i);
+      kronrod[i] = Kronrod15::weight(i);
+      gauss[i] = Kronrod15::gauss_weight(i);
     }
     for (std::size_t i = 0; i < kPanelNodes; ++i) {
       double product = 1;

@@ -71,7 +71,7 @@ struct IdentifiedOptions {
   std::size_t threads = 1;
 };
 
-constexpr std::size_t kPanelNodes = 15;  // of the Kronrod rule
+inline constexpr std::size_t kPanelNodes = 15;  // of the Kronrod rule
 
 struct EffectLaw {
   std::vector<double> edges;        // (P + 1), of b

@@ -74,6 +74,10 @@ Jet<D> operator-(Jet<D> a, const Jet<D>& b) {
   return a += -b;
 }
 template <std::size_t D>
+Jet<D> operator-(Jet<D> a, double b) {
+  return a + -b;
+}
+template <std::size_t D>
 Jet<D> operator-(double a, Jet<D> b) {
   return -b + a;
 }

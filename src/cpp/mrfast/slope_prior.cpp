@@ -5,91 +5,25 @@
 #include <limits>
 #include <numbers>
 
+#include "quadrature.hpp"
+
 namespace mrfast {
 
 namespace {
 
 constexpr double kReach = 9;  // standard deviations that the smoothing integral covers
 
-// Gauss-Legendre rule on (0, 1) by Newton's method on the Legendre polynomials.
-template <std::size_t n>
-void gauss_legendre(std::array<double, n>& nodes, std::array<double, n>& weights) {
-  for (std::size_t i = 0; i < n; ++i) {
-    double x = std::cos(std::numbers::pi * (static_cast<double>(i) + 0.75) /
-                        (static_cast<double>(n) + 0.5));
-    double slope = 1;
-    for (int step = 0; step < 60; ++step) {
-      double p = 1, before = 0;
-      for (std::size_t k = 1; k <= n; ++k) {
-        const double kd = static_cast<double>(k);
-        const double next = ((2 * kd - 1) * x * p - (kd - 1) * before) / kd;
-        before = p;
-        p = next;
-      }
-      slope = static_cast<double>(n) * (x * p - before) / (x * x - 1);
-      const double move = p / slope;
-      x -= move;
-      if (std::abs(move) < 1e-16) break;
-    }
-    nodes[i] = 0.5 * (1 - x);
-    weights[i] = 1 / ((1 - x * x) * slope * slope);
-  }
-}
-
-// Nodes and log weights of the Gauss-Hermite rule for the standard normal law, with the factor
-// exp(z^2 / 2) sqrt(2 pi) that turns it into a rule for any integrand.
-template <std::size_t n>
-struct Hermite {
-  std::array<double, n> node, weight;
-  Hermite() {
-    // Roots by bisection between the roots of the polynomial before: they interlace.
-    std::vector<double> roots;
-    for (std::size_t degree = 1; degree <= n; ++degree) {
-      std::vector<double> next;
-      const double bound = 2 * std::sqrt(static_cast<double>(degree)) + 2;
-      for (std::size_t i = 0; i < degree; ++i) {
-        double a = i == 0 ? -bound : roots[i - 1];
-        double b = i + 1 == degree ? bound : roots[i];
-        const double sign = value(degree, a);
-        for (int step = 0; step < 200 && a < b; ++step) {
-          const double middle = 0.5 * (a + b);
-          if (middle == a || middle == b) break;
-          (value(degree, middle) > 0) == (sign > 0) ? a = middle : b = middle;
-        }
-        next.push_back(0.5 * (a + b));
-      }
-      roots = std::move(next);
-    }
-    for (std::size_t i = 0; i < n; ++i) {
-      node[i] = roots[i];
-      const double h = value(n - 1, roots[i]);  // normalised polynomials
-      weight[i] = std::exp(0.5 * node[i] * node[i]) * std::sqrt(2 * std::numbers::pi) /
-                  (static_cast<double>(n) * h * h);
-    }
-  }
-  static double value(std::size_t degree, double x) {
-    double before = 0, p = 1;
-    for (std::size_t k = 1; k <= degree; ++k) {
-      const double kd = static_cast<double>(k);
-      const double next = (x * p - std::sqrt(kd - 1) * before) / std::sqrt(kd);
-      before = p;
-      p = next;
-    }
-    return p;
-  }
-};
-
 }  // namespace
 
 // Nodes as multiples of the scale: (0, 1) through v^5, which leaves nothing of the logarithm at 0,
 // then (1, 3), (3, 9) and (9, 18).
-struct SlopePrior::Rule {
+struct SlopePrior::Nodes {
   static constexpr std::size_t kPoints = 16;
   static constexpr std::size_t kSize = 4 * kPoints;
   std::array<double, kSize> node, weight, log_node;
-  Rule() {
-    std::array<double, kPoints> x, w;
-    gauss_legendre(x, w);
+  Nodes() {
+    const Rule rule = gauss_legendre(kPoints);
+    const auto &x = rule.node, &w = rule.weight;
     constexpr std::array<double, 4> kEdges = {1, 3, 9, 18};
     for (std::size_t i = 0; i < kPoints; ++i) {
       node[i] = std::pow(x[i], 5);
@@ -102,9 +36,9 @@ struct SlopePrior::Rule {
     }
     for (std::size_t i = 0; i < kSize; ++i) log_node[i] = std::log(node[i]);
   }
-  static const Rule& get() {
-    static const Rule rule;
-    return rule;
+  static const Nodes& get() {
+    static const Nodes nodes;
+    return nodes;
   }
 };
 
@@ -225,26 +159,22 @@ double SlopePrior::log_smoothed(double center, double sd) const {
   double sum = 0;
   if (peak.at > (kReach - 1) * peak.sd) {
     // Far from the singularity: Gauss-Hermite around the peak, with exact weights.
-    static const Hermite<9> kFew;
-    static const Hermite<20> kMany;
+    static const Rule kFew = gauss_hermite(9), kMany = gauss_hermite(20);
     const double root = std::sqrt(1 + peak.at * peak.at);
     const double spread =
         1 / std::sqrt(1 / (sd * sd) + 2 * square_ +
                       product_ * peak.at * (3 + 2 * peak.at * peak.at) / (root * root * root));
-    const auto apply = [&](const auto& rule) {
-      for (std::size_t i = 0; i < rule.node.size(); ++i) {
-        const double c = peak.at + spread * rule.node[i];
-        if (c > 0) sum += spread * rule.weight[i] * integrand(c, std::log(c), 1);
-      }
-    };
-    if (peak.at > 25 * peak.sd)
-      apply(kFew);
-    else
-      apply(kMany);
+    const Rule& rule = peak.at > 25 * peak.sd ? kFew : kMany;
+    const double scale = spread * std::sqrt(2 * std::numbers::pi);
+    for (std::size_t i = 0; i < rule.node.size(); ++i) {
+      const double z = rule.node[i], c = peak.at + spread * z;
+      if (c > 0)
+        sum += scale * rule.weight[i] * std::exp(0.5 * z * z) * integrand(c, std::log(c), 1);
+    }
   } else {
-    const Rule& rule = Rule::get();
+    const Nodes& rule = Nodes::get();
     const double log_sd = std::log(peak.sd);
-    for (std::size_t i = 0; i < Rule::kSize; ++i) {
+    for (std::size_t i = 0; i < Nodes::kSize; ++i) {
       const double c = peak.sd * rule.node[i], log_c = log_sd + rule.log_node[i];
       sum += peak.sd * rule.weight[i] * (integrand(c, log_c, 1) + integrand(c, log_c, -1));
     }
@@ -304,7 +234,7 @@ double SlopePrior::confounding_quantile(double c, double probability) const {
   const auto i = static_cast<std::size_t>(std::max<std::ptrdiff_t>(above - mass.begin() - 1, 0));
   const double share = mass[i + 1] > mass[i] ? (target - mass[i]) / (mass[i + 1] - mass[i]) : 0.5;
   const double u = -end + step * (static_cast<double>(i) + share);
-  return std::sqrt(c * c + rho * ratio * std::exp(2 * u));
+  return rho * ratio * std::exp(2 * u);
 }
 
 }  // namespace mrfast

@@ -24,14 +24,14 @@ class SlopePrior {
   double log_smoothed(double center, double sd) const;
   // The value of c that leaves `probability` of its law given center = c + sd Z below it.
   double conditional_quantile(double center, double sd, double probability) const;
-  // The value of kX > 0 that leaves `probability` of its law given c below it.
+  // The value of kX^2 - c^2 that leaves `probability` of its law given c below it.
   double confounding_quantile(double c, double probability) const;
 
  private:
   static constexpr std::size_t kDegree = 9;
   static constexpr double kWidth = 0.5;  // of an interval of log|c|
 
-  struct Rule;  // nodes of the smoothing integral near c = 0
+  struct Nodes;  // nodes of the smoothing integral near c = 0
   struct Peak {
     double at, sd, top;  // of -decay(c) - (c - center)^2 / (2 sd^2) over c >= 0
   };

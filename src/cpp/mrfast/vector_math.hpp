@@ -60,8 +60,7 @@ struct LogProduct {
       const auto bits = std::bit_cast<std::uint64_t>(product[l]);
       const std::uint64_t biased = bits >> 52;
       // 2^52 + biased exponent as a double, without a conversion that does not vectorise.
-      exponent[l] +=
-          std::bit_cast<double>(biased | 0x4330000000000000ULL) - (0x1p52 + 1023.0);
+      exponent[l] += std::bit_cast<double>(biased | 0x4330000000000000ULL) - (0x1p52 + 1023.0);
       product[l] = std::bit_cast<double>((bits & 0x000fffffffffffffULL) | 0x3ff0000000000000ULL);
     }
   }

@@ -1,0 +1,267 @@
+"""The posterior under MASSIVE's prior, summed over all 2^J models by quadrature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mrfast import _validation as check
+from mrfast._validation import Float
+from mrfast.bayes.effect_density import EffectDensity
+from mrfast.bayes.priors import SpikeSlabPrior
+from mrfast.data.standardised import StandardisedAssociations
+
+if TYPE_CHECKING:
+    from mrfast._core.exact import Problem
+
+__all__ = ["Certificate", "CollapsedPosterior", "collapsed_posterior", "collapsed_problem"]
+
+TOLERANCE = 5e-5  # relative, of the integral over the effect
+MAX_PANELS = 400
+_DRAWS = 4_000  # of the certificate
+_SMALLEST = 1e-9  # share of the largest node below which nodes are left out of the moments
+_CELLS_AT_ONCE = 4_000_000  # of the conditional laws, in draws
+BETA, M, U, D1, D3, LOG_WEIGHT, L00, L10, L11, STEP, EFFECT = range(11)
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Importance sampling of the variances that Laplace's method integrates out.
+
+    Attributes
+    ----------
+    draws : int
+    effective_share : float
+        Effective sample size over draws; near 1 where Laplace's method is exact.
+    log_evidence_shift : float
+        Estimated error of the log evidence from it.
+    std_error : float
+        Standard error of that estimate.
+    """
+
+    draws: int
+    effective_share: float
+    log_evidence_shift: float
+    std_error: float
+
+
+@dataclass(frozen=True, eq=False)
+class CollapsedPosterior:
+    """Quadrature nodes of the five parameters with everything that follows from them.
+
+    Attributes
+    ----------
+    effect : EffectDensity
+    log_evidence, log_evidence_error : float
+    certificate : Certificate
+    converged : bool
+        Whether the integral over the effect reached its tolerance.
+    inclusion : ndarray, shape (J,)
+    first_stage, pleiotropy : ndarray, shape (2, J)
+        Posterior mean and standard deviation of the effects on X, and of those on Y not through
+        X, per standardised candidate.
+    """
+
+    associations: StandardisedAssociations
+    prior: SpikeSlabPrior
+    problem: Problem
+    effect: EffectDensity
+    log_evidence: float
+    log_evidence_error: float
+    certificate: Certificate
+    converged: bool
+    inclusion: Float
+    first_stage: Float
+    pleiotropy: Float
+    nodes: Float
+    zero_nodes: Float
+    zero_log_density: float
+    zero_log_slope: float
+
+    @cached_property
+    def weights(self) -> Float:
+        """Posterior weights of the nodes, summing to 1."""
+        weight = np.exp(self.nodes[:, LOG_WEIGHT])
+        return np.asarray(weight / weight.sum())
+
+    def coordinates(self, nodes: Float) -> dict[str, Float]:
+        """Confounding and scales at nodes, with skappa_X > 0."""
+        s = self.associations
+        eta = self.problem.eta
+        turn = np.exp(0.5 * (nodes[:, D1] - nodes[:, D3]))
+        c = (nodes[:, M] - nodes[:, BETA]) * turn
+        c = np.where(np.abs(c) < 1e-12, np.copysign(1e-12, c), c)
+        rho = np.abs(c) * np.sqrt(1 + c * c)
+        kx2 = c * c + rho * np.exp(2 * nodes[:, U])
+        ky2 = c * c + rho * np.exp(-2 * nodes[:, U])
+        k1, k2 = 1 + kx2, 1 + kx2 + ky2
+        log_x = 0.5 * (np.log(s.residual_exposure) + nodes[:, D1] - np.log(k1))
+        log_y = 0.5 * (np.log(s.residual_outcome) + nodes[:, D3] + np.log(k1 / k2))
+        return {
+            "skappa_X": np.sqrt(kx2),
+            "skappa_Y": np.copysign(np.sqrt(ky2), c),
+            "confounding_coordinate": c,
+            "residual_slope": nodes[:, M] * eta,
+            "bias": (nodes[:, M] - nodes[:, BETA]) * eta,
+            "sbeta": nodes[:, BETA] * turn * np.sqrt(k2) / k1,
+            "log_sigma_X": log_x,
+            "log_sigma_Y": log_y,
+        }
+
+    def log_bayes_factor(self, scales: Sequence[float]) -> Float:
+        """Log evidence for an effect against none, with other prior sds of the scale-free effect.
+
+        Savage and Dickey's ratio: the likelihood at no effect over the evidence, which the nodes
+        give for every sd by reweighting.
+        """
+        sd = self.prior.effect_sd
+        half_square = 0.5 * self.coordinates(self.nodes)["sbeta"] ** 2
+        log_zero = (
+            self.zero_log_density
+            + self.zero_log_slope
+            + np.log(self.problem.eta)
+            + np.log(2.0)
+            + self.problem.log_constant
+            + 0.5 * np.log(2 * np.pi)
+            + np.log(sd)
+        )
+        out = []
+        for scale in scales:
+            log_ratio = half_square * (sd**-2 - scale**-2)
+            top = float(log_ratio.max())
+            shift = top + np.log((self.weights * np.exp(log_ratio - top)).sum())
+            out.append(self.log_evidence + shift + np.log(sd / scale) - log_zero)
+        return np.array(out)
+
+    def draw(self, count: int, source: np.random.Generator) -> dict[str, Float]:
+        """Independent draws of all parameters.
+
+        A node by its weight; the effect from its own law within the node's share of it, u within
+        its cell, the variances from their normal law at the node; then, exactly, the indicators
+        and the effects of every candidate given these.
+        """
+        nodes = self.nodes
+        cumulative = np.cumsum(self.weights)
+        chosen = np.searchsorted(cumulative, source.random(count) * cumulative[-1], side="right")
+        chosen = np.minimum(chosen, cumulative.size - 1)
+        rows = nodes[chosen].copy()
+        effects = np.bincount(
+            nodes[:, EFFECT].astype(np.intp), weights=self.weights
+        )  # nodes come in the order of the effect
+        below = np.concatenate([[0.0], np.cumsum(effects)])
+        index = rows[:, EFFECT].astype(np.intp)
+        level = below[index] + source.random(count) * effects[index]
+        rows[:, BETA] = self.effect.quantiles(level / below[-1]) / self.problem.eta
+        rows[:, U] += (source.random(count) - 0.5) * rows[:, STEP]
+        z0, z1 = source.standard_normal((2, count))
+        shift3 = z1 / rows[:, L11]
+        rows[:, D3] += shift3
+        rows[:, D1] += (z0 - rows[:, L10] * shift3) / rows[:, L00]
+        out = self.coordinates(rows)
+        out["beta"] = rows[:, BETA] * self.problem.eta
+        j = self.associations.J
+        slab = np.empty((count, j), dtype=np.bool_)
+        gamma, alpha = np.empty((2, count, j))
+        chunk = max(1, _CELLS_AT_ONCE // (11 * j))
+        for begin in range(0, count, chunk):
+            part = slice(begin, min(count, begin + chunk))
+            law = self.problem.conditional(np.ascontiguousarray(rows[part]))
+            member = source.random(law.shape[:2]) < law[:, :, 0]
+            mean_a, var_a, mean_g, var_g, cov = np.moveaxis(
+                np.where(member[:, :, None], law[:, :, 6:11], law[:, :, 1:6]), 2, 0
+            )
+            noise = source.standard_normal((2, *member.shape))
+            sd = np.sqrt(var_a)
+            slab[part] = member
+            alpha[part] = mean_a + sd * noise[0]
+            rest = np.sqrt(np.maximum(var_g - cov * cov / var_a, 0.0))
+            gamma[part] = mean_g + cov / sd * noise[0] + rest * noise[1]
+        out["slab"] = slab
+        out["first_stage"] = gamma * np.sqrt(self.associations.residual_exposure)
+        out["pleiotropy"] = alpha * np.sqrt(self.associations.residual_outcome)
+        return out
+
+
+def collapsed_problem(associations: StandardisedAssociations, prior: SpikeSlabPrior) -> Problem:
+    """The compiled log posterior of data with a prior."""
+    from mrfast._core import exact
+
+    s = associations
+    if not s.has_slope:
+        raise check.fail(
+            "moments",
+            "ones with an observational slope (beta_observational) for MASSIVE's prior, which is "
+            "on the confounder's effects (prior=IdentifiedPrior() does without)",
+            "moments without",
+        )
+    prior.check_length(s.J)
+    external = s.external_slope_sd
+    return exact.Problem(
+        exposure=s.exposure,
+        outcome=s.outcome,
+        noise_exposure=s.noise_exposure,
+        noise_outcome=s.noise_outcome,
+        noise_shared=s.noise_shared,
+        log_odds=prior.log_odds(s.J),
+        s11=s.residual_exposure,
+        slope=s.residual_slope,
+        s221=s.residual_outcome,
+        n1=s.n_exposure,
+        n2=s.n_outcome,
+        n_shared=s.n_shared,
+        n_slope=s.n_shared if s.slope_in_overlap else 0.0,
+        slope_precision=0.0 if np.isinf(external) else external**-2,
+        slab_sd=prior.slab_sd,
+        spike_sd=prior.spike_sd,
+        effect_sd=prior.effect_sd,
+        confounding_sd=prior.confounding_sd,
+        scale_power=prior.scale_power,
+    )
+
+
+def collapsed_posterior(
+    associations: StandardisedAssociations,
+    prior: SpikeSlabPrior,
+    *,
+    threads: int = 1,
+    progress: Callable[[int], None] | None = None,
+    tolerance: float = TOLERANCE,
+) -> CollapsedPosterior:
+    """Integrate over everything; see `CollapsedPosterior`."""
+    problem = collapsed_problem(associations, prior)
+    report: dict[str, Any] = problem.run(tolerance, MAX_PANELS, threads, progress)
+    nodes: Float = report["nodes"]
+    weight = np.exp(nodes[:, LOG_WEIGHT])
+    kept = weight > _SMALLEST * weight.max()
+    selected, share = np.ascontiguousarray(nodes[kept]), weight[kept] / weight[kept].sum()
+    sums = problem.moments(selected, share, threads)
+    log_mean, std_error, effective = problem.certificate(selected, _DRAWS, threads)
+    s = associations
+
+    def table(first: Float, second: Float, variance: float) -> Float:
+        sd = np.sqrt(np.maximum(second - first * first, 0.0))
+        return np.asarray(np.stack([first, sd]) * np.sqrt(variance))
+
+    return CollapsedPosterior(
+        associations=associations,
+        prior=prior,
+        problem=problem,
+        effect=EffectDensity.from_panels(report["edges"], report["log_density"], problem.eta),
+        log_evidence=float(report["log_evidence"]),
+        log_evidence_error=float(
+            report["quadrature_error"] + abs(log_mean) + std_error,
+        ),
+        certificate=Certificate(_DRAWS, effective, log_mean, std_error),
+        converged=bool(report["converged"]),
+        inclusion=np.minimum(sums[0], 1.0),
+        first_stage=table(sums[1], sums[2], s.residual_exposure),
+        pleiotropy=table(sums[3], sums[4], s.residual_outcome),
+        nodes=selected,
+        zero_nodes=report["zero"],
+        zero_log_density=float(report["zero_log_density"]),
+        zero_log_slope=float(report["zero_log_slope"]),
+    )
