@@ -6,9 +6,14 @@ from itertools import product
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
 
 from mrfast._core import identified
 from mrfast._runtime import symmetric_eigen
+from mrfast.bayes.identified import first_stage, identified_posterior
+from mrfast.bayes.identified_prior import IdentifiedPrior, SlabPart
+from mrfast.data.ld_blocks import LDBlock
+from mrfast.data.standardised import StandardisedAssociations
 
 SLOPE = 0.6
 G = 0.004
@@ -92,7 +97,7 @@ class Problem:
         }[int(kind)]
         return rho * a1 * np.sqrt(np.median(self.n22)) * direction
 
-    def enumerate(self, effects, row):
+    def enumerate(self, effects, row, g=G):
         """Log likelihoods of y given x under all 64 models at all effects, with the posterior
         moments of (gamma, alpha) under each: (models, n), (models, n, 12), (models, n, 12)."""
         kind, a0, a1, rho, pi, _ = row
@@ -100,7 +105,7 @@ class Problem:
         means = self.slab_means(kind, a1, rho)
         noise = self.noise()
         values = np.concatenate([self.x, self.y])
-        first = noise[:6, :6] + G * np.eye(6)
+        first = noise[:6, :6] + g * np.eye(6)
         log_x = -0.5 * (
             np.linalg.slogdet(2 * np.pi * first)[1] + self.x @ np.linalg.solve(first, self.x)
         )
@@ -111,7 +116,7 @@ class Problem:
         for model in product([False, True], repeat=6):
             inside = np.array(model)
             prior = np.concatenate(
-                [np.full(6, G), (np.where(inside, a0**2 + a1**2, a0**2)) * unit**2]
+                [np.full(6, g), (np.where(inside, a0**2 + a1**2, a0**2)) * unit**2]
             )
             start = np.concatenate([np.zeros(6), inside * means])
             covariance = noise + (design * prior) @ design.transpose(0, 2, 1)
@@ -244,3 +249,82 @@ def test_places_of_blocks_are_checked(groups):
     problem.correlation = np.eye(8)
     with pytest.raises(ValueError, match="blocks"):
         problem.model()
+
+
+def associations(problem, s11=2.0, s221=0.5):
+    """The same as the public interface takes it, X and Y in units of their own."""
+    eta = np.sqrt(s221 / s11)
+    return StandardisedAssociations(
+        exposure=problem.x * np.sqrt(s11),
+        outcome=problem.y * np.sqrt(s221),
+        noise_exposure=problem.n11,
+        noise_outcome=problem.n22,
+        noise_shared=problem.n12,
+        residual_exposure=s11,
+        residual_slope=SLOPE * eta,
+        residual_outcome=s221,
+        n_exposure=3000.0,
+        n_outcome=5000.0,
+        n_shared=1200.0,
+        slope_sd=0.02 * eta,
+        slope_in_overlap=False,
+        blocks=tuple(
+            LDBlock.of_matrix(group, problem.correlation[np.ix_(group, group)])
+            for group in problem.groups
+        ),
+    )
+
+
+def test_first_stage_of_correlated_candidates():
+    """g maximises the dense likelihood; coefficients taken as independent give another g."""
+    problem = Problem()
+    noise = problem.noise()[:6, :6]
+
+    def minus_log_density(log_g):
+        covariance = noise + np.exp(log_g) * np.eye(6)
+        return np.linalg.slogdet(covariance)[1] + problem.x @ np.linalg.solve(covariance, problem.x)
+
+    best = minimize_scalar(minus_log_density, bounds=(-12, 0), method="bounded")
+    stage = first_stage(associations(problem))
+    assert np.log(stage.g) == pytest.approx(best.x, abs=1e-4)
+    independent, _ = identified.first_stage_variance(problem.x, problem.n11, 0.0)
+    assert abs(np.log(independent / stage.g)) > 0.01
+    selected = first_stage(associations(problem), selection_p=0.999)
+    assert "but for the correlated candidates" in selected.note
+    assert selected.g < stage.g  # by candidate 3, which is alone
+
+
+def test_posterior_by_the_public_interface():
+    problem = Problem()
+    prior = IdentifiedPrior(
+        spike_sd=(0.1,),
+        spike_weights=(1.0,),
+        slab_sd=(8.0,),
+        parts=(
+            SlabPart("centred", 0.5, (0.1, 0.4), (0.7, 0.3)),
+            SlabPart("sign", 0.5, (0.2,), (1.0,), rho=(-1.0, 1.0), rho_weights=(0.5, 0.5)),
+        ),
+        use_slope=False,
+    )
+    found = identified_posterior(associations(problem), prior, n_threads=2)
+    g = found.first_stage_prior.g
+    effects = np.linspace(-6, 6, 301)
+    table = prior.table
+    rows = np.column_stack([table.mean, table.a0, table.a1, table.rho, table.pi, table.prior])
+    log_prior = -0.5 * (effects**2 + np.log(2 * np.pi)) + np.log(effects[1] - effects[0])
+    log_joint = np.array(
+        [problem.enumerate(effects, row, g)[0] + log_prior + np.log(row[-1]) for row in rows]
+    )
+    log_evidence = np.logaddexp.reduce(log_joint, axis=None)
+    weight = np.exp(log_joint - log_evidence)
+    first = problem.noise()[:6, :6] + g * np.eye(6)
+    log_x = -0.5 * (
+        np.linalg.slogdet(2 * np.pi * first)[1] + problem.x @ np.linalg.solve(first, problem.x)
+    )
+    scale = 6 * np.log(np.sqrt(2.0 * 0.5))
+    assert found.log_evidence == pytest.approx(log_evidence + log_x - scale, abs=1e-5)
+    np.testing.assert_allclose(found.inclusion, weight.sum(axis=(0, 2)) @ MODELS, atol=1e-5)
+    mean = weight.sum(axis=(0, 1)) @ effects * found.eta
+    assert found.effect.moments[0] == pytest.approx(mean, abs=1e-5)
+    draws = found.draw(2000, np.random.default_rng(1))
+    assert np.abs(draws["slab"].mean(axis=0) - found.inclusion).max() < 0.06

@@ -203,17 +203,19 @@ void register_identified(py::module_ m) {
 
   m.def(
       "first_stage_variance",
-      [](const DoubleArray& x, const DoubleArray& n11, double threshold) {
+      [](const DoubleArray& x, const DoubleArray& n11, double threshold,
+         std::optional<std::size_t> selected) {
         require_size("n11", n11, static_cast<std::size_t>(x.size()));
         const auto xs = to_vector(x), noise = to_vector(n11);
         FirstStageVariance out{};
         {
           const py::gil_scoped_release release;
-          out = first_stage_variance(xs, noise, threshold);
+          out = first_stage_variance(xs, noise, threshold, selected.value_or(xs.size()));
         }
         return py::make_tuple(out.value, out.at_boundary);
       },
-      py::arg("x").noconvert(), py::arg("n11").noconvert(), py::arg("threshold"));
+      py::arg("x").noconvert(), py::arg("n11").noconvert(), py::arg("threshold"),
+      py::arg("selected") = py::none());
 
   py::class_<SlopePrior, std::shared_ptr<SlopePrior>>(m, "SlopePrior")
       .def(py::init<double, double>(), py::arg("sd_exposure"), py::arg("sd_outcome"))

@@ -1,7 +1,6 @@
 #include <cmath>
 #include <cstdint>
 
-#include "attendant.hpp"
 #include "mrfast/ld_blocks.hpp"
 #include "mrfast/ld_gibbs.hpp"
 #include "mrfast/parallel.hpp"
@@ -60,7 +59,7 @@ DoubleArray make_array(std::vector<std::size_t> shape) {
 // Runs work(first, count) over chunks of the nodes.
 template <class Work>
 void over_nodes(std::size_t count, std::size_t threads, const Work& work) {
-  KernelAttendant attendant{py::none()};
+  Attendant attendant{py::none()};
   {
     const py::gil_scoped_release release;  // no Python object is touched inside
     Monitor monitor([&](std::uint64_t done) { return attendant(done); });
@@ -186,7 +185,7 @@ py::dict sample(const std::vector<DoubleArray>& eigenvectors,
     throw std::invalid_argument("sweeps: expected one chain and one sweep at least");
   if (table.bytes() > kMaxBytes)
     throw std::invalid_argument("log_weight: expected fewer nodes for blocks of this size");
-  KernelAttendant attendant(progress);
+  Attendant attendant(progress);
   GibbsResult result;
   {
     const py::gil_scoped_release release;  // no Python object is touched inside

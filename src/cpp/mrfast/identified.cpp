@@ -325,7 +325,8 @@ double median(std::vector<double> values) {
 // ---------------------------------------------------------------------- first-stage variance
 
 FirstStageVariance first_stage_variance(const std::vector<double>& x,
-                                        const std::vector<double>& n11, double threshold) {
+                                        const std::vector<double>& n11, double threshold,
+                                        std::size_t selected) {
   // log P(|N(0, v)| > threshold sqrt(n11)) and its derivative by log v.
   const auto selection = [&](double ratio, double* slope) {
     const double a = threshold * std::sqrt(ratio);
@@ -348,7 +349,7 @@ FirstStageVariance first_stage_variance(const std::vector<double>& x,
     for (std::size_t j = 0; j < x.size(); ++j) {
       const double v = n11[j] + g, square = x[j] * x[j] / v;
       double tail = 0, tail_slope = 0;
-      if (threshold > 0) tail = selection(n11[j] / v, &tail_slope);
+      if (threshold > 0 && j < selected) tail = selection(n11[j] / v, &tail_slope);
       out.value += -0.5 * (std::log(v) + square) - tail;
       out.slope += g / v * (0.5 * (square - 1) - tail_slope);
     }
