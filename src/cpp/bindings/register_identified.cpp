@@ -1,9 +1,12 @@
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <memory>
 #include <mutex>
 #include <optional>
 
 #include "mrfast/identified.hpp"
+#include "mrfast/ld_identified_gibbs.hpp"
 #include "mrfast/ld_likelihood.hpp"
 #include "pybind.hpp"
 
@@ -13,10 +16,15 @@ namespace {
 
 using IntArray = py::array_t<std::int64_t, py::array::c_style>;
 
-// Data with a table of hyper-parameters and, where the slope is known, the law of c.
+constexpr std::size_t kMaxLargeBlock = 1000;
+constexpr std::size_t kMaxBytes = std::size_t{4} << 30;
+
+// Data with a table of hyper-parameters and, where the slope is known, the law of c. The candidates
+// of the large blocks are not part of the model, only of the sampler.
 struct Identified {
   std::shared_ptr<const SlopePrior> slope_prior;
   std::unique_ptr<const BlockLikelihood> blocks;
+  std::unique_ptr<const LargeBlocks> large;
   std::optional<IdentifiedModel> model;
   double slope = 0, slope_sd = 0;
 };
@@ -44,23 +52,26 @@ std::shared_ptr<const SlopePrior> shared_slope_prior(double sd_x, double sd_y) {
 // Indices, eigenvalues and eigenvectors (columns) of a block.
 using BlockArrays = std::tuple<IntArray, DoubleArray, DoubleArray>;
 
-std::vector<CorrelatedGroup> make_groups(const std::vector<BlockArrays>& blocks, std::size_t size,
+std::vector<CorrelatedGroup> make_groups(const char* name, const std::vector<BlockArrays>& blocks,
+                                         std::size_t largest, std::size_t size,
                                          std::vector<bool>& independent) {
+  const std::string argument(name);
   std::vector<CorrelatedGroup> out;
   for (const auto& [indices, eigenvalues, eigenvectors] : blocks) {
     CorrelatedGroup group;
     const auto b = static_cast<std::size_t>(indices.size());
-    if (b == 0 || b > kMaxBlock)
-      throw std::invalid_argument("blocks: expected 1 to " + std::to_string(kMaxBlock) +
+    if (b == 0 || b > largest)
+      throw std::invalid_argument(argument + ": expected 1 to " + std::to_string(largest) +
                                   " candidates each, received " + std::to_string(b));
-    require_size("blocks", eigenvalues, b);
-    require_size("blocks", eigenvectors, b * b);
+    require_size(name, eigenvalues, b);
+    require_size(name, eigenvectors, b * b);
     for (std::size_t i = 0; i < b; ++i) {
       const auto j = static_cast<std::size_t>(indices.data()[i]);
       if (j >= size || !independent[j])
-        throw std::invalid_argument("blocks: expected places of candidates, each in one block");
+        throw std::invalid_argument(argument +
+                                    ": expected places of candidates, each in one block");
       if (!(eigenvalues.data()[i] > 0))
-        throw std::invalid_argument("blocks: expected eigenvalues above 0");
+        throw std::invalid_argument(argument + ": expected eigenvalues above 0");
       independent[j] = false;
       group.members.push_back(j);
     }
@@ -78,7 +89,8 @@ std::unique_ptr<Identified> make_identified(const DoubleArray& x, const DoubleAr
                                             const IntArray& mean, const DoubleArray& a0,
                                             const DoubleArray& a1, const DoubleArray& rho,
                                             const DoubleArray& pi, const DoubleArray& weight,
-                                            const std::vector<BlockArrays>& blocks) {
+                                            const std::vector<BlockArrays>& blocks,
+                                            const std::vector<BlockArrays>& large_blocks) {
   const auto size = static_cast<std::size_t>(x.size());
   if (size == 0) throw std::invalid_argument("x: expected at least one candidate");
   require_size("y", y, size);
@@ -102,13 +114,15 @@ std::unique_ptr<Identified> make_identified(const DoubleArray& x, const DoubleAr
     table.mean.push_back(static_cast<SlabMean>(kind));
   }
   std::vector<bool> independent(size, true);
-  const auto groups = make_groups(blocks, size, independent);
+  const auto groups = make_groups("blocks", blocks, kMaxBlock, size, independent);
+  const auto large = make_groups("large_blocks", large_blocks, kMaxLargeBlock, size, independent);
   auto out = std::make_unique<Identified>();
   const py::gil_scoped_release release;
   out->slope = slope;
   out->slope_sd = slope_sd;
   if (!groups.empty())
     out->blocks = std::make_unique<const BlockLikelihood>(data, table, g, groups);
+  if (!large.empty()) out->large = std::make_unique<const LargeBlocks>(data, table, g, large);
   out->model.emplace(data, table, g, independent, out->blocks.get());
   if (slope_sd > 0) {
     out->slope_prior = shared_slope_prior(confounding_sd[0], confounding_sd[1]);
@@ -183,6 +197,112 @@ py::tuple draw(const Identified& self, const DoubleArray& b, const DoubleArray& 
     return 0;
   });
   return py::make_tuple(node, slab, first_stage, pleiotropy);
+}
+
+const LargeBlocks& large_blocks(const Identified& self) {
+  if (self.large == nullptr) throw std::invalid_argument("large_blocks: expected one at least");
+  return *self.large;
+}
+
+DoubleArray moments(const Identified& self, const DoubleArray& b, const DoubleArray& weights,
+                    std::size_t threads) {
+  const auto n = static_cast<std::size_t>(b.size());
+  require_size("weights", weights, n * self.model->hyper_size());
+  const auto out = attended(py::none(), [&](Monitor& monitor) {
+    return self.model->moments(b.data(), weights.data(), n, threads, monitor);
+  });
+  return to_array(out.data(), 5, self.model->size());
+}
+
+void require_nodes(const IntArray& node, std::size_t hyper) {
+  for (py::ssize_t i = 0; i < node.size(); ++i)
+    if (node.data()[i] < 0 || static_cast<std::size_t>(node.data()[i]) >= hyper)
+      throw std::invalid_argument("node: expected places in the table");
+}
+
+DoubleArray large_moments(const Identified& self, const DoubleArray& b, const IntArray& node,
+                          const BoolArray& slab, std::size_t threads) {
+  const LargeBlocks& blocks = large_blocks(self);
+  const auto n = static_cast<std::size_t>(b.size());
+  require_size("node", node, n);
+  require_size("slab", slab, n * blocks.members());
+  require_nodes(node, self.model->hyper_size());
+  const auto out = attended(py::none(), [&](Monitor& monitor) {
+    return blocks.moments(b.data(), node.data(), slab.data(), n, threads, monitor);
+  });
+  return to_array(out.data(), 4, self.model->size());
+}
+
+py::tuple draw_given(const Identified& self, const DoubleArray& b, const IntArray& node,
+                     const BoolArray& large, const DoubleArray& uniforms,
+                     const DoubleArray& normals, std::size_t threads) {
+  const auto n = static_cast<std::size_t>(b.size());
+  const std::size_t size = self.model->size();
+  const LargeBlocks& blocks = large_blocks(self);
+  require_size("node", node, n);
+  require_size("large", large, n * blocks.members());
+  require_size("uniforms", uniforms, n * size);
+  require_size("normals", normals, n * 2 * size);
+  require_nodes(node, self.model->hyper_size());
+  const auto rows = static_cast<py::ssize_t>(n), columns = static_cast<py::ssize_t>(size);
+  BoolArray slab({rows, columns});
+  DoubleArray first_stage({rows, columns}), pleiotropy({rows, columns});
+  auto* slab_data = slab.mutable_data();
+  auto* first_data = first_stage.mutable_data();
+  auto* second_data = pleiotropy.mutable_data();
+  attended(py::none(), [&](Monitor& monitor) {
+    self.model->draw_given(b.data(), node.data(), n, uniforms.data(), normals.data(), slab_data,
+                           first_data, second_data, threads, monitor);
+    blocks.draw(b.data(), node.data(), large.data(), n, normals.data(), slab_data, first_data,
+                second_data, threads, monitor);
+    return 0;
+  });
+  return py::make_tuple(slab, first_stage, pleiotropy);
+}
+
+py::dict sample(const Identified& self, const DoubleArray& b, const DoubleArray& weight,
+                const DoubleArray& log_rest, const ModelSampling& options,
+                const py::object& progress) {
+  const LargeBlocks& blocks = large_blocks(self);
+  const auto n = static_cast<std::size_t>(b.size());
+  const std::size_t hyper = self.model->hyper_size();
+  require_size("weight", weight, n);
+  require_size("log_rest", log_rest, n * hyper);
+  bool some = false;
+  for (std::size_t i = 0; i < n; ++i) some = some || weight.data()[i] > 0;
+  if (!some) throw std::invalid_argument("weight: expected one number above 0 at least");
+  for (py::ssize_t i = 0; i < log_rest.size(); ++i)
+    if (!std::isfinite(log_rest.data()[i]))
+      throw std::invalid_argument("log_rest: expected finite numbers");
+  if (options.chains == 0 || options.sweeps == 0)
+    throw std::invalid_argument("sweeps: expected one chain and one sweep at least");
+  if (blocks.bytes(n) + options.chains * n * hyper * sizeof(double) > kMaxBytes)
+    throw std::invalid_argument("b: expected fewer effects for blocks of this size");
+  const EffectTable table{to_vector(b), to_vector(weight), log_rest.data()};
+  const ModelSample result =
+      attended(progress, [&](Monitor& monitor) { return blocks.sample(table, options, monitor); });
+  const auto by_chain = [&](const std::vector<double>& values) {
+    return to_array(values.data(), options.chains, values.size() / options.chains);
+  };
+  const auto vector = [](const std::vector<double>& values) {
+    return to_array(values.data(), values.size());
+  };
+  const auto states = static_cast<py::ssize_t>(result.at.size());
+  BoolArray slab({states, static_cast<py::ssize_t>(blocks.members())});
+  std::copy(result.slab.begin(), result.slab.end(), slab.mutable_data());
+  py::dict out;
+  out["log_density"] = by_chain(result.log_density);
+  out["joint"] = to_array(result.joint.data(), n, hyper);
+  out["hyper"] = by_chain(result.hyper);
+  out["inclusion"] = by_chain(result.inclusion);
+  out["flip_rate"] = vector(result.flip_rate);
+  out["swap_rate"] = vector(result.swap_rate);
+  out["log_evidence"] = vector(result.log_evidence);
+  out["coverage"] = vector(result.coverage);
+  out["slab"] = slab;
+  out["at"] = IntArray(states, result.at.data());
+  out["node"] = IntArray(states, result.node.data());
+  return out;
 }
 
 template <class Function>
@@ -260,7 +380,8 @@ void register_identified(py::module_ m) {
            py::arg("confounding_sd"), py::arg("g"), py::arg("mean").noconvert(),
            py::arg("a0").noconvert(), py::arg("a1").noconvert(), py::arg("rho").noconvert(),
            py::arg("pi").noconvert(), py::arg("weight").noconvert(),
-           py::arg("blocks") = std::vector<BlockArrays>())
+           py::arg("blocks") = std::vector<BlockArrays>(),
+           py::arg("large_blocks") = std::vector<BlockArrays>())
       .def(
           "log_likelihood",
           [](const Identified& self, const DoubleArray& b) {
@@ -303,7 +424,27 @@ void register_identified(py::module_ m) {
       .def("summarise", &summarise, py::kw_only(), py::arg("effect_sd"), py::arg("tolerance"),
            py::arg("depth"), py::arg("threads"), py::arg("progress"))
       .def("draw", &draw, py::arg("b").noconvert(), py::arg("uniforms").noconvert(),
-           py::arg("normals").noconvert(), py::arg("threads"));
+           py::arg("normals").noconvert(), py::arg("threads"))
+      .def("moments", &moments, py::arg("b").noconvert(), py::arg("weights").noconvert(),
+           py::arg("threads"))
+      .def("large_moments", &large_moments, py::arg("b").noconvert(), py::arg("node").noconvert(),
+           py::arg("slab").noconvert(), py::arg("threads"))
+      .def("draw_given", &draw_given, py::arg("b").noconvert(), py::arg("node").noconvert(),
+           py::arg("large").noconvert(), py::arg("uniforms").noconvert(),
+           py::arg("normals").noconvert(), py::arg("threads"))
+      .def(
+          "sample",
+          [](const Identified& self, const DoubleArray& b, const DoubleArray& weight,
+             const DoubleArray& log_rest, std::size_t chains, std::uint64_t sweeps,
+             std::uint64_t burn_in, std::size_t states, std::size_t models, std::size_t threads,
+             std::uint64_t seed, const py::object& progress) {
+            return sample(self, b, weight, log_rest,
+                          {chains, sweeps, burn_in, states, models, threads, seed}, progress);
+          },
+          py::kw_only(), py::arg("b").noconvert(), py::arg("weight").noconvert(),
+          py::arg("log_rest").noconvert(), py::arg("chains"), py::arg("sweeps"), py::arg("burn_in"),
+          py::arg("states"), py::arg("models"), py::arg("threads"), py::arg("seed"),
+          py::arg("progress"));
 }
 
 }  // namespace mrfast::bindings

@@ -1147,7 +1147,58 @@ IdentifiedSummary IdentifiedModel::summarise(double effect_sd, const IdentifiedO
   return out;
 }
 
+std::vector<double> IdentifiedModel::moments(const double* b, const double* weights, std::size_t n,
+                                             std::size_t threads, Monitor& monitor) const {
+  const std::size_t blocks = (n + kLanes - 1) / kLanes, width = hyper_size();
+  std::vector<double> partial(blocks * 5 * size_, 0.0), sums(5 * size_, 0.0);
+  parallel_for(blocks, threads, monitor, [&](std::size_t block) {
+    Workspace w(*this, everything_);
+    double lanes[kLanes];
+    std::fill(w.terms.begin(), w.terms.end(), 0.0);
+    for (std::size_t l = 0; l < kLanes; ++l) {
+      const std::size_t i = std::min(block * kLanes + l, n - 1);
+      lanes[l] = b[i];
+      if (block * kLanes + l >= n) continue;
+      for (std::size_t k = 0; k < width; ++k)
+        w.terms[k * kLanes + l] = weights[i * width + everything_.node[k]];
+    }
+    accumulate(everything_, lanes, w, partial.data() + block * 5 * size_);
+    monitor.step();
+  });
+  for (std::size_t block = 0; block < blocks; ++block)
+    for (std::size_t i = 0; i < 5 * size_; ++i) sums[i] += partial[block * 5 * size_ + i];
+  return sums;
+}
+
 // -------------------------------------------------------------------------------------- draws
+
+// At the effect of one lane of a prepared workspace, given node h: the independent candidates, then
+// the others.
+void IdentifiedModel::draw_candidates(double b, std::size_t h, std::size_t lane, const Workspace& w,
+                                      const double* uniforms, const double* normals, bool* slab,
+                                      double* first_stage, double* pleiotropy) const {
+  const double a0_square = table_.a0[h] * table_.a0[h];
+  const double a_square = a0_square + table_.a1[h] * table_.a1[h];
+  const double pi = table_.pi[h], shift = table_.rho[h] * table_.a1[h];
+  const double* where = direction(table_.mean[h]);
+  for (std::size_t j = 0; j < member_.size(); ++j) {
+    const std::size_t at = j * kLanes + lane, column = member_[j];
+    const double r = w.residual[at], v = w.variance[at], mean = shift * where[j];
+    const double advantage =
+        0.5 * r * r / (v + a0_square) - 0.5 * (r - mean) * (r - mean) / (v + a_square) +
+        0.5 * std::log((v + a0_square) / (v + a_square)) + std::log(pi) - std::log1p(-pi);
+    const bool in = uniforms[column] < 1 / (1 + std::exp(-advantage));
+    const double scale = in ? a_square : a0_square, shrink = scale / (v + scale);
+    const double center = in ? mean : 0.0;
+    const double a = center + shrink * (r - center) + std::sqrt(shrink * v) * normals[2 * column];
+    const double coupling = spread_[j] * (b - center_[j]) / (unit_ * v);
+    slab[column] = in;
+    pleiotropy[column] = a * unit_;
+    first_stage[column] = shrunk_[j] + coupling * (r - a) +
+                          std::sqrt(spread_[j] * base_[j] / v) * normals[2 * column + 1];
+  }
+  if (extra_ != nullptr) extra_->draw(b, h, uniforms, normals, slab, first_stage, pleiotropy);
+}
 
 void IdentifiedModel::draw(const double* b, std::size_t n, const double* uniforms,
                            const double* normals, std::int64_t* node, bool* slab,
@@ -1155,37 +1206,34 @@ void IdentifiedModel::draw(const double* b, std::size_t n, const double* uniform
                            Monitor& monitor) const {
   const auto draw_one = [&](std::size_t i, std::size_t l, const Workspace& w) {
     const double* u = uniforms + i * (1 + size_);
-    const double* z = normals + i * 2 * size_;
     std::size_t k = 0;
     double below = w.terms[l];
     while (below <= u[0] && k + 1 < hyper_size()) below += w.terms[++k * kLanes + l];
     const std::size_t h = everything_.node[k];
     node[i] = static_cast<std::int64_t>(h);
-    const double a0_square = table_.a0[h] * table_.a0[h];
-    const double a_square = a0_square + table_.a1[h] * table_.a1[h];
-    const double pi = table_.pi[h], shift = table_.rho[h] * table_.a1[h];
-    const double* where = direction(table_.mean[h]);
-    for (std::size_t j = 0; j < member_.size(); ++j) {
-      const std::size_t at = j * kLanes + l, column = member_[j];
-      const double r = w.residual[at], v = w.variance[at], mean = shift * where[j];
-      const double advantage =
-          0.5 * r * r / (v + a0_square) - 0.5 * (r - mean) * (r - mean) / (v + a_square) +
-          0.5 * std::log((v + a0_square) / (v + a_square)) + std::log(pi) - std::log1p(-pi);
-      const bool in = u[1 + column] < 1 / (1 + std::exp(-advantage));
-      const double scale = in ? a_square : a0_square, shrink = scale / (v + scale);
-      const double center = in ? mean : 0.0;
-      const double a = center + shrink * (r - center) + std::sqrt(shrink * v) * z[2 * column];
-      const double coupling = spread_[j] * (b[i] - center_[j]) / (unit_ * v);
-      slab[i * size_ + column] = in;
-      pleiotropy[i * size_ + column] = a * unit_;
-      first_stage[i * size_ + column] = shrunk_[j] + coupling * (r - a) +
-                                        std::sqrt(spread_[j] * base_[j] / v) * z[2 * column + 1];
-    }
-    if (extra_ != nullptr)
-      extra_->draw(b[i], h, u + 1, z, slab + i * size_, first_stage + i * size_,
-                   pleiotropy + i * size_);
+    draw_candidates(b[i], h, l, w, u + 1, normals + i * 2 * size_, slab + i * size_,
+                    first_stage + i * size_, pleiotropy + i * size_);
   };
   for_each(everything_, b, n, threads, monitor, draw_one);
+}
+
+void IdentifiedModel::draw_given(const double* b, const std::int64_t* node, std::size_t n,
+                                 const double* uniforms, const double* normals, bool* slab,
+                                 double* first_stage, double* pleiotropy, std::size_t threads,
+                                 Monitor& monitor) const {
+  parallel_for((n + kLanes - 1) / kLanes, threads, monitor, [&](std::size_t block) {
+    Workspace w(*this, everything_);
+    double lanes[kLanes];
+    for (std::size_t l = 0; l < kLanes; ++l) lanes[l] = b[std::min(block * kLanes + l, n - 1)];
+    prepare(lanes, w);
+    for (std::size_t l = 0; l < kLanes && block * kLanes + l < n; ++l) {
+      const std::size_t i = block * kLanes + l;
+      draw_candidates(b[i], static_cast<std::size_t>(node[i]), l, w, uniforms + i * size_,
+                      normals + i * 2 * size_, slab + i * size_, first_stage + i * size_,
+                      pleiotropy + i * size_);
+    }
+    monitor.step(0);
+  });
 }
 
 }  // namespace mrfast

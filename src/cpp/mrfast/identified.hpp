@@ -60,8 +60,8 @@ struct FirstStageVariance {
   bool at_boundary;  // the likelihood is largest as g goes to 0
 };
 
-// g maximises sum_j log N(x_j; 0, n11_j + g) - log P(|N(0, n11_j + g)| > threshold sqrt(n11_j)), the
-// latter over the first `selected` candidates only.
+// g maximises sum_j log N(x_j; 0, n11_j + g) - log P(|N(0, n11_j + g)| > threshold sqrt(n11_j)),
+// the latter over the first `selected` candidates only.
 FirstStageVariance first_stage_variance(const std::vector<double>& x,
                                         const std::vector<double>& n11, double threshold,
                                         std::size_t selected = SIZE_MAX);
@@ -125,6 +125,15 @@ class IdentifiedModel {
   void draw(const double* b, std::size_t n, const double* uniforms, const double* normals,
             std::int64_t* node, bool* slab, double* first_stage, double* pleiotropy,
             std::size_t threads, Monitor& monitor) const;
+  // The same given also the node.
+  void draw_given(const double* b, const std::int64_t* node, std::size_t n, const double* uniforms,
+                  const double* normals, bool* slab, double* first_stage, double* pleiotropy,
+                  std::size_t threads, Monitor& monitor) const;
+  // Sums over effects b (n) and nodes of the table, weighted with weights (n, H), of the
+  // probability of the slab, first and second moment of the pleiotropic and of the first-stage
+  // effect: (5, J).
+  std::vector<double> moments(const double* b, const double* weights, std::size_t n,
+                              std::size_t threads, Monitor& monitor) const;
 
  private:
   struct Family {  // nodes that differ in pi only
@@ -163,6 +172,9 @@ class IdentifiedModel {
   Plan scan_plan() const;
   void prepare(const double* b, Workspace& w) const;
   void evaluate(const Plan& plan, const double* b, Workspace& w) const;
+  void draw_candidates(double b, std::size_t h, std::size_t lane, const Workspace& w,
+                       const double* uniforms, const double* normals, bool* slab,
+                       double* first_stage, double* pleiotropy) const;
   void accumulate(const Plan& plan, const double* b, Workspace& w, double* sums) const;
   // Calls use(i, lane, workspace) for every effect b[i] after evaluate().
   template <class Use>

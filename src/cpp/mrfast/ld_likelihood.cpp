@@ -276,39 +276,46 @@ void BlockLikelihood::draw(double b, std::size_t node, const double* uniforms,
     const BlockNode here = block_node(at, node, means.data());
     const double pi = table_.pi[node];
     const std::vector<double> log_odds(size, std::log(pi) - std::log1p(-pi));
-    const auto model =
-        draw_model(part.block, here, log_odds.data(), uniforms[part.members.front()]);
-    // Effects given the model: precision Psi^-1 + 1 / A.
-    std::vector<double> precision(size * size), effects(size), unit(size);
-    const double* const v = part.block.eigenvectors.data();
-    for (std::size_t i = 0; i < size; ++i) {
-      for (std::size_t j = 0; j <= i; ++j)
-        for (std::size_t k = 0; k < size; ++k)
-          precision[i * size + j] += v[i * size + k] * v[j * size + k] / at.variances[k];
+    draw_effects(part, at, here,
+                 draw_model(part.block, here, log_odds.data(), uniforms[part.members.front()]),
+                 normals, slab, first_stage, pleiotropy);
+  }
+}
+
+void BlockLikelihood::draw_effects(const Part& part, const AtEffect& at, const BlockNode& here,
+                                   const std::vector<bool>& model, const double* normals,
+                                   bool* slab, double* first_stage, double* pleiotropy) const {
+  const std::size_t size = part.block.size;
+  // Effects given the model: precision Psi^-1 + 1 / A.
+  std::vector<double> precision(size * size), effects(size), unit(size);
+  const double* const v = part.block.eigenvectors.data();
+  for (std::size_t i = 0; i < size; ++i) {
+    for (std::size_t j = 0; j <= i; ++j)
       for (std::size_t k = 0; k < size; ++k)
-        effects[i] += v[i * size + k] * at.rotated[k] / at.variances[k];
-      const double variance = model[i] ? here.slab : here.spike;
-      precision[i * size + i] += 1 / variance;
-      if (model[i]) effects[i] += means[i] / variance;
-    }
-    cholesky_in_place(precision, size);
-    cholesky_solve_in_place(precision, size, effects.data());
-    for (std::size_t i = size; i-- > 0;) {  // L'^-1 z
-      unit[i] += normals[2 * part.members[i]];
-      unit[i] /= precision[i * size + i];
-      for (std::size_t j = 0; j < i; ++j) unit[j] -= precision[i * size + j] * unit[i];
-    }
-    for (std::size_t i = 0; i < size; ++i) effects[i] += unit[i];
-    std::vector<double> stage = rotate(part.block, effects);
+        precision[i * size + j] += v[i * size + k] * v[j * size + k] / at.variances[k];
     for (std::size_t k = 0; k < size; ++k)
-      stage[k] = at.shrunk[k] + at.coupling[k] * (at.rotated[k] - stage[k]) +
-                 std::sqrt(at.spread[k]) * normals[2 * part.members[k] + 1];
-    stage = rotate_back(part.block, stage);
-    for (std::size_t i = 0; i < size; ++i) {
-      slab[part.members[i]] = model[i];
-      pleiotropy[part.members[i]] = effects[i];
-      first_stage[part.members[i]] = stage[i];
-    }
+      effects[i] += v[i * size + k] * at.rotated[k] / at.variances[k];
+    const double variance = model[i] ? here.slab : here.spike;
+    precision[i * size + i] += 1 / variance;
+    if (model[i]) effects[i] += here.means[i] / variance;
+  }
+  cholesky_in_place(precision, size);
+  cholesky_solve_in_place(precision, size, effects.data());
+  for (std::size_t i = size; i-- > 0;) {  // L'^-1 z
+    unit[i] += normals[2 * part.members[i]];
+    unit[i] /= precision[i * size + i];
+    for (std::size_t j = 0; j < i; ++j) unit[j] -= precision[i * size + j] * unit[i];
+  }
+  for (std::size_t i = 0; i < size; ++i) effects[i] += unit[i];
+  std::vector<double> stage = rotate(part.block, effects);
+  for (std::size_t k = 0; k < size; ++k)
+    stage[k] = at.shrunk[k] + at.coupling[k] * (at.rotated[k] - stage[k]) +
+               std::sqrt(at.spread[k]) * normals[2 * part.members[k] + 1];
+  stage = rotate_back(part.block, stage);
+  for (std::size_t i = 0; i < size; ++i) {
+    slab[part.members[i]] = model[i];
+    pleiotropy[part.members[i]] = effects[i];
+    first_stage[part.members[i]] = stage[i];
   }
 }
 

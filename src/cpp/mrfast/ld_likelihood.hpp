@@ -30,7 +30,6 @@ class BlockLikelihood final : public ExtraLikelihood {
   void draw(double b, std::size_t node, const double* uniforms, const double* normals, bool* slab,
             double* first_stage, double* pleiotropy) const override;
 
- private:
   struct Part {
     std::vector<std::size_t> members;
     Block block;
@@ -42,15 +41,25 @@ class BlockLikelihood final : public ExtraLikelihood {
     std::vector<double> variances, rotated, residuals;  // (B,)
     std::vector<double> shrunk, coupling, spread;       // (B,)
   };
+
+  const std::vector<Part>& parts() const { return parts_; }
+  const HyperTable& table() const { return table_; }
+  double unit() const { return unit_; }
+  AtEffect at_effect(const Part& part, double b) const;
+  std::vector<double> slab_means(const Part& part, std::size_t node) const;
+  BlockNode block_node(const AtEffect& at, std::size_t node, const double* means) const;
+  // Draws the effects of a part given its model, in place (J); normals (2 J).
+  void draw_effects(const Part& part, const AtEffect& at, const BlockNode& here,
+                    const std::vector<bool>& model, const double* normals, bool* slab,
+                    double* first_stage, double* pleiotropy) const;
+
+ private:
   // Nodes of the table that differ in pi only, as a range of the nodes that were asked for.
   struct Family {
     std::size_t first, count;
   };
 
-  AtEffect at_effect(const Part& part, double b) const;
   std::vector<Family> families(const std::size_t* nodes, std::size_t n) const;
-  std::vector<double> slab_means(const Part& part, std::size_t node) const;
-  BlockNode block_node(const AtEffect& at, std::size_t node, const double* means) const;
   void model_odds(std::size_t size, std::size_t node, double* out) const;
 
   HyperTable table_;

@@ -4,7 +4,7 @@
 # Kronrod points.
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,19 @@ class SlopePrior:
         probability: NDArray[np.float64],  # (n,)
     ) -> NDArray[np.float64]: ...  # (n,): of kX^2 - c^2 given c
 
+class _Sample(TypedDict):  # M members of the large blocks, one block after the other
+    log_density: NDArray[np.float64]  # (chains, n): of b
+    joint: NDArray[np.float64]  # (n, H): posterior of the nodes of both
+    hyper: NDArray[np.float64]  # (chains, H)
+    inclusion: NDArray[np.float64]  # (chains, M)
+    flip_rate: NDArray[np.float64]  # (chains,): accepted of the proposed
+    swap_rate: NDArray[np.float64]  # (chains,)
+    log_evidence: NDArray[np.float64]  # (chains,), nan where none; (0,) for one chain
+    coverage: NDArray[np.float64]  # (chains,): share of time in the models behind log_evidence
+    slab: NDArray[np.bool_]  # (states, M): stored states, one chain after the other
+    at: NDArray[np.int64]  # (states,): place in b
+    node: NDArray[np.int64]  # (states,): node of the table
+
 class Model:
     def __init__(
         self,
@@ -53,6 +66,11 @@ class Model:
         weight: NDArray[np.float64],  # (H,)
         # Places, eigenvalues and eigenvectors (columns) of the groups of correlated candidates.
         blocks: Sequence[tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]] = ...,
+        # The same of groups that are for sample() and the functions below it: everything above it
+        # leaves their M members out.
+        large_blocks: Sequence[
+            tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
+        ] = ...,
     ) -> None: ...
     def log_likelihood(
         self,
@@ -97,6 +115,48 @@ class Model:
         threads: int,
     ) -> tuple[
         NDArray[np.int64],  # node (n,)
+        NDArray[np.bool_],  # slab (n, J)
+        NDArray[np.float64],  # first stage (n, J)
+        NDArray[np.float64],  # pleiotropy (n, J)
+    ]: ...
+    def moments(
+        self,
+        b: NDArray[np.float64],  # (n,)
+        weights: NDArray[np.float64],  # (n, H)
+        threads: int,
+    ) -> NDArray[np.float64]: ...  # (5, J): sums of P(slab), first and second moments of the
+    # pleiotropic and of the first-stage effects
+    def sample(
+        self,
+        *,
+        b: NDArray[np.float64],  # (n,)
+        weight: NDArray[np.float64],  # (n,) of the quadrature over b; 0: density wanted only
+        log_rest: NDArray[np.float64],  # (n, H): log_likelihood() and the log prior of b and node
+        chains: int,
+        sweeps: int,  # kept, of each chain
+        burn_in: int,  # sweeps before them
+        states: int,  # of each chain that are stored, at most
+        models: int,  # of each chain whose evidence is computed
+        threads: int,
+        seed: int,  # 0 to 2**64 - 1
+        progress: Callable[[int], object] | None,  # called with the sweeps done
+    ) -> _Sample: ...
+    def large_moments(
+        self,
+        b: NDArray[np.float64],  # (n,)
+        node: NDArray[np.int64],  # (n,)
+        slab: NDArray[np.bool_],  # (n, M)
+        threads: int,
+    ) -> NDArray[np.float64]: ...  # (4, J): means of the first and second moments as above
+    def draw_given(
+        self,
+        b: NDArray[np.float64],  # (n,)
+        node: NDArray[np.int64],  # (n,)
+        large: NDArray[np.bool_],  # (n, M)
+        uniforms: NDArray[np.float64],  # (n, J)
+        normals: NDArray[np.float64],  # (n, 2 J)
+        threads: int,
+    ) -> tuple[
         NDArray[np.bool_],  # slab (n, J)
         NDArray[np.float64],  # first stage (n, J)
         NDArray[np.float64],  # pleiotropy (n, J)
