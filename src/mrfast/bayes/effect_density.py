@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mrfast import _validation as check
 from mrfast._validation import Float
 
-__all__ = ["EffectDensity", "EffectMode", "EffectSummary"]
+__all__ = ["KRONROD_NODES", "EffectDensity", "EffectMode", "EffectSummary"]
 
 _CELLS = 400  # per panel
 _DIP = 0.6  # two peaks are modes where the density between them falls below this share of both
@@ -26,7 +26,7 @@ _KRONROD = np.array(
         0.207784955007898467600689403773245,
     ]
 )
-_NODES = np.concatenate([-_KRONROD, [0.0], _KRONROD[::-1]])
+KRONROD_NODES = np.concatenate([-_KRONROD, [0.0], _KRONROD[::-1]])
 
 
 @dataclass(frozen=True)
@@ -260,10 +260,10 @@ def _interpolation() -> Float:
     global _MATRIX
     if _MATRIX is None:
         x = np.linspace(-1, 1, _CELLS + 1)
-        difference = _NODES[:, None] - _NODES
+        difference = KRONROD_NODES[:, None] - KRONROD_NODES
         np.fill_diagonal(difference, 1.0)
         weights = 1 / difference.prod(axis=1)
-        gaps = x[:, None] - _NODES
+        gaps = x[:, None] - KRONROD_NODES
         exact = np.abs(gaps) < 1e-14
         gaps[exact] = 1.0
         terms = weights / gaps

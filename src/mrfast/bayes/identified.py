@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from mrfast import _validation as check
@@ -15,6 +16,8 @@ from mrfast._runtime import thread_count
 from mrfast._validation import Float
 from mrfast.bayes.effect_density import EffectDensity
 from mrfast.bayes.identified_prior import SLAB_MEANS, IdentifiedPrior
+from mrfast.bayes.large_blocks import LARGEST_BLOCK, Sampling, large_blocks
+from mrfast.data.ld_blocks import LDBlock
 from mrfast.data.standardised import StandardisedAssociations
 
 if TYPE_CHECKING:
@@ -171,7 +174,7 @@ class IdentifiedPosterior:
         effects of every candidate; with a slope, also the slope given G, its bias and the
         confounder's coefficients, skappa_X > 0.
         """
-        s, eta, j = self.associations, self.eta, self.associations.J
+        eta, j = self.eta, self.associations.J
         threads = thread_count(n_threads)
         beta = self.effect.quantiles(source.random(count))
         node = np.empty(count, dtype=np.int64)
@@ -187,6 +190,19 @@ class IdentifiedPosterior:
                 source.standard_normal((b.size, 2 * j)),
                 threads,
             )
+        return self._all_draws(source, beta, node, slab, gamma, alpha)
+
+    def _all_draws(
+        self,
+        source: np.random.Generator,
+        beta: Float,
+        node: NDArray[np.int64],
+        slab: NDArray[np.bool_],
+        gamma: Float,
+        alpha: Float,
+    ) -> dict[str, Float]:
+        """By name, with those of the slope and the confounder given the effect."""
+        s, eta, count = self.associations, self.eta, beta.size
         t = self.prior.table
         out: dict[str, Any] = {
             "beta": beta,
@@ -306,14 +322,21 @@ def _marginal(s: StandardisedAssociations, x: Float) -> Float:
 
 
 def identified_model(
-    associations: StandardisedAssociations, prior: IdentifiedPrior, g: float
+    associations: StandardisedAssociations,
+    prior: IdentifiedPrior,
+    g: float,
+    largest_block: int | None = None,
 ) -> Model:
-    """The compiled likelihood of data with the table of a prior."""
+    """The compiled likelihood of data with the table of a prior.
+
+    Blocks of more than `largest_block` candidates are left to the sampler over their models.
+    """
     from mrfast._core import identified
 
     s, t = associations, prior.table
     scale_x, scale_y = np.sqrt(s.residual_exposure), np.sqrt(s.residual_outcome)
     eta = _eta(s)
+    summed, sampled = large_blocks(s, s.J if largest_block is None else largest_block)
     return identified.Model(
         x=s.exposure / scale_x,
         y=s.outcome / scale_y,
@@ -330,11 +353,27 @@ def identified_model(
         rho=t.rho,
         pi=t.pi,
         weight=t.prior,
-        blocks=[
-            (block.indices.astype(np.int64), block.eigenvalues, block.eigenvectors)
-            for block in s.blocks
-        ],
+        blocks=_block_arrays(summed),
+        large_blocks=_block_arrays(sampled),
     )
+
+
+def _block_arrays(
+    blocks: Sequence[LDBlock],
+) -> list[tuple[NDArray[np.int64], Float, Float]]:
+    return [
+        (block.indices.astype(np.int64), block.eigenvalues, block.eigenvectors) for block in blocks
+    ]
+
+
+def log_first_stage(associations: StandardisedAssociations, g: float) -> float:
+    """Log density of the associations with X, and the units of all associations."""
+    s = associations
+    scales = np.sqrt([s.residual_exposure, s.residual_outcome])
+    x, noise, _ = _directions(s, s.exposure / scales[0])
+    variance = noise + g
+    value = -0.5 * float((np.log(2 * np.pi * variance) + x**2 / variance).sum())
+    return value - s.J * float(np.log(scales).sum())
 
 
 def identified_posterior(
@@ -343,25 +382,35 @@ def identified_posterior(
     *,
     selection_p: float | None = None,
     selected_in: str = "exposure",
+    rng: object = None,
     n_threads: int | None = None,
     progress: Callable[[int], None] | None = None,
+    largest_block: int = LARGEST_BLOCK,
+    sampling: Sampling | None = None,
 ) -> IdentifiedPosterior:
     """Sum over the table and integrate over the effect; see `IdentifiedPosterior`.
 
     Parameters
     ----------
     associations : StandardisedAssociations
-        Correlated candidates in blocks of at most 16.
+        Correlated candidates in blocks of any size.
     prior : IdentifiedPrior, optional
         The default prior where none is given.
     selection_p : float, optional
         P value below which the candidates were selected.
     selected_in : {"exposure", "independent"}
         Whether the selection used the exposure data of `associations` or others.
+    rng : None, int or numpy.random.Generator
+        Seed or generator of the chains over the models of large blocks; not used without.
     n_threads : int, optional
         Threads; every core by default. Results do not depend on it.
     progress : callable, optional
-        Called now and then with the number of blocks of effects done.
+        Called now and then with the number of blocks of effects, or sweeps, done.
+    largest_block : int
+        Candidates in a block, at most 16, up to which its models are all summed; those of larger
+        blocks are sampled.
+    sampling : Sampling, optional
+        Length of the chains.
 
     Returns
     -------
@@ -371,6 +420,19 @@ def identified_posterior(
     prior = IdentifiedPrior() if prior is None else prior
     threads = thread_count(n_threads)
     stage = first_stage(s, selection_p=selection_p, selected_in=selected_in)
+    if s.largest_block > largest_block:
+        from mrfast.bayes.identified_sampling import sampled_posterior
+
+        return sampled_posterior(
+            s,
+            prior,
+            stage,
+            largest_block=largest_block,
+            sampling=Sampling() if sampling is None else sampling,
+            rng=rng,
+            threads=threads,
+            progress=progress,
+        )
     model = identified_model(s, prior, stage.g)
     report: dict[str, Any] = model.summarise(
         effect_sd=prior.effect_sd * _effect_unit(s),
@@ -381,16 +443,12 @@ def identified_posterior(
     )
     eta = _eta(s)
     scales = np.sqrt([s.residual_exposure, s.residual_outcome])
-    x, noise, _ = _directions(s, s.exposure / scales[0])
-    variance = noise + stage.g
-    constant = -0.5 * float((np.log(2 * np.pi * variance) + x**2 / variance).sum())
-    constant -= s.J * float(np.log(scales).sum())
     edges = report["edges"] * eta
     return IdentifiedPosterior(
         associations=s,
         prior=prior,
         model=model,
-        log_evidence=float(report["log_evidence"]) + constant,
+        log_evidence=float(report["log_evidence"]) + log_first_stage(s, stage.g),
         log_evidence_error=float(report["error"]),
         inclusion=report["inclusion"],
         first_stage=np.stack([report["first_stage_mean"], report["first_stage_sd"]]) * scales[0],
