@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 
@@ -205,6 +206,31 @@ py::dict sample(const std::vector<DoubleArray>& eigenvectors,
   out["log_evidence_bound"] = result.log_evidence_bound;
   out["models"] = result.models;
   out["difference"] = result.difference;
+  const auto states = static_cast<py::ssize_t>(result.state_node.size());
+  BoolArray members({states, static_cast<py::ssize_t>(table.candidates())});
+  std::copy(result.slab.begin(), result.slab.end(), members.mutable_data());
+  out["slab"] = members;
+  out["state_node"] = py::array_t<std::int64_t>(states, result.state_node.data());
+  return out;
+}
+
+// Effects (n, B) with slabs of mean 0 given the models (n, B), from normals (n, 2 B).
+DoubleArray draw_block_effects(const DoubleArray& eigenvectors, const DoubleArray& variances,
+                               const DoubleArray& residuals, const DoubleArray& spike,
+                               const DoubleArray& slab, const BoolArray& model,
+                               const DoubleArray& normals) {
+  const Block block = make_block(eigenvectors, kMaxGibbsBlock);
+  const auto nodes = make_nodes(block, variances, residuals, spike, slab, DoubleArray(0));
+  const std::size_t n = nodes.size(), size = block.size;
+  require_size("model", model, n * size);
+  require_size("normals", normals, 2 * n * size);
+  DoubleArray out = make_array({n, size});
+  double* const target = out.mutable_data();
+  const bool* const in = model.data();
+  const double* const z = normals.data();
+  const py::gil_scoped_release release;
+  for (std::size_t i = 0; i < n; ++i)
+    draw_effects(block, nodes[i], in + i * size, z + 2 * i * size, target + i * size);
   return out;
 }
 
@@ -228,6 +254,10 @@ void register_ld(py::module_ m) {
         py::arg("means").noconvert(), py::arg("log_odds").noconvert(), py::kw_only(),
         py::arg("threads"),
         "Posterior means and covariances of the candidates' effects at every node.");
+  m.def("draw_effects", &draw_block_effects, py::arg("eigenvectors").noconvert(),
+        py::arg("variances").noconvert(), py::arg("residuals").noconvert(),
+        py::arg("spike").noconvert(), py::arg("slab").noconvert(), py::arg("model").noconvert(),
+        py::arg("normals").noconvert(), "Draws of the effects at every node given its model.");
   m.def(
       "gibbs",
       [](const std::vector<DoubleArray>& eigenvectors, const std::vector<DoubleArray>& variances,
@@ -235,15 +265,16 @@ void register_ld(py::module_ m) {
          const std::vector<DoubleArray>& log_odds, const DoubleArray& log_weight,
          const DoubleArray& spike, const DoubleArray& slab, std::size_t chains,
          std::uint64_t sweeps, std::uint64_t burn_in, std::size_t threads, std::uint64_t seed,
-         const py::object& progress) {
+         const py::object& progress, std::size_t states) {
         return sample(eigenvectors, variances, residuals, means, log_odds, log_weight, spike, slab,
-                      {chains, sweeps, burn_in, threads, seed}, progress);
+                      {chains, sweeps, burn_in, threads, seed, states}, progress);
       },
       py::kw_only(), py::arg("eigenvectors"), py::arg("variances"), py::arg("residuals"),
       py::arg("means"), py::arg("log_odds"), py::arg("log_weight").noconvert(),
       py::arg("spike").noconvert(), py::arg("slab").noconvert(), py::arg("chains"),
       py::arg("sweeps"), py::arg("burn_in"), py::arg("threads"), py::arg("seed"),
-      py::arg("progress"), "Collapsed Gibbs sampler over models and nodes; see ld_gibbs.hpp.");
+      py::arg("progress"), py::arg("states") = 0,
+      "Collapsed Gibbs sampler over models and nodes; see ld_gibbs.hpp.");
 }
 
 }  // namespace mrfast::bindings

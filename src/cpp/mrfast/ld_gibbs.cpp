@@ -15,6 +15,7 @@
 #include "mrfast/lanes.hpp"
 #include "mrfast/ld_model.hpp"
 #include "mrfast/random.hpp"
+#include "mrfast/small.hpp"
 
 namespace mrfast {
 
@@ -229,6 +230,12 @@ class Chain {
 
   void finish() { flush(); }
 
+  std::size_t node() const { return node_; }
+  void write(char* slab) const {
+    for (const BlockModel& model : models_)
+      for (std::size_t j = 0; j < model.size(); ++j) *slab++ = model.contains(j);
+  }
+
  private:
   // Weights of the nodes under the model.
   void update_weights() {
@@ -411,12 +418,24 @@ GibbsResult gibbs(const NodeTable& table, const GibbsOptions& options, Monitor& 
   result.node_probability.resize(chains * table.count);
   result.flip_rate.resize(chains);
   result.swap_rate.resize(chains);
+  const std::uint64_t gap = std::max<std::uint64_t>(
+      1, (options.sweeps + options.states - 1) / std::max<std::size_t>(options.states, 1));
+  const std::size_t stored =
+      options.states == 0 ? 0 : static_cast<std::size_t>(options.sweeps / gap);
+  result.slab.resize(chains * stored * size);
+  result.state_node.resize(chains * stored);
   std::vector<ModelLog> logs(chains);
   parallel_for(chains, options.threads, monitor, [&](std::size_t c) {
     Chain chain(prepared, options.seed, c);
+    std::size_t done = 0;
     for (std::uint64_t s = 0; s < options.burn_in + options.sweeps; ++s) {
       if (monitor.step()) return;
-      chain.sweep(s >= options.burn_in);
+      const bool keep = s >= options.burn_in;
+      chain.sweep(keep);
+      if (!keep || done == stored || (s - options.burn_in) % gap != gap - 1) continue;
+      const std::size_t row = c * stored + done++;
+      chain.write(result.slab.data() + row * size);
+      result.state_node[row] = static_cast<std::int64_t>(chain.node());
     }
     chain.finish();
     const double sweeps = static_cast<double>(options.sweeps);
@@ -441,6 +460,28 @@ GibbsResult gibbs(const NodeTable& table, const GibbsOptions& options, Monitor& 
   }
   if (!monitor.stopped()) estimate_evidence(logs, options.sweeps, result);
   return result;
+}
+
+void draw_effects(const Block& block, const BlockNode& node, const bool* model,
+                  const double* normals, double* out) {
+  const std::size_t n = block.size;
+  const double* const v = block.eigenvectors.data();
+  // Matheron's rule: a draw from the prior, moved by the gain times what it leaves unexplained.
+  std::vector<double> matrix(n * n, 0), gap(n), variance(n);
+  for (std::size_t j = 0; j < n; ++j) {
+    variance[j] = model[j] ? node.slab : node.spike;
+    out[j] = std::sqrt(variance[j]) * normals[j];
+    gap[j] = node.residuals[j] - out[j];
+    for (std::size_t k = 0; k < n; ++k) {
+      gap[j] -= v[j * n + k] * std::sqrt(node.variances[k]) * normals[n + k];
+      for (std::size_t i = 0; i <= j; ++i)
+        matrix[j * n + i] += v[j * n + k] * node.variances[k] * v[i * n + k];
+    }
+    matrix[j * n + j] += variance[j];
+  }
+  cholesky_in_place(matrix, n);
+  cholesky_solve_in_place(matrix, n, gap.data());
+  for (std::size_t j = 0; j < n; ++j) out[j] += variance[j] * gap[j];
 }
 
 }  // namespace mrfast

@@ -38,6 +38,7 @@ struct GibbsOptions {
   std::uint64_t burn_in = 1000;  // that are not
   std::size_t threads = 1;
   std::uint64_t seed = 0;
+  std::size_t states = 0;  // of every chain that are stored, at most
 };
 
 // J candidates of all blocks, one block after the other; rows are chains.
@@ -52,10 +53,16 @@ struct GibbsResult {
   std::vector<double> coverage;          // (chains,) share of time in models that others visited
   double log_evidence_bound = 0;         // evidence of the models visited: never above the whole
   std::size_t models = 0;                // visited
+  std::vector<char> slab;                // (states, J), one chain after the other
+  std::vector<std::int64_t> state_node;  // (states,)
   double difference = 0;                 // largest between two chains in an inclusion probability
 };
 
 // Every chain has a stream of its own: the result is the same for any number of threads.
 GibbsResult gibbs(const NodeTable& table, const GibbsOptions& options, Monitor& monitor);
+
+// One draw of the effects given the model, slabs having mean 0: normals (2 B), out (B).
+void draw_effects(const Block& block, const BlockNode& node, const bool* model,
+                  const double* normals, double* out);
 
 }  // namespace mrfast

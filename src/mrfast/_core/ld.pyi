@@ -53,6 +53,15 @@ def effects(
     NDArray[np.float64],  # posterior means of the effects (n, B)
     NDArray[np.float64],  # their covariances (n, B, B)
 ]: ...
+def draw_effects(
+    eigenvectors: NDArray[np.float64],  # (B, B)
+    variances: NDArray[np.float64],  # (n, B)
+    residuals: NDArray[np.float64],  # (n, B)
+    spike: NDArray[np.float64],  # (n,)
+    slab: NDArray[np.float64],  # (n,), means 0
+    model: NDArray[np.bool_],  # (n, B)
+    normals: NDArray[np.float64],  # (n, 2 B)
+) -> NDArray[np.float64]: ...  # (n, B)
 
 class _Sample(TypedDict):  # J candidates of all blocks, one block after the other
     inclusion: NDArray[np.float64]  # (chains, J)
@@ -66,6 +75,8 @@ class _Sample(TypedDict):  # J candidates of all blocks, one block after the oth
     log_evidence_bound: float  # of the models visited: never above the whole
     models: int  # visited
     difference: float  # largest between two chains in an inclusion probability
+    slab: NDArray[np.bool_]  # (states, J): stored states, one chain after the other
+    state_node: NDArray[np.int64]  # (states,)
 
 def gibbs(
     *,
@@ -83,4 +94,5 @@ def gibbs(
     threads: int,
     seed: int,  # 0 to 2**64 - 1
     progress: Callable[[int], object] | None,  # called with the sweeps done
+    states: int = 0,  # of each chain that are stored, at most
 ) -> _Sample: ...

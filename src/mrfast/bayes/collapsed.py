@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from mrfast import _validation as check
 from mrfast._validation import Float
 from mrfast.bayes.effect_density import EffectDensity
+from mrfast.bayes.large_blocks import LARGEST_BLOCK, Sampling
 from mrfast.bayes.priors import SpikeSlabPrior
+from mrfast.data.ld_blocks import LDBlock
 from mrfast.data.standardised import StandardisedAssociations
 
 if TYPE_CHECKING:
@@ -146,9 +148,7 @@ class CollapsedPosterior:
         and the effects of every candidate given these.
         """
         nodes = self.nodes
-        cumulative = np.cumsum(self.weights)
-        chosen = np.searchsorted(cumulative, source.random(count) * cumulative[-1], side="right")
-        chosen = np.minimum(chosen, cumulative.size - 1)
+        state, chosen = self._choose(count, source)
         rows = nodes[chosen].copy()
         effects = np.bincount(
             nodes[:, EFFECT].astype(np.intp), weights=self.weights
@@ -182,22 +182,45 @@ class CollapsedPosterior:
             rest = np.sqrt(np.maximum(var_g - cov * cov / var_a, 0.0))
             gamma[part] = mean_g + cov / sd * noise[0] + rest * noise[1]
             if self.associations.blocks:
-                self._draw_blocks(rows[part], source, slab[part], gamma[part], alpha[part])
+                self._draw_blocks(
+                    rows[part], state[part], source, slab[part], gamma[part], alpha[part]
+                )
         out["slab"] = slab
         out["first_stage"] = gamma * np.sqrt(self.associations.residual_exposure)
         out["pleiotropy"] = alpha * np.sqrt(self.associations.residual_outcome)
         return out
 
+    def _choose(
+        self, count: int, source: np.random.Generator
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Nodes by weight: what `_draw_blocks` needs to know of them, and their places."""
+        cumulative = np.cumsum(self.weights)
+        chosen = np.searchsorted(cumulative, source.random(count) * cumulative[-1], side="right")
+        chosen = np.minimum(chosen, cumulative.size - 1)
+        return chosen, chosen
+
     def _draw_blocks(
         self,
         rows: Float,
+        state: NDArray[np.intp],
         source: np.random.Generator,
         slab: NDArray[np.bool_],
         gamma: Float,
         alpha: Float,
     ) -> None:
         """Draws of the candidates in LD blocks, in place."""
-        blocks = self.associations.blocks
+        self._draw_summed(self.associations.blocks, rows, source, slab, gamma, alpha)
+
+    def _draw_summed(
+        self,
+        blocks: Sequence[LDBlock],
+        rows: Float,
+        source: np.random.Generator,
+        slab: NDArray[np.bool_],
+        gamma: Float,
+        alpha: Float,
+    ) -> None:
+        """Draws of the candidates in blocks of the compiled problem, in place."""
         members = sum(block.indices.size for block in blocks)
         self.problem.draw_blocks(
             np.ascontiguousarray(rows),
@@ -261,8 +284,26 @@ def collapsed_posterior(
     threads: int = 1,
     progress: Callable[[int], None] | None = None,
     tolerance: float = TOLERANCE,
+    rng: object = None,
+    largest_block: int = LARGEST_BLOCK,
+    sampling: Sampling | None = None,
 ) -> CollapsedPosterior:
-    """Integrate over everything; see `CollapsedPosterior`."""
+    """Integrate over everything; see `CollapsedPosterior`.
+
+    The models of LD blocks of more than `largest_block` candidates are sampled, with `rng`.
+    """
+    if associations.largest_block > largest_block:
+        from mrfast.bayes.collapsed_sampling import sampled_collapsed_posterior
+
+        return sampled_collapsed_posterior(
+            associations,
+            prior,
+            largest_block=largest_block,
+            sampling=Sampling() if sampling is None else sampling,
+            rng=rng,
+            threads=threads,
+            progress=progress,
+        )
     problem = collapsed_problem(associations, prior)
     report: dict[str, Any] = problem.run(tolerance, MAX_PANELS, threads, progress)
     nodes: Float = report["nodes"]

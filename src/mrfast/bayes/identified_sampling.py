@@ -36,6 +36,7 @@ _TOLERANCE = 1e-4  # relative error of the integral over the effect
 _ROUNDS = 8  # of short chains that place the panels
 _MORE_ROUNDS = 2  # of whole chains
 _STATES, _MODELS = 1_000, 100  # of each chain: stored, and with their evidence computed
+_SHALLOW = 2.0  # log density below the mode to which the chains know it well
 _SMALLEST_TAIL = 1e-3  # of a reweighted posterior beyond its outermost panels
 _CELLS_AT_ONCE = 2_000_000  # draws times candidates
 
@@ -80,6 +81,8 @@ class SampledIdentifiedPosterior(IdentifiedPosterior):
         Their places in `node` and in the table of hyper-parameters.
     log_density_at_zero : ndarray, shape (chains,)
         Log posterior density of b at no effect, by chain.
+    seed : int
+        Of the chains at no effect.
     """
 
     sampled: SampledBlocks
@@ -89,20 +92,20 @@ class SampledIdentifiedPosterior(IdentifiedPosterior):
     state_at: NDArray[np.int64]
     state_node: NDArray[np.int64]
     log_density_at_zero: Float
+    seed: int
 
     def log_bayes_factor(self, scales: Sequence[float], *, n_threads: int | None = None) -> Float:
         """Log evidence for an effect against none, for other values of `effect_sd`.
 
-        Savage and Dickey's ratio, the law of the effect being reweighted. NaN where the chains
-        differ by more than 1 in the log density at no effect, or where a wider prior would move
-        the posterior beyond the nodes.
+        The law of the effect is reweighted to other scales. At no effect its density is that of
+        the chains where it is not far below the mode (Savage and Dickey's ratio); else further
+        chains at no effect give the evidence there. NaN where chains differ by more than 1, or
+        where a wider prior would move the posterior beyond the nodes.
         """
         unit = _effect_unit(self.associations)
         used = self.prior.effect_sd * unit
+        log_none = self._log_ratio_at_zero(thread_count(n_threads))
         out = []
-        spread = float(np.ptp(self.log_density_at_zero))
-        at_zero = _log_mean(self.log_density_at_zero[:, None])[0]
-        log_zero = float(at_zero) + 0.5 * np.log(2 * np.pi) + np.log(used)
         for i, scale in enumerate(scales):
             sd = unit * check.scalar(f"scales[{i}]", scale, above=0)
             log_ratio = -0.5 * self.node**2 * (sd**-2 - used**-2)
@@ -110,9 +113,41 @@ class SampledIdentifiedPosterior(IdentifiedPosterior):
             share = self.node_probability * np.exp(log_ratio - top)
             total = float(share.sum())
             ends = float(share[:15].sum() + share[-15:].sum())
-            known = spread <= 1 and ends <= _SMALLEST_TAIL * total
-            out.append(top + np.log(total) + np.log(used / sd) - log_zero if known else np.nan)
+            known = ends <= _SMALLEST_TAIL * total
+            out.append(top + np.log(total) + np.log(used / sd) - log_none if known else np.nan)
         return np.array(out)
+
+    def _log_ratio_at_zero(self, threads: int) -> float:
+        """Log of the likelihood of no effect over the evidence; NaN where not known."""
+        used = self.prior.effect_sd * _effect_unit(self.associations)
+        constant = 0.5 * np.log(2 * np.pi)
+        at_zero = self.log_density_at_zero
+        height = float(self.log_density.max()) + np.log(self.eta)
+        if at_zero.max() > height - _SHALLOW:
+            value = float(_log_mean(at_zero[:, None])[0]) + constant + np.log(used)
+            return value if np.ptp(at_zero) <= 1 else float("nan")
+        zero = np.zeros(1)
+        rest = self.model.log_likelihood(zero) + np.log(self.prior.table.prior)
+        sampling = self.sampled.sampling
+        sample = self.model.sample(
+            b=zero,
+            weight=np.ones(1),
+            log_rest=rest + self.model.log_prior(zero, 1.0)[:, None] + constant,
+            chains=sampling.chains,
+            sweeps=sampling.sweeps,
+            burn_in=sampling.burn_in,
+            states=0,
+            models=_MODELS,
+            threads=threads,
+            seed=self.seed,
+            progress=None,
+        )
+        there = sample["log_evidence"]
+        first = log_first_stage(self.associations, self.first_stage_prior.g)
+        whole = self.sampled.log_evidence - first
+        if there.size < 2 or not max(np.ptp(there), np.ptp(whole)) <= 1:
+            return float("nan")
+        return float(there.mean() - whole.mean())
 
     def draw(
         self, count: int, source: np.random.Generator, *, n_threads: int | None = None
@@ -372,4 +407,5 @@ def sampled_posterior(
         state_at=sample["at"],
         state_node=sample["node"],
         log_density_at_zero=sample["log_density"][:, -1],
+        seed=int(sampler.seeds.integers(2**63)),
     )

@@ -1,0 +1,470 @@
+"""The posterior under MASSIVE's prior with LD blocks too large for a sum over all their models.
+
+The quadrature of the five parameters is made with these blocks cut into small ones. Its nodes,
+with the weights that they have under the blocks as they are, are the table that a sampler over
+models and nodes runs on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrfast._runtime import generator
+from mrfast._validation import Float
+from mrfast.bayes.collapsed import (
+    BETA,
+    D1,
+    D3,
+    EFFECT,
+    LOG_WEIGHT,
+    MAX_PANELS,
+    Certificate,
+    CollapsedPosterior,
+    M,
+    U,
+    collapsed_problem,
+)
+from mrfast.bayes.effect_density import EffectDensity
+from mrfast.bayes.large_blocks import SampledBlocks, Sampling, cut_blocks, large_blocks
+from mrfast.bayes.priors import SpikeSlabPrior
+from mrfast.data.ld_blocks import LDBlock
+from mrfast.data.standardised import StandardisedAssociations
+
+__all__ = ["SampledCollapsedPosterior", "sampled_collapsed_posterior"]
+
+_TOLERANCE = 1e-3  # of the quadrature with the blocks cut
+_WIDER = 1.5  # factor of the noise in the pieces, so that no tail is cut off
+_NODES = 4_000  # of the sampler's table
+_UNIFORM = 0.2  # share of the nodes that are taken without regard to their weights
+_EDGE = 7.0  # log density below its maximum that the ends of the panels must reach
+_LEAST = 1e-12  # share of the largest node below which nodes are left out
+_STATES = 1_000  # of each chain that are stored
+_DRAWS = 4_000  # of the certificate
+_LOG_TWO_PI = float(np.log(2 * np.pi))
+
+
+class _AtNodes(NamedTuple):
+    """A block along its eigenvectors at nodes; see collapsed_blocks.cpp."""
+
+    log_constant: Float  # (n,)
+    noise: Float  # (n, B): of the outcome's association given the exposure's
+    rotated: Float  # (n, B): what the outcome's association leaves of the exposure's
+    residual: Float  # (n, B): the same by candidate
+    base: Float  # (n, B): first stage where the residual is explained
+    pull: Float  # (n, B)
+    spread: Float  # (n, B)
+
+
+class _Scales(NamedTuple):
+    """Variances at nodes: of X and Y in units of their estimates, of the effects."""
+
+    s1: Float
+    s3: Float
+    g: Float
+    spike: Float
+    slab: Float
+
+
+def _scales(nodes: Float, prior: SpikeSlabPrior) -> _Scales:
+    turn = np.exp(0.5 * (nodes[:, D1] - nodes[:, D3]))
+    c = (nodes[:, M] - nodes[:, BETA]) * turn
+    rho = np.abs(c) * np.sqrt(1 + c * c)
+    k1 = 1 + c * c + rho * np.exp(2 * nodes[:, U])
+    k2 = k1 + c * c + rho * np.exp(-2 * nodes[:, U])
+    s3 = np.exp(nodes[:, D3])
+    return _Scales(
+        s1=np.exp(nodes[:, D1]),
+        s3=s3,
+        g=prior.slab_sd**2 / k1,
+        spike=s3 * prior.spike_sd**2 * k1 / k2,
+        slab=s3 * prior.slab_sd**2 * k1 / k2,
+    )
+
+
+def _at_nodes(
+    s: StandardisedAssociations, block: LDBlock, nodes: Float, scales: _Scales
+) -> _AtNodes:
+    first = block.indices[0]
+    v = block.eigenvectors
+    a = np.einsum("jk,j->k", v, s.exposure[block.indices] / np.sqrt(s.residual_exposure))
+    b = np.einsum("jk,j->k", v, s.outcome[block.indices] / np.sqrt(s.residual_outcome))
+    ratio = s.noise_shared[first] / s.noise_exposure[first]
+    n11, n22 = (
+        s.noise_exposure[first] / block.eigenvalues,
+        s.noise_outcome[first] / block.eigenvalues,
+    )
+    excess = np.maximum(n22 - n11 * ratio * ratio, 0.0)
+    s1, s3, g = scales.s1[:, None], scales.s3[:, None], scales.g[:, None]
+    beta, m = nodes[:, BETA, None], nodes[:, M, None]
+    w = ratio * m - beta
+    share = n11 / (n11 + g)
+    c11 = s1 * (n11 + g)
+    noise = s3 * n22 + s1 * (g * share * w * w + excess * m * m)
+    rotated = b - (beta + share * w) * a
+    product = n11 * (n22 + m * m * (s1 / s3) * excess) * s1 * s3 / c11
+    lift = share * w * s1 * g
+    pull = lift / noise
+    return _AtNodes(
+        log_constant=0.5 * (np.log(product) - a * a / c11 + _LOG_TWO_PI).sum(axis=1),
+        noise=noise,
+        rotated=rotated,
+        residual=np.einsum("jk,nk->nj", v, rotated),
+        base=a * (g / (n11 + g)),
+        pull=pull,
+        spread=s1 * g * share - lift * pull,
+    )
+
+
+def _piece_values(
+    cut: StandardisedAssociations,
+    members: NDArray[np.intp],
+    prior: SpikeSlabPrior,
+    nodes: Float,
+    threads: int,
+) -> Float:
+    """Log likelihood of the pieces of the cut blocks at nodes."""
+    from mrfast._core import ld
+
+    inside = set(members.tolist())
+    pieces = [block for block in cut.blocks if int(block.indices[0]) in inside]
+    for block in pieces:
+        inside -= set(block.indices.tolist())
+    alone = [_single(j) for j in sorted(inside)]
+    scales = _scales(nodes, prior)
+    log_odds = prior.log_odds(cut.J)
+    out = np.zeros(len(nodes))
+    for piece in (*pieces, *alone):
+        at = _at_nodes(cut, piece, nodes, scales)
+        value, _ = ld.enumerate_block(
+            np.ascontiguousarray(piece.eigenvectors),
+            at.noise,
+            at.residual,
+            scales.spike,
+            scales.slab,
+            np.empty(0),
+            log_odds[piece.indices],
+            inclusion=False,
+            threads=threads,
+        )
+        out += value + at.log_constant
+    return out
+
+
+class _Single(NamedTuple):
+    indices: NDArray[np.intp]
+    eigenvalues: Float
+    eigenvectors: Float
+
+
+def _single(j: int) -> Any:
+    return _Single(np.array([j]), np.ones(1), np.ones((1, 1)))
+
+
+@dataclass(frozen=True, eq=False)
+class SampledCollapsedPosterior(CollapsedPosterior):
+    """`CollapsedPosterior` with the models of large blocks sampled.
+
+    Attributes
+    ----------
+    sampled : SampledBlocks
+        How the chains went.
+    large : tuple of LDBlock
+    cut_blocks : tuple of LDBlock
+        Blocks of the approximation that made the nodes.
+    state_node : ndarray of int, shape (states,)
+        Stored states of the chains: their nodes.
+    state_slab : ndarray of bool, shape (states, members)
+        Candidates of the large blocks in the slab, by block.
+    zero_log_evidence : ndarray, shape (chains,)
+        Log of the posterior density times the evidence at no effect, by chain; NaN where a chain
+        gives none.
+    """
+
+    sampled: SampledBlocks
+    large: tuple[LDBlock, ...]
+    cut_blocks: tuple[LDBlock, ...]
+    state_node: NDArray[np.int64]
+    state_slab: NDArray[np.bool_]
+    zero_log_evidence: Float
+
+    def log_bayes_factor(self, scales: Sequence[float]) -> Float:
+        """As in `CollapsedPosterior`; NaN where the chains do not give it within 0.5."""
+        out = super().log_bayes_factor(scales)
+        zero, evidence = self.zero_log_evidence, self.sampled.log_evidence
+        known = zero.size > 1 and bool(np.isfinite(zero).all() and np.isfinite(evidence).all())
+        if not known or max(np.ptp(zero), np.ptp(evidence)) > 1:
+            out[:] = np.nan
+        return out
+
+    def _choose(
+        self, count: int, source: np.random.Generator
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        state = source.integers(self.state_node.size, size=count)
+        return state, self.state_node[state].astype(np.intp)
+
+    def _draw_blocks(
+        self,
+        rows: Float,
+        state: NDArray[np.intp],
+        source: np.random.Generator,
+        slab: NDArray[np.bool_],
+        gamma: Float,
+        alpha: Float,
+    ) -> None:
+        if self.cut_blocks:
+            self._draw_summed(self.cut_blocks, rows, source, slab, gamma, alpha)
+        members = np.ascontiguousarray(self.state_slab[state])
+        draw = _draw_members(self.associations, self.prior, self.large, rows, members, source)
+        places = np.concatenate([block.indices for block in self.large])
+        slab[:, places] = members
+        gamma[:, places], alpha[:, places] = draw
+
+
+def _draw_members(
+    s: StandardisedAssociations,
+    prior: SpikeSlabPrior,
+    large: Sequence[LDBlock],
+    nodes: Float,
+    members: NDArray[np.bool_],
+    source: np.random.Generator,
+) -> tuple[Float, Float]:
+    """First-stage and pleiotropic effects of the large blocks' candidates given their models."""
+    from mrfast._core import ld
+
+    scales = _scales(nodes, prior)
+    gammas, alphas = [], []
+    begin = 0
+    for block in large:
+        b, v = block.indices.size, block.eigenvectors
+        at = _at_nodes(s, block, nodes, scales)
+        alpha = ld.draw_effects(
+            np.ascontiguousarray(v),
+            at.noise,
+            at.residual,
+            scales.spike,
+            scales.slab,
+            np.ascontiguousarray(members[:, begin : begin + b]),
+            source.standard_normal((len(nodes), 2 * b)),
+        )
+        begin += b
+        left = at.rotated - np.einsum("nj,jk->nk", alpha, v)
+        noise = np.sqrt(np.maximum(at.spread, 0.0)) * source.standard_normal(left.shape)
+        gammas.append(np.einsum("jk,nk->nj", v, at.base - at.pull * left + noise))
+        alphas.append(alpha)
+    return np.concatenate(gammas, axis=1), np.concatenate(alphas, axis=1)
+
+
+class _Sampler:
+    """Chains over models and nodes."""
+
+    def __init__(
+        self,
+        s: StandardisedAssociations,
+        cut: StandardisedAssociations,
+        prior: SpikeSlabPrior,
+        large: Sequence[LDBlock],
+        sampling: Sampling,
+        threads: int,
+        progress: Callable[[int], None] | None,
+    ) -> None:
+        self.s, self.cut, self.prior, self.large = s, cut, prior, large
+        self.sampling, self.threads, self.progress = sampling, threads, progress
+        self.members = np.concatenate([block.indices for block in large])
+
+    def run(self, nodes: Float, log_weight: Float, seed: int, states: int) -> Any:
+        """Sample, the nodes having these weights in the quadrature with the blocks cut."""
+        from mrfast._core import ld
+
+        s, scales = self.s, _scales(nodes, self.prior)
+        log_odds = self.prior.log_odds(s.J)
+        weight = log_weight - _piece_values(self.cut, self.members, self.prior, nodes, self.threads)
+        blocks = [_at_nodes(s, block, nodes, scales) for block in self.large]
+        for at in blocks:
+            weight = weight + at.log_constant
+        count = len(nodes)
+        return ld.gibbs(
+            eigenvectors=[np.ascontiguousarray(block.eigenvectors) for block in self.large],
+            variances=[at.noise for at in blocks],
+            residuals=[at.residual for at in blocks],
+            means=[np.empty(0)] * len(blocks),
+            log_odds=[
+                np.ascontiguousarray(
+                    np.broadcast_to(log_odds[block.indices], (count, block.indices.size))
+                )
+                for block in self.large
+            ],
+            log_weight=weight,
+            spike=scales.spike,
+            slab=scales.slab,
+            chains=self.sampling.chains,
+            sweeps=self.sampling.sweeps,
+            burn_in=self.sampling.burn_in,
+            threads=self.threads,
+            seed=seed,
+            progress=self.progress,
+            states=states,
+        )
+
+
+def _thin(nodes: Float, source: np.random.Generator) -> tuple[Float, Float]:
+    """At most `_NODES` nodes with their log weights, drawn so that sums keep their expectation.
+
+    Probabilities rise with the root of the weight, so that tails of the approximation are kept.
+    """
+    log_weight = nodes[:, LOG_WEIGHT]
+    top = float(log_weight.max())
+    keep = log_weight > top + np.log(_LEAST)
+    nodes, log_weight = nodes[keep], log_weight[keep]
+    if len(nodes) <= _NODES:
+        return np.ascontiguousarray(nodes), log_weight
+    root = np.exp(0.5 * (log_weight - top))
+    rate = _NODES * ((1 - _UNIFORM) * root / root.sum() + _UNIFORM / len(nodes))
+    rate = np.minimum(rate, 1.0)
+    position = np.cumsum(rate) + source.random()
+    chosen = np.floor(position) > np.floor(position - rate)
+    return np.ascontiguousarray(nodes[chosen]), log_weight[chosen] - np.log(rate[chosen])
+
+
+def _law(
+    report: dict[str, Any], nodes: Float, probability: Float, eta: float
+) -> tuple[EffectDensity, bool]:
+    """Law of the effect: that with the blocks cut, times what the sampler's nodes make of it."""
+    approximate: Float = report["log_density"]
+    everything: Float = report["nodes"]
+    size = approximate.size
+    before = np.bincount(
+        everything[:, EFFECT].astype(np.intp),
+        weights=np.exp(everything[:, LOG_WEIGHT] - everything[:, LOG_WEIGHT].max()),
+        minlength=size,
+    )
+    now = np.bincount(nodes[:, EFFECT].astype(np.intp), weights=probability, minlength=size)
+    known = (before > 0) & (now > 0)
+    ratio = np.interp(
+        np.arange(size), np.flatnonzero(known), np.log(now[known]) - np.log(before[known])
+    )
+    values = approximate + ratio.reshape(approximate.shape)
+    ends = max(float(values[0, 0]), float(values[-1, -1])) < float(values.max()) - _EDGE
+    return EffectDensity.from_panels(report["edges"], values, eta), ends
+
+
+def sampled_collapsed_posterior(
+    associations: StandardisedAssociations,
+    prior: SpikeSlabPrior,
+    *,
+    largest_block: int,
+    sampling: Sampling,
+    rng: object,
+    threads: int,
+    progress: Callable[[int], None] | None,
+) -> SampledCollapsedPosterior:
+    """Sample the models of large blocks with the nodes of the quadrature of everything else."""
+    s, source = associations, generator(rng)
+    _, large = large_blocks(s, largest_block)
+    members = np.concatenate([block.indices for block in large])
+    cut = cut_blocks(s, large)
+    wider = [np.array(v) for v in (cut.noise_exposure, cut.noise_outcome, cut.noise_shared)]
+    for values in wider:
+        values[members] *= _WIDER
+    cut = replace(cut, noise_exposure=wider[0], noise_outcome=wider[1], noise_shared=wider[2])
+    approximation = collapsed_problem(cut, prior)
+    report: dict[str, Any] = approximation.run(_TOLERANCE, MAX_PANELS, threads, progress)
+    nodes, log_weight = _thin(report["nodes"], source)
+    sampler = _Sampler(s, cut, prior, large, sampling, threads, progress)
+    shift = float(report["log_evidence"]) - float(
+        np.logaddexp.reduce(report["nodes"][:, LOG_WEIGHT])
+    )
+    seeds = source.integers(2**63, size=2)
+    sample = sampler.run(nodes, log_weight, int(seeds[0]), min(_STATES, sampling.sweeps))
+    by_chain = sample["node_probability"]
+    probability = by_chain.mean(axis=0)
+    eta = approximation.eta
+    effect, ends = _law(report, nodes, probability, eta)
+    medians = [_law(report, nodes, row, eta)[0].quantile(0.5) for row in by_chain]
+
+    zero = np.ascontiguousarray(report["zero"])
+    at_zero = sampler.run(zero, np.ascontiguousarray(zero[:, LOG_WEIGHT]), int(seeds[1]), 0)
+    zero_shift = float(report["zero_log_density"]) - float(np.logaddexp.reduce(zero[:, LOG_WEIGHT]))
+    zero_evidence = at_zero["log_evidence"] + zero_shift
+
+    nodes = nodes.copy()
+    nodes[:, LOG_WEIGHT] = np.log(np.maximum(probability, 1e-300))
+    share = probability / probability.sum()
+    sums = approximation.moments(nodes, np.ascontiguousarray(share), threads)
+    log_mean, std_error, effective = approximation.certificate(nodes, _DRAWS, threads)
+    state_slab, state_node = sample["slab"], sample["state_node"]
+    gamma, _ = _draw_members(
+        s,
+        prior,
+        large,
+        nodes[state_node],
+        state_slab,
+        np.random.default_rng(source.integers(2**63)),
+    )
+    moments = [
+        sample["inclusion"],
+        gamma.mean(axis=0)[None],
+        (gamma**2).mean(axis=0)[None],
+        sample["effect_mean"],
+        sample["effect_square"],
+    ]
+    for row, values in zip(sums, moments, strict=True):
+        row[members] = values.mean(axis=0)
+    sampled = SampledBlocks(
+        sizes=tuple(block.indices.size for block in large),
+        sampling=sampling,
+        inclusion=sample["inclusion"],
+        effect_median=np.array(medians),
+        effect_sd=effect.moments[1],
+        log_evidence=sample["log_evidence"] + shift,
+        coverage=sample["coverage"],
+        quadrature_error=float(report["quadrature_error"]),
+        converged=ends,
+        flip_rate=sample["flip_rate"],
+        swap_rate=sample["swap_rate"],
+    )
+    log_evidence, monte_carlo = sampled.evidence
+    effective_nodes = 1 / float((share**2).sum())
+
+    def table(first: Float, second: Float, variance: float) -> Float:
+        sd = np.sqrt(np.maximum(second - first * first, 0.0))
+        return np.asarray(np.stack([first, sd]) * np.sqrt(variance))
+
+    partial = SampledCollapsedPosterior(
+        associations=s,
+        prior=prior,
+        problem=approximation,
+        effect=effect,
+        log_evidence=log_evidence,
+        log_evidence_error=monte_carlo
+        + float(report["quadrature_error"])
+        + abs(log_mean)
+        + std_error
+        + 1 / np.sqrt(effective_nodes),
+        certificate=Certificate(_DRAWS, effective, log_mean, std_error),
+        converged=bool(report["converged"]),
+        inclusion=np.clip(sums[0], 0.0, 1.0),
+        first_stage=table(sums[1], sums[2], s.residual_exposure),
+        pleiotropy=table(sums[3], sums[4], s.residual_outcome),
+        nodes=nodes,
+        zero_nodes=zero,
+        zero_log_density=float(zero_evidence.mean()),
+        zero_log_slope=0.0,
+        sampled=sampled,
+        large=large,
+        cut_blocks=cut.blocks,
+        state_node=state_node,
+        state_slab=state_slab,
+        zero_log_evidence=zero_evidence,
+    )
+    at = partial.coordinates(zero)
+    # Mean of d beta / d sbeta at no effect.
+    turn = np.exp(0.5 * (zero[:, D1] - zero[:, D3]))
+    kx2, ky2 = at["skappa_X"] ** 2, at["skappa_Y"] ** 2
+    slope = (1 + kx2) / np.sqrt(1 + kx2 + ky2) / turn * eta
+    weight = at_zero["node_probability"].mean(axis=0)
+    return replace(partial, zero_log_slope=float(np.log((weight * slope).sum() / weight.sum())))
