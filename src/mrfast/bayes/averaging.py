@@ -11,9 +11,10 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from mrfast import _validation as check
-from mrfast._runtime import thread_count
+from mrfast._runtime import generator, thread_count
 from mrfast.bayes.diagnostics import effect_warnings, instrument_diagnostics
 from mrfast.bayes.identified_prior import IdentifiedPrior
+from mrfast.bayes.large_blocks import LARGEST_BLOCK, SampledBlocks
 from mrfast.bayes.priors import SpikeSlabPrior
 from mrfast.bayes.progress import progress_hook
 from mrfast.bayes.result import MassiveResult
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LARGEST_BLOCK", "massive"]
 
-LARGEST_BLOCK = 12  # candidates in one LD block whose models are all summed
 _CAUTION = (
     "under the empirical rule for the slab skappa_X is near 10 whatever the data: its posterior "
     "is not a finding"
@@ -61,7 +61,8 @@ def massive(
         By default ``IdentifiedPrior()`` for "exact" and ``SpikeSlabPrior.empirical(moments)``
         for "mc3".
     method : {"auto", "exact", "mc3"}
-        "exact" sums over all 2^J models, by quadrature. "mc3" searches: a greedy climb and Markov
+        "exact" sums over all 2^J models, by quadrature; of LD blocks of more than 12 candidates it
+        samples the models, given which all else is exact. "mc3" searches: a greedy climb and Markov
         chains over models, each model's evidence by Laplace's method, as MASSIVE does. "auto"
         takes "exact" where candidates are uncorrelated or in LD blocks of at most 12, unless
         options of the search are given. The result's ``method``, ``reason`` and ``prior`` say
@@ -82,7 +83,7 @@ def massive(
         every model that was met. 0.003 by default.
     rng : None, int or numpy.random.Generator
         Seed or generator. The same seed gives the same result to the bit, whatever `n_threads`;
-        "exact" with small LD blocks uses no random numbers.
+        "exact" without LD blocks of more than 12 candidates uses no random numbers.
     n_threads : int, optional
         Threads; all cores by default.
     cache : EvidenceCache, optional
@@ -240,12 +241,14 @@ def _exact(
     rng: object,
     n_threads: int | None,
     progress: bool | Callable[[int, int], None],
+    largest_block: int = LARGEST_BLOCK,
 ) -> ExactResult:
-    """Sum over all models under either prior."""
+    """Sum over all models under either prior, or sample those of large LD blocks."""
     from mrfast.bayes.collapsed import collapsed_posterior
     from mrfast.bayes.exact_result import ExactResult
     from mrfast.bayes.identified import identified_posterior
 
+    source = generator(rng)
     threads = thread_count(n_threads)
     begin = time.perf_counter()
     associations: StandardisedAssociations = moments.standardised
@@ -258,8 +261,10 @@ def _exact(
                 used,
                 selection_p=selection_p,
                 selected_in=selected_in,
+                rng=source,
                 n_threads=threads,
                 progress=hook,
+                largest_block=largest_block,
             )
             words, numbers = effect_warnings(
                 identified.effect,
@@ -271,7 +276,14 @@ def _exact(
             )
             posterior = identified
         else:
-            collapsed = collapsed_posterior(associations, used, threads=threads, progress=hook)
+            collapsed = collapsed_posterior(
+                associations,
+                used,
+                threads=threads,
+                progress=hook,
+                rng=source,
+                largest_block=largest_block,
+            )
             words, numbers = effect_warnings(collapsed.effect, instruments, identified=False)
             words.append(_CAUTION)
             if selection_p is not None:
@@ -283,6 +295,11 @@ def _exact(
                     "says how far it is",
                 )
             posterior = collapsed  # type: ignore[assignment]
+    sampled: SampledBlocks | None = getattr(posterior, "sampled", None)
+    if sampled is not None:
+        reason = f"{reason}; {sampled.description}"
+        words = [*sampled.words(), *words]
+        numbers = {**numbers, **sampled.numbers}
     return ExactResult(
         moments=moments,
         prior=used,

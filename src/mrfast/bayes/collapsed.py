@@ -150,13 +150,8 @@ class CollapsedPosterior:
         nodes = self.nodes
         state, chosen = self._choose(count, source)
         rows = nodes[chosen].copy()
-        effects = np.bincount(
-            nodes[:, EFFECT].astype(np.intp), weights=self.weights
-        )  # nodes come in the order of the effect
-        below = np.concatenate([[0.0], np.cumsum(effects)])
-        index = rows[:, EFFECT].astype(np.intp)
-        level = below[index] + source.random(count) * effects[index]
-        rows[:, BETA] = self.effect.quantiles(level / below[-1]) / self.problem.eta
+        levels = self._levels(rows[:, EFFECT].astype(np.intp), source.random(count))
+        rows[:, BETA] = self.effect.quantiles(levels) / self.problem.eta
         rows[:, U] += (source.random(count) - 0.5) * rows[:, STEP]
         z0, z1 = source.standard_normal((2, count))
         shift3 = z1 / rows[:, L11]
@@ -198,6 +193,14 @@ class CollapsedPosterior:
         chosen = np.searchsorted(cumulative, source.random(count) * cumulative[-1], side="right")
         chosen = np.minimum(chosen, cumulative.size - 1)
         return chosen, chosen
+
+    def _levels(self, index: NDArray[np.intp], share: Float) -> Float:
+        """Probabilities below effects at given shares of what nodes have of the effect's law."""
+        effects = np.bincount(
+            self.nodes[:, EFFECT].astype(np.intp), weights=self.weights
+        )  # nodes come in the order of the effect
+        below = np.concatenate([[0.0], np.cumsum(effects)])
+        return np.asarray((below[index] + share * effects[index]) / below[-1])
 
     def _draw_blocks(
         self,

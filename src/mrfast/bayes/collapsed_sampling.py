@@ -29,7 +29,7 @@ from mrfast.bayes.collapsed import (
     U,
     collapsed_problem,
 )
-from mrfast.bayes.effect_density import EffectDensity
+from mrfast.bayes.effect_density import KRONROD_NODES, EffectDensity
 from mrfast.bayes.large_blocks import SampledBlocks, Sampling, cut_blocks, large_blocks
 from mrfast.bayes.priors import SpikeSlabPrior
 from mrfast.data.ld_blocks import LDBlock
@@ -39,7 +39,9 @@ __all__ = ["SampledCollapsedPosterior", "sampled_collapsed_posterior"]
 
 _TOLERANCE = 1e-3  # of the quadrature with the blocks cut
 _WIDER = 1.5  # factor of the noise in the pieces, so that no tail is cut off
-_NODES = 4_000  # of the sampler's table
+_NODES = 10_000  # of the sampler's table
+_FEWER_NODES = 5_000  # where more than so many candidates are sampled:
+_MANY = 40
 _UNIFORM = 0.2  # share of the nodes that are taken without regard to their weights
 _EDGE = 7.0  # log density below its maximum that the ends of the panels must reach
 _LEAST = 1e-12  # share of the largest node below which nodes are left out
@@ -173,6 +175,8 @@ class SampledCollapsedPosterior(CollapsedPosterior):
     ----------
     sampled : SampledBlocks
         How the chains went.
+    effects : ndarray
+        Effects of the quadrature, ascending, in the problem's unit.
     large : tuple of LDBlock
     cut_blocks : tuple of LDBlock
         Blocks of the approximation that made the nodes.
@@ -186,6 +190,7 @@ class SampledCollapsedPosterior(CollapsedPosterior):
     """
 
     sampled: SampledBlocks
+    effects: Float
     large: tuple[LDBlock, ...]
     cut_blocks: tuple[LDBlock, ...]
     state_node: NDArray[np.int64]
@@ -206,6 +211,13 @@ class SampledCollapsedPosterior(CollapsedPosterior):
     ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         state = source.integers(self.state_node.size, size=count)
         return state, self.state_node[state].astype(np.intp)
+
+    def _levels(self, index: NDArray[np.intp], share: Float) -> Float:
+        # The law of the effect is smoother than the nodes' weights: between the middles of the
+        # intervals to the neighbouring effects.
+        middles = self.problem.eta * 0.5 * (self.effects[1:] + self.effects[:-1])
+        below = np.array([0.0, *(self.effect.cdf(float(x)) for x in middles), 1.0])
+        return np.asarray(below[index] + share * (below[index + 1] - below[index]))
 
     def _draw_blocks(
         self,
@@ -311,8 +323,8 @@ class _Sampler:
         )
 
 
-def _thin(nodes: Float, source: np.random.Generator) -> tuple[Float, Float]:
-    """At most `_NODES` nodes with their log weights, drawn so that sums keep their expectation.
+def _thin(nodes: Float, most: int, source: np.random.Generator) -> tuple[Float, Float]:
+    """About `most` nodes with their log weights, drawn so that sums keep their expectation.
 
     Probabilities rise with the root of the weight, so that tails of the approximation are kept.
     """
@@ -320,10 +332,10 @@ def _thin(nodes: Float, source: np.random.Generator) -> tuple[Float, Float]:
     top = float(log_weight.max())
     keep = log_weight > top + np.log(_LEAST)
     nodes, log_weight = nodes[keep], log_weight[keep]
-    if len(nodes) <= _NODES:
+    if len(nodes) <= most:
         return np.ascontiguousarray(nodes), log_weight
     root = np.exp(0.5 * (log_weight - top))
-    rate = _NODES * ((1 - _UNIFORM) * root / root.sum() + _UNIFORM / len(nodes))
+    rate = most * ((1 - _UNIFORM) * root / root.sum() + _UNIFORM / len(nodes))
     rate = np.minimum(rate, 1.0)
     position = np.cumsum(rate) + source.random()
     chosen = np.floor(position) > np.floor(position - rate)
@@ -331,18 +343,19 @@ def _thin(nodes: Float, source: np.random.Generator) -> tuple[Float, Float]:
 
 
 def _law(
-    report: dict[str, Any], nodes: Float, probability: Float, eta: float
+    report: dict[str, Any], nodes: Float, log_weight: Float, probability: Float, eta: float
 ) -> tuple[EffectDensity, bool]:
-    """Law of the effect: that with the blocks cut, times what the sampler's nodes make of it."""
+    """Law of the effect, and whether it has died away at its ends.
+
+    That with the blocks cut, times the ratio of what the table's nodes at an effect weigh under
+    the sampler to what the same nodes weigh with the blocks cut: chance in the choice of the nodes
+    cancels.
+    """
     approximate: Float = report["log_density"]
-    everything: Float = report["nodes"]
     size = approximate.size
-    before = np.bincount(
-        everything[:, EFFECT].astype(np.intp),
-        weights=np.exp(everything[:, LOG_WEIGHT] - everything[:, LOG_WEIGHT].max()),
-        minlength=size,
-    )
-    now = np.bincount(nodes[:, EFFECT].astype(np.intp), weights=probability, minlength=size)
+    place = nodes[:, EFFECT].astype(np.intp)
+    before = np.bincount(place, weights=np.exp(log_weight - log_weight.max()), minlength=size)
+    now = np.bincount(place, weights=probability, minlength=size)
     known = (before > 0) & (now > 0)
     ratio = np.interp(
         np.arange(size), np.flatnonzero(known), np.log(now[known]) - np.log(before[known])
@@ -373,7 +386,9 @@ def sampled_collapsed_posterior(
     cut = replace(cut, noise_exposure=wider[0], noise_outcome=wider[1], noise_shared=wider[2])
     approximation = collapsed_problem(cut, prior)
     report: dict[str, Any] = approximation.run(_TOLERANCE, MAX_PANELS, threads, progress)
-    nodes, log_weight = _thin(report["nodes"], source)
+    nodes, log_weight = _thin(
+        report["nodes"], _NODES if members.size <= _MANY else _FEWER_NODES, source
+    )
     sampler = _Sampler(s, cut, prior, large, sampling, threads, progress)
     shift = float(report["log_evidence"]) - float(
         np.logaddexp.reduce(report["nodes"][:, LOG_WEIGHT])
@@ -383,8 +398,8 @@ def sampled_collapsed_posterior(
     by_chain = sample["node_probability"]
     probability = by_chain.mean(axis=0)
     eta = approximation.eta
-    effect, ends = _law(report, nodes, probability, eta)
-    medians = [_law(report, nodes, row, eta)[0].quantile(0.5) for row in by_chain]
+    effect, ends = _law(report, nodes, log_weight, probability, eta)
+    medians = [_law(report, nodes, log_weight, row, eta)[0].quantile(0.5) for row in by_chain]
 
     zero = np.ascontiguousarray(report["zero"])
     at_zero = sampler.run(zero, np.ascontiguousarray(zero[:, LOG_WEIGHT]), int(seeds[1]), 0)
@@ -455,6 +470,10 @@ def sampled_collapsed_posterior(
         zero_log_density=float(zero_evidence.mean()),
         zero_log_slope=0.0,
         sampled=sampled,
+        effects=(
+            report["edges"].mean(axis=1)[:, None]
+            + 0.5 * np.diff(report["edges"], axis=1) * KRONROD_NODES
+        ).ravel(),
         large=large,
         cut_blocks=cut.blocks,
         state_node=state_node,

@@ -29,6 +29,9 @@ _SUMMARY_DRAWS = 20_000  # behind the table of confounding under the identified 
 class ExactResult(MassiveResult):
     """Posterior of the causal effect with the sum over all 2^J models made exactly.
 
+    Models of LD blocks of more than 12 candidates are sampled; `reason`, `warnings` and
+    `diagnostics` say so, and how far the chains differ.
+
     Attributes
     ----------
     posterior : CollapsedPosterior or IdentifiedPosterior
@@ -170,7 +173,8 @@ class ExactResult(MassiveResult):
 
     def _evidence_lines(self) -> list[tuple[str, str]]:
         error = self.log_evidence_error
-        lines = [("log evidence", f"{self.log_evidence:.4f} (error about {error:.1g})")]
+        text = f"{self.log_evidence:.4f} (error about {error:.1g})"
+        lines = [("log evidence", text if np.isfinite(self.log_evidence) else "not known")]
         modes = [mode for mode in self.effect_modes if mode.probability > 0.01]
         if len(modes) > 1:
             text = ", ".join(f"{mode.peak:.4g} ({mode.probability:.2f})" for mode in modes)

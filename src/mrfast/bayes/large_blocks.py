@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mrfast._validation import Float
 from mrfast.data.ld_blocks import LDBlock
@@ -187,7 +188,7 @@ def cut_blocks(
     return replace(associations, exposure=x, outcome=y, blocks=tuple(blocks))
 
 
-def _pieces(matrix: Float) -> list[Float]:
+def _pieces(matrix: Float) -> list[NDArray[np.intp]]:
     """Places of the pieces: the strongest correlations joined first."""
     size = len(matrix)
     group = np.arange(size)
