@@ -287,8 +287,11 @@ void block_effects(const Block& block, const BlockNode* nodes, std::size_t count
                   covariance);
   for (std::size_t i = 0; i < count; ++i)
     for (std::size_t a = 0; a < size; ++a)
-      for (std::size_t b = 0; b < size; ++b)
-        covariance[(i * size + a) * size + b] -= mean[i * size + a] * mean[i * size + b];
+      for (std::size_t b = 0; b < size; ++b) {
+        double& value = covariance[(i * size + a) * size + b];
+        value -= mean[i * size + a] * mean[i * size + b];
+        if (a == b) value = std::max(value, 0.0);  // without spread but for rounding
+      }
 }
 
 }  // namespace mrfast
