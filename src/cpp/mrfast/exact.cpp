@@ -253,6 +253,7 @@ void ExactIntegrator::inner(double beta, double m, double log_weight, Inner& sta
     step = kCoarse;
     const auto last = static_cast<std::int64_t>(std::ceil(end / step));
     for (std::int64_t key = -last; key <= last; ++key) samples.push_back({key, kUnknown});
+    evaluate(samples, step);
     for (int level = 0; level < kMostHalvings; ++level) {
       const double top = top_of();
       const double largest = bend(top);
@@ -287,6 +288,9 @@ void ExactIntegrator::inner(double beta, double m, double log_weight, Inner& sta
     return;
   const double top1 = d1, top3 = d3;
   const ExactNode peak = out.back();
+  // Blocks of candidates are dear, and where people are many the curvature hardly changes with u.
+  const bool quick = !data_.blocks.empty() &&
+                     std::min(data_.n1, data_.n2) > 100 * static_cast<double>(data_.size);
   state.keys.clear();
   state.keys.push_back(samples[best].key);
   for (int side = 0; side < 2; ++side) {
@@ -296,7 +300,7 @@ void ExactIntegrator::inner(double beta, double m, double log_weight, Inner& sta
       if (outside) break;
       const auto& s = side == 0 ? samples[best - k] : samples[best + k];
       if (s.value < top - kDrop) continue;
-      if (!posterior_.closed_form()) {
+      if (quick) {
         beside(static_cast<double>(s.key) * step, peak, log_weight, out);
         state.keys.push_back(s.key);
         continue;
