@@ -16,6 +16,7 @@ namespace {
 
 constexpr double kLogTwoPi = 1.8378770664093454836;
 constexpr std::size_t kMostGroups = 6;
+constexpr double kLowestD3 = -4;                 // where a search for it stops
 constexpr double kSmallestConfounding = 1e-12;  // |c|; the density is integrable at 0
 
 std::size_t padded(std::size_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
@@ -57,7 +58,7 @@ MRFAST_DISPATCH void value_sums(const double* a, const double* b, const double* 
       product.product[l] *= fast_exp(-kappa * square) + factor * odds[i + l];
       r2[l] += square;
     }
-    if ((i / kLanes) % 8 == 7) product.renormalise();
+    product.renormalise();
   }
   out.log_sum = product.log();
   for (std::size_t l = 0; l < kLanes; ++l) out.r2 += r2[l];
@@ -92,7 +93,7 @@ MRFAST_DISPATCH void derivative_sums(const double* a, const double* b, const dou
       s[10][l] += pp * square * ra;
       s[11][l] += pp * ra * ra;
     }
-    if ((i / kLanes) % 8 == 7) product.renormalise();
+    product.renormalise();
   }
   out.log_sum = product.log();
   double total[12] = {};
@@ -115,7 +116,7 @@ MRFAST_DISPATCH void derivative_sums(const double* a, const double* b, const dou
 // What a point means for candidates of one noise law (all in units of S11, S22.1).
 template <class S>
 struct Scales {
-  S c11, lambda, lambda_noise, v0, v1, noise;  // noise: V less the prior variance of alpha
+  S c11, lambda, v0, v1;
 };
 
 template <class S>
@@ -125,15 +126,14 @@ Scales<S> scales(double n11, double n22, double ratio, double q2, const Point<S>
   const S share = n11 / (n11 + g);
   Scales<S> out;
   out.c11 = s1 * (n11 + g);
-  out.lambda_noise = share * w;
-  out.lambda = at.beta + out.lambda_noise;
-  out.noise = s3 * n22 + s1 * (g * share * w * w + q2 * (at.m * at.m));
-  out.v0 = out.noise + s3 * a0;
-  out.v1 = out.noise + s3 * a1;
+  out.lambda = at.beta + share * w;
+  const S noise = s3 * n22 + s1 * (g * share * w * w + q2 * (at.m * at.m));
+  out.v0 = noise + s3 * a0;
+  out.v1 = noise + s3 * a1;
   return out;
 }
 
-// Sum over candidates with a noise law each; out[0..] as in `value`.
+// Sum over candidates with a noise law each, without the J d3 / 2 that their scales share.
 MRFAST_DISPATCH double separate_sums(const double* a, const double* b, const double* odds,
                                      const double* n11, const double* n22, const double* ratio,
                                      const double* q2, std::size_t size, double beta, double m,
@@ -158,10 +158,8 @@ MRFAST_DISPATCH double separate_sums(const double* a, const double* b, const dou
       scale.product[l] *= i + l < size ? ratio_of : 1.0;
       rest[l] += a[i + l] * a[i + l] / (s1 * (nx + g)) + square / v1;
     }
-    if ((i / kLanes) % 4 == 3) {
-      product.renormalise();
-      scale.renormalise();
-    }
+    product.renormalise();
+    scale.renormalise();
   }
   double sum = 0;
   for (std::size_t l = 0; l < kLanes; ++l) sum += rest[l];
@@ -290,6 +288,24 @@ double AssociationData::variance_precision() const {
   return derivative * derivative / variance;
 }
 
+// Likeliest d3 given m by the variances alone, d1 = 0: with the outcome measured in others,
+// Var(Y|G) ties it to m. By Fisher scoring.
+double AssociationData::likeliest_d3(double m) const {
+  const double dm = m - slope / eta, alone = n2 - n_shared;
+  const double total = 1 + slope * slope / (eta * eta);
+  double d3 = 0;
+  for (int iteration = 0; iteration < 50; ++iteration) {
+    const double back = std::exp(-d3), y = 1 / back, sum = y + m * m, share = y / sum;
+    const double gradient =
+        -n_shared * (1 - back) + n_slope * dm * dm * back - alone * (1 - total / sum) * share;
+    const double information = n_shared + n_slope * dm * dm * back + alone * share * share;
+    const double step = std::clamp(gradient / information, -0.5, 0.5);
+    d3 = std::max(d3 + step, kLowestD3);
+    if (std::abs(step) < 1e-6 || d3 == kLowestD3) break;
+  }
+  return d3;
+}
+
 CollapsedPosterior::CollapsedPosterior(const AssociationData& data, const ScaleFreePrior& prior)
     : data_(data), prior_(prior) {
   constant_ = data.constant + data.log_spikes - 1.5 * kLogTwoPi - std::log(prior.effect_sd) -
@@ -298,7 +314,7 @@ CollapsedPosterior::CollapsedPosterior(const AssociationData& data, const ScaleF
 
 // Everything that does not belong to one candidate.
 template <class S>
-S CollapsedPosterior::common(const Point<S>& at, const S& c, const Confounding<S>& k) const {
+S CollapsedPosterior::common(const Point<S>& at, const Confounding<S>& k) const {
   const auto& d = data_;
   const S dm = at.m - d.slope / d.eta;
   const S back = exp(-at.d3);
@@ -317,7 +333,6 @@ S CollapsedPosterior::common(const Point<S>& at, const S& c, const Confounding<S
   out += (-0.5 / sk2) * (k.kx2 + k.ky2);
   out += (1 - 0.5 * tau) * at.d1 - (1 + 0.5 * tau) * at.d3;
   out += (0.5 * tau + 1) * log(k.k2) - log(k.k1);
-  (void)c;
   return out + ((1 - 0.5 * tau) * std::log(d.s11) - (1 + 0.5 * tau) * std::log(d.s221));
 }
 
@@ -345,7 +360,7 @@ double CollapsedPosterior::value(const Point<double>& at) const {
   const double s1 = std::exp(at.d1), s3 = std::exp(at.d3);
   const double g = prior_.slab / k.k1;
   const double a0 = prior_.spike * k.k1 / k.k2, a1 = prior_.slab * k.k1 / k.k2;
-  double out = common(at, c, k);
+  double out = common(at, k);
   const double candidates = static_cast<double>(d.size);
   if (!d.grouped)
     return out + 0.5 * candidates * at.d3 +
@@ -365,29 +380,24 @@ template <std::size_t D>
 Jet<D> CollapsedPosterior::expand(const Point<Jet<D>>& at) const {
   using S = Jet<D>;
   const auto& d = data_;
+  if (!d.grouped) throw std::logic_error("expand: candidates with many noise laws");
   const S c = coordinate(at);
   const auto k = confounding(c, at.u);
   const S s1 = exp(at.d1), s3 = exp(at.d3);
   const S g = prior_.slab / k.k1, turn = k.k1 / k.k2;
   const S a0 = prior_.spike * turn, a1 = prior_.slab * turn;
-  S out = common(at, c, k);
+  S out = common(at, k);
   for (const auto& group : d.groups) {
-    const auto add = [&](const NoiseGroup& one) {
-      const auto s = scales(one.n11, one.n22, one.ratio, one.excess, at, s1, s3, g, a0, a1);
-      S share = log(s.c11) + log(s.v0);
-      S delta = one.excess > 0 ? log(at.m * at.m * exp(at.d1 - at.d3) * one.excess + one.n22) +
-                                     std::log(one.n11)
-                               : S(std::log(one.n11) + std::log(one.n22));
-      out += 0.5 * static_cast<double>(one.size) * (delta - share + at.d1 + at.d3);
-      out += (-0.5 * one.sum_a2) * inverse(s.c11);
-      const S i0 = inverse(s.v0), i1 = inverse(s.v1);
-      out += mixture(d, one, s.lambda, 0.5 * (i0 - i1), 0.5 * (log(s.v0) - log(s.v1)), i1);
-    };
-    if (d.grouped) {
-      add(group);
-    } else {
-      throw std::logic_error("expand: candidates with many noise laws");
-    }
+    const auto s = scales(group.n11, group.n22, group.ratio, group.excess, at, s1, s3, g, a0, a1);
+    const S share = log(s.c11) + log(s.v0);
+    const S delta = group.excess > 0
+                        ? log(at.m * at.m * exp(at.d1 - at.d3) * group.excess + group.n22) +
+                              std::log(group.n11)
+                        : S(std::log(group.n11) + std::log(group.n22));
+    out += 0.5 * static_cast<double>(group.size) * (delta - share + at.d1 + at.d3);
+    out += (-0.5 * group.sum_a2) * inverse(s.c11);
+    const S i0 = inverse(s.v0), i1 = inverse(s.v1);
+    out += mixture(d, group, s.lambda, 0.5 * (i0 - i1), 0.5 * (log(s.v0) - log(s.v1)), i1);
   }
   return out;
 }
@@ -434,7 +444,6 @@ Jet<2> CollapsedPosterior::grouped_curvature(double beta, double m, double u, do
     const R noise_g = g + group.n11;
     const R inverse_g = inverse(noise_g);
     const double w = group.ratio * m - beta;
-    Scales<S> s;
     const R share = group.n11 * inverse_g;
     const R noise = turn2 * ((w * w) * (g * share) + group.excess * m * m) + group.n22;
     const R v0 = noise + prior_.spike * ratio, v1 = noise + prior_.slab * ratio;
@@ -495,7 +504,7 @@ Jet<2> CollapsedPosterior::grouped_curvature(double beta, double m, double u, do
 Jet<2> CollapsedPosterior::curvature(double beta, double m, double u, double d1, double d3) const {
   using S = Jet<2>;
   if (data_.grouped) return grouped_curvature(beta, m, u, d1, d3);
-  // Central differences; the step is a third of the posterior's standard deviation.
+  // Central differences; the step is about a third of the variances' standard errors.
   const double h = 0.5 / std::sqrt(std::max(1.0, std::min(data_.n1, data_.n2)));
   const auto f = [&](double i, double j) { return value({beta, m, u, d1 + i * h, d3 + j * h}); };
   const double f0 = f(0, 0), fp = f(1, 0), fm = f(-1, 0), gp = f(0, 1), gm = f(0, -1);
@@ -514,9 +523,7 @@ struct NodeScales {
   double s1, s3, g, a0, a1;
 };
 
-}  // namespace
-
-static NodeScales node_scales(const CollapsedPosterior& posterior, const Point<double>& at) {
+NodeScales node_scales(const CollapsedPosterior& posterior, const Point<double>& at) {
   const double c = coordinate(at);
   const auto k = confounding(c, at.u);
   const auto& prior = posterior.prior();
@@ -524,8 +531,7 @@ static NodeScales node_scales(const CollapsedPosterior& posterior, const Point<d
           prior.slab * k.k1 / k.k2};
 }
 
-namespace {
-
+// Conditional moments with a noise law for every candidate.
 MRFAST_DISPATCH void moment_sums(const double* a, const double* b, const double* odds,
                                  const double* n11, const double* n22, const double* ratio,
                                  const double* q2, std::size_t n, double beta, double m,

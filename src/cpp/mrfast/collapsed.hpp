@@ -50,6 +50,7 @@ struct AssociationData {
   bool grouped = true;  // few noise laws: closed derivatives; otherwise differences
 
   void prepare();
+  double likeliest_d3(double m) const;  // m in units of eta
 
  private:
   double variance_precision() const;
@@ -69,9 +70,10 @@ struct Confounding {
 template <class S>
 Confounding<S> confounding(const S& c, const S& u);
 
-// Moments of one candidate's effects given the parameters.
+// Weighted sums over points, per sorted candidate: P(slab), first and second moments of the effects
+// on the exposure and of the direct effects on the outcome.
 struct NodeMoments {
-  std::vector<double> inclusion, first, first2, direct, direct2;  // sums over nodes, weighted
+  std::vector<double> inclusion, first, first2, direct, direct2;
 };
 
 class CollapsedPosterior {
@@ -99,7 +101,7 @@ class CollapsedPosterior {
  private:
   Jet<2> grouped_curvature(double beta, double m, double u, double d1, double d3) const;
   template <class S>
-  S common(const Point<S>& at, const S& c, const Confounding<S>& k) const;
+  S common(const Point<S>& at, const Confounding<S>& k) const;
 
   const AssociationData& data_;
   ScaleFreePrior prior_;
