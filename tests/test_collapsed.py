@@ -403,13 +403,13 @@ def test_bmi_and_psoriasis(reference_dir, tau):
     data = json.loads(text)
     expected = data["results"][f"tau={tau}"]
     moments = mrfast.Moments.from_summary(
-        beta_exposure=table["beta.exposure"],
-        se_exposure=table["se.exposure"],
+        beta_exposure=table["beta_XG"],
+        se_exposure=table["se_XG"],
         n_exposure=data["N"],
-        beta_outcome=table["beta.outcome"],
-        se_outcome=table["se.outcome"],
+        beta_outcome=table["beta_YG"],
+        se_outcome=table["se_YG"],
         n_outcome=data["N"],
-        eaf=table["eaf.exposure"],
+        eaf=table["eaf"],
         beta_observational=data["beta_XY_obs"],
     )
     s = moments.standardised
@@ -522,7 +522,7 @@ def test_same_bits_for_any_number_of_threads():
 @pytest.mark.parametrize("laws", [False, True])
 @pytest.mark.parametrize("slab", [False, True])
 def test_limits_of_the_prior_probability(slab, laws):
-    """Certain of spikes, or of slabs: one normal law; 1e-300 must not underflow in a product."""
+    """Certain of spikes, or of slabs: one normal law; no underflow of products at 1e-300."""
     setup = drawn(6, 20, 4000, 4000, 4000, slab=0.5, spike=0.001)
     f = np.random.default_rng(1).uniform(0.8, 1, 20) if laws else 1.0
     setup = setup.but(n11=setup.n11 / f, n22=setup.n22 / f, n12=setup.n12 / f)
@@ -533,7 +533,7 @@ def test_limits_of_the_prior_probability(slab, laws):
     found = problem.values(point) + problem.log_constant
     for row, value in zip(point, found, strict=True):
         natural = natural_of(same_sds, *row)
-        p = 1.0 - 1e-16 if slab else 1e-300
+        p = 1 - 1e-15 if slab else 1e-300
         expected = log_density(same_sds.but(slab_probability=p), *natural)[0]
         expected += log_jacobian(same_sds, row)
         assert value == pytest.approx(expected, rel=1e-9)
@@ -588,13 +588,14 @@ def test_draws_keep_what_belongs_together(drawn_posterior):
     np.testing.assert_allclose(c, draws["confounding_coordinate"], rtol=1e-9)
     scale = np.exp(draws["log_sigma_Y"] - draws["log_sigma_X"])
     np.testing.assert_allclose(draws["sbeta"] * scale, draws["beta"], rtol=1e-9)
-    # The confounding coefficients against the nodes' weights.
+    # The confounding coefficients against the nodes' weights, which are exact for their moments.
+    # Wrong: uniform within the cells of u, which widens kappa_Y by 3 percent.
     nodes = found.coordinates(found.nodes)
     for name in ("skappa_X", "skappa_Y", "bias"):
         mean = (found.weights * nodes[name]).sum()
         sd = np.sqrt((found.weights * (nodes[name] - mean) ** 2).sum())
         assert abs(draws[name].mean() - mean) < 0.03 * sd
-        assert draws[name].std() == pytest.approx(sd, rel=0.03)
+        assert draws[name].std() == pytest.approx(sd, rel=0.015)
 
 
 def test_conditional_laws():

@@ -15,7 +15,7 @@ namespace {
 constexpr double kLogTwoPi = 1.8378770664093454836;
 constexpr double kReach = 9;      // confounding coefficients end at so many sd
 constexpr double kCoarse = 0.4;   // first step in u
-constexpr double kBend = 1.2;     // largest second difference in u: trapezoid error 1e-7
+constexpr double kBend = 0.9;     // largest second difference in u: trapezoid error 1e-9
 constexpr double kDrop = 18;      // nodes below exp(-kDrop) of the largest are left out
 constexpr double kScanDrop = 28;  // intervals of beta whose profile is lower are left out
 constexpr double kTail = 7;       // sd of m that are integrated over
