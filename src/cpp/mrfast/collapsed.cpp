@@ -16,7 +16,7 @@ namespace {
 
 constexpr double kLogTwoPi = 1.8378770664093454836;
 constexpr std::size_t kMostGroups = 6;
-constexpr double kLowestD3 = -4;                 // where a search for it stops
+constexpr double kLowestD3 = -4;                // where a search for it stops
 constexpr double kSmallestConfounding = 1e-12;  // |c|; the density is integrable at 0
 
 std::size_t padded(std::size_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
@@ -390,10 +390,10 @@ Jet<D> CollapsedPosterior::expand(const Point<Jet<D>>& at) const {
   for (const auto& group : d.groups) {
     const auto s = scales(group.n11, group.n22, group.ratio, group.excess, at, s1, s3, g, a0, a1);
     const S share = log(s.c11) + log(s.v0);
-    const S delta = group.excess > 0
-                        ? log(at.m * at.m * exp(at.d1 - at.d3) * group.excess + group.n22) +
-                              std::log(group.n11)
-                        : S(std::log(group.n11) + std::log(group.n22));
+    const S delta =
+        group.excess > 0
+            ? log(at.m * at.m * exp(at.d1 - at.d3) * group.excess + group.n22) + std::log(group.n11)
+            : S(std::log(group.n11) + std::log(group.n22));
     out += 0.5 * static_cast<double>(group.size) * (delta - share + at.d1 + at.d3);
     out += (-0.5 * group.sum_a2) * inverse(s.c11);
     const S i0 = inverse(s.v0), i1 = inverse(s.v1);

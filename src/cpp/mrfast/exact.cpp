@@ -54,7 +54,8 @@ double ExactIntegrator::reach(double c) const {
   return std::max(1.2, 0.5 * std::log(end * end / rho));
 }
 
-// max over u with the variances at their estimates: a grid, then steps halved around its local maxima.
+// max over u with the variances at their estimates: a grid, then steps halved around its local
+// maxima.
 double ExactIntegrator::refined_maximum(double beta, double m) const {
   const double end = reach(m - beta);
   const double d3 = data_.likeliest_d3(m);
@@ -463,7 +464,8 @@ ExactReport ExactIntegrator::run(const ExactOptions& options, Monitor& monitor) 
     for (const double k : {-7.0, -2.5, 2.5, 7.0}) wanted.push_back(peak.at + k * peak.width);
   std::sort(breaks.begin(), breaks.end());
   const double lowest = breaks.front(), highest = breaks.back();
-  for (const double k : {1.0, 6.0}) {
+  // The rule in m changes its number of nodes at 6, 12 and 40 sd.
+  for (const double k : {1.0, 6.0, 12.0, 40.0}) {
     wanted.push_back(centre - k * sd_);
     wanted.push_back(centre + k * sd_);
   }
