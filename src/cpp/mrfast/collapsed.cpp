@@ -47,8 +47,15 @@ struct Sums {
   double pp = 0, ppr2 = 0, ppra = 0, ppr4 = 0, ppr3a = 0, ppr2a2 = 0;
 };
 
+// Rows of lanes between renormalisations, less one (a mask): none where a few factors as small as
+// the smallest that may occur would underflow.
+std::size_t rows_between(double smallest, std::size_t usual) {
+  return smallest > 1e-35 ? usual : 0;
+}
+
 MRFAST_DISPATCH void value_sums(const double* a, const double* b, const double* odds, std::size_t n,
-                                double lambda, double kappa, double factor, Sums& out) {
+                                double lambda, double kappa, double factor, std::size_t mask,
+                                Sums& out) {
   LogProduct product;
   double r2[kLanes] = {};
   for (std::size_t i = 0; i < n; i += kLanes) {
@@ -58,7 +65,7 @@ MRFAST_DISPATCH void value_sums(const double* a, const double* b, const double* 
       product.product[l] *= fast_exp(-kappa * square) + factor * odds[i + l];
       r2[l] += square;
     }
-    product.renormalise();
+    if (((i / kLanes) & mask) == mask) product.renormalise();
   }
   out.log_sum = product.log();
   for (std::size_t l = 0; l < kLanes; ++l) out.r2 += r2[l];
@@ -66,7 +73,7 @@ MRFAST_DISPATCH void value_sums(const double* a, const double* b, const double* 
 
 MRFAST_DISPATCH void derivative_sums(const double* a, const double* b, const double* odds,
                                      std::size_t n, double lambda, double kappa, double factor,
-                                     Sums& out) {
+                                     std::size_t mask, Sums& out) {
   LogProduct product;
   double s[12][kLanes] = {};
   for (std::size_t i = 0; i < n; i += kLanes) {
@@ -93,7 +100,7 @@ MRFAST_DISPATCH void derivative_sums(const double* a, const double* b, const dou
       s[10][l] += pp * square * ra;
       s[11][l] += pp * ra * ra;
     }
-    product.renormalise();
+    if (((i / kLanes) & mask) == mask) product.renormalise();
   }
   out.log_sum = product.log();
   double total[12] = {};
@@ -137,7 +144,8 @@ Scales<S> scales(double n11, double n22, double ratio, double q2, const Point<S>
 MRFAST_DISPATCH double separate_sums(const double* a, const double* b, const double* odds,
                                      const double* n11, const double* n22, const double* ratio,
                                      const double* q2, std::size_t size, double beta, double m,
-                                     double s1, double s3, double g, double a0, double a1) {
+                                     double s1, double s3, double g, double a0, double a1,
+                                     std::size_t mask) {
   LogProduct product, scale;
   const std::size_t n = padded(size);
   double rest[kLanes] = {};
@@ -158,8 +166,10 @@ MRFAST_DISPATCH double separate_sums(const double* a, const double* b, const dou
       scale.product[l] *= i + l < size ? ratio_of : 1.0;
       rest[l] += a[i + l] * a[i + l] / (s1 * (nx + g)) + square / v1;
     }
-    product.renormalise();
-    scale.renormalise();
+    if (((i / kLanes) & mask) == mask) {
+      product.renormalise();
+      scale.renormalise();
+    }
   }
   double sum = 0;
   for (std::size_t l = 0; l < kLanes; ++l) sum += rest[l];
@@ -186,17 +196,18 @@ double mixture(const AssociationData& data, const NoiseGroup& group, const Scale
   const double kappa = 0.5 * (1 / at.v0 - 1 / at.v1), factor = std::sqrt(at.v0 / at.v1);
   Sums sums;
   value_sums(data.a.data() + group.begin, data.b.data() + group.begin,
-             data.odds.data() + group.begin, padded(group.size), at.lambda, kappa, factor, sums);
+             data.odds.data() + group.begin, padded(group.size), at.lambda, kappa, factor,
+             rows_between(factor * data.least_odds, 7), sums);
   return sums.log_sum - 0.5 * sums.r2 / at.v1;
 }
 template <std::size_t D>
 Jet<D> mixture(const AssociationData& data, const NoiseGroup& group, const Jet<D>& lambda,
                const Jet<D>& kappa, const Jet<D>& log_factor, const Jet<D>& inverse_v1) {
-  const double k = kappa.value;
+  const double k = kappa.value, factor = std::exp(log_factor.value);
   Sums s;
   derivative_sums(data.a.data() + group.begin, data.b.data() + group.begin,
-                  data.odds.data() + group.begin, padded(group.size), lambda.value, k,
-                  std::exp(log_factor.value), s);
+                  data.odds.data() + group.begin, padded(group.size), lambda.value, k, factor,
+                  rows_between(factor * data.least_odds, 7), s);
   Jet<D> out(s.log_sum);
   add_first(out, s.p1, log_factor);
   add_first(out, -s.p0r2, kappa);
@@ -229,6 +240,8 @@ Confounding<S> confounding(const S& c, const S& u) {
 
 void AssociationData::prepare() {
   eta = std::sqrt(s221 / s11);
+  least_odds = 1;
+  for (const double odd : log_odds) least_odds = std::min(least_odds, std::exp(odd));
   log_spikes = 0;
   for (const double odd : log_odds)
     log_spikes -= odd > 0 ? odd + std::log1p(std::exp(-odd)) : std::log1p(std::exp(odd));
@@ -365,7 +378,8 @@ double CollapsedPosterior::value(const Point<double>& at) const {
   if (!d.grouped)
     return out + 0.5 * candidates * at.d3 +
            separate_sums(d.a.data(), d.b.data(), d.odds.data(), d.na.data(), d.nb.data(),
-                         d.nr.data(), d.nq.data(), d.size, at.beta, at.m, s1, s3, g, a0, a1);
+                         d.nr.data(), d.nq.data(), d.size, at.beta, at.m, s1, s3, g, a0, a1,
+                         rows_between(std::sqrt(a0 / a1) * d.least_odds, 3));
   for (const auto& group : d.groups) {
     const auto s = scales(group.n11, group.n22, group.ratio, group.excess, at, s1, s3, g, a0, a1);
     const double delta = group.n11 * (group.n22 + at.m * at.m * (s1 / s3) * group.excess);

@@ -45,6 +45,7 @@ struct AssociationData {
   std::vector<NoiseGroup> groups;
   std::vector<double> a, b, odds, na, nb, nr, nq;  // sorted, padded; noise per candidate
   double log_spikes = 0;                           // sum of log P(spike)
+  double least_odds = 1;                           // of slab against spike
   double constant = 0;                             // of the log evidence, without the prior's
   double sd_slope = 0;                             // of m given all residual variances
   bool grouped = true;  // few noise laws: closed derivatives; otherwise differences
