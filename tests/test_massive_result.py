@@ -6,7 +6,7 @@ from massive_problems import correlation, summary_moments
 from scipy.integrate import quad
 
 import mrfast
-from mrfast.bayes.result import EffectMixture
+from mrfast.bayes.search_result import EffectMixture
 
 PRIOR = mrfast.SpikeSlabPrior(0.4, 0.02)
 CASES = {

@@ -10,7 +10,8 @@ from scipy.special import logsumexp
 
 import mrfast
 from mrfast.bayes.evidence import posterior_kernel
-from mrfast.bayes.search import MOVES, _ProgressLine
+from mrfast.bayes.progress import ProgressLine
+from mrfast.bayes.search import MOVES
 from mrfast.errors import CacheMismatchError, ModelLimitError
 
 
@@ -370,9 +371,9 @@ def test_progress_line_on_long_runs_only(monkeypatch, capsys, terminal):
     mrfast.massive(moments, n_iter=100, progress=True, rng=1)
     assert capsys.readouterr().err == ""
     clock = iter(range(0, 10**6, 3))
-    monkeypatch.setattr("mrfast.bayes.search.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("mrfast.bayes.progress.time.monotonic", lambda: next(clock))
     monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
-    line = _ProgressLine(100)  # begins at 0; then 3, 6, ... seconds
+    line = ProgressLine(100, "iterations")  # begins at 0; then 3, 6, ... seconds
     for done in range(0, 50, 10):
         line(done)
     line.finish()

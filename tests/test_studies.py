@@ -5,8 +5,10 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from numpy.testing import assert_allclose
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = ROOT / "benchmarks" / "studies"
@@ -20,13 +22,31 @@ def load(name):
     return module
 
 
+def read(name):
+    return pd.read_csv(STUDIES / f"{name}.csv", comment="#")
+
+
+def documented(mark, document="studies.md"):
+    text = (ROOT / "docs" / document).read_text()
+    return text.partition(f"<!-- study: {mark} -->\n")[2].partition("<!-- end of study")[0]
+
+
+def cells_of(table):
+    rows = [re.split(r"\s*\|\s*", line.strip()) for line in table.splitlines()]
+    return [row for row in rows if "---" not in row[1]]
+
+
+# --------------------------------------------------------------------- JAM-MR scenario
+
+
 @pytest.mark.slow
 def test_one_cell_of_the_jam_mr_study_comes_out_again():
     study = load("massive_jam_mr")
-    table = pd.read_csv(STUDIES / "massive_jam_mr.csv", comment="#")
+    table = read("massive_jam_mr")
     n, sigma, effect, n_valid = 100_000, 4.0, 0.3, 6
     row = table[
-        (table["n"] == n)
+        (table["method"] == study.MC3)
+        & (table["n"] == n)
         & (table["sigma"] == sigma)
         & (table["effect"] == effect)
         & (table["n_valid"] == n_valid)
@@ -37,23 +57,330 @@ def test_one_cell_of_the_jam_mr_study_comes_out_again():
     assert got["excludes_zero"] == pytest.approx(row["excludes_zero"], abs=0.02)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["EXACT", "DEFAULT"])
+def test_one_cell_of_the_exact_posteriors_comes_out_again(method):
+    study = load("massive_jam_mr")
+    label = getattr(study, method)
+    table = read("massive_jam_mr").set_index(study.KEYS)
+    row = table.loc[(label, 1_000, 1.0, 0.3, 6)]
+    got = study.run_cell(1_000, 1.0, 0.3, 6, int(row["replicates"]), label)
+    for column in ("rmse", "bias", "coverage", "excludes_zero", "median_width"):
+        assert got[column] == pytest.approx(row[column], rel=1e-4, abs=1e-6), column
+
+
 def test_the_documented_table_is_that_of_the_study():
     study = load("massive_jam_mr")
-    expected = study.markdown(pd.read_csv(STUDIES / "massive_jam_mr.csv", comment="#"), None)
-    text = (ROOT / "docs" / "massive.md").read_text()
-    block = text.partition("<!-- study: massive_jam_mr -->\n")[2].partition("<!-- end of study")[0]
+    expected = study.markdown(read("massive_jam_mr"), None)
+    block = documented("massive_jam_mr", "studies.md")
 
     def without_published(table):
-        rows = [re.split(r"\s*\|\s*", line) for line in table.splitlines()]
-        return [row[:5] + row[7:] for row in rows if "---" not in row[1]]
+        return [row[:5] + row[7:] for row in cells_of(table)]
 
     assert without_published(block) == without_published(expected)
+
+
+def test_every_cell_of_the_jam_mr_study_is_there_for_every_method():
+    study = load("massive_jam_mr")
+    table = read("massive_jam_mr")
+    assert list(zip(*(table[key] for key in study.KEYS), strict=True)) == study.cells()
+
+
+def test_the_documented_errors_and_intervals_are_those_of_the_study():
+    study = load("massive_jam_mr")
+    table = read("massive_jam_mr")
+    assert documented("massive_jam_mr interval") == study.interval_markdown(table)
+
+    def without_published(text):
+        return [[cell.removesuffix(" *") for cell in row[:-3]] for row in cells_of(text)]
+
+    assert without_published(documented("massive_jam_mr error")) == without_published(
+        study.error_markdown(table, None)
+    )
+
+
+def test_the_documented_comparison_with_published_errors_is_right(reference_dir):
+    study = load("massive_jam_mr")
+    published = pd.read_csv(reference_dir / "data" / "massive_figure5.csv")
+    expected = study.error_markdown(read("massive_jam_mr"), published)
+    assert documented("massive_jam_mr error") == expected
+
+
+def test_an_error_counts_as_worse_beyond_two_standard_errors_of_the_difference():
+    study = load("massive_jam_mr")
+    other = pd.DataFrame({"rmse": [0.1], "rmse_se": [0.03]}, index=["MASSIVE"])
+    assert not study.is_worse(0.19, 0.04, other)
+    assert study.is_worse(0.21, 0.04, other)
+    assert not study.is_worse(9.0, 0.01, None)
+
+
+# ------------------------------------------------------------------------ missed modes
 
 
 @pytest.mark.slow
 def test_one_family_of_the_study_of_missed_modes_comes_out_again():
     study = load("missed_modes")
-    table = pd.read_csv(STUDIES / "missed_modes.csv", comment="#").set_index("family")
+    table = read("missed_modes").set_index("family")
     row = table.loc["uncorrelated"]
     got = study.run_cell("uncorrelated", int(row["problems"]))
     assert got["missed"] == pytest.approx(row["missed"], abs=1)
+
+
+# -------------------------------------------------------------- classical estimators
+
+
+@pytest.fixture
+def associations():
+    classical = load("classical_estimators")
+    rng = np.random.default_rng(7)
+    j = 17
+    sx, sy = rng.uniform(0.002, 0.004, j), rng.uniform(0.003, 0.008, j)
+    gamma = rng.normal(0, 0.04, j)
+    x = gamma + sx * rng.standard_normal(j)
+    y = 0.3 * gamma + rng.normal(0, 0.01, j) + sy * rng.standard_normal(j)
+    return classical, classical.Associations(x, sx, y, sy)
+
+
+def weighted_fit(design, y, weight):
+    """Coefficients and covariance at dispersion 1 of a weighted regression, and its dispersion."""
+    normal = design.T @ (weight[:, None] * design)
+    coefficients = np.linalg.solve(normal, design.T @ (weight * y))
+    residual = y - design @ coefficients
+    dispersion = (weight * residual**2).sum() / (len(y) - design.shape[1])
+    return coefficients, np.linalg.inv(normal), dispersion
+
+
+def test_inverse_variance_weighting_is_the_mean_of_the_ratios(associations):
+    """The wrong formula: weights 1 / se_outcome^2 on the ratios, without beta_exposure^2."""
+    classical, data = associations
+    ratio = data.beta_outcome / data.beta_exposure
+    weight = (data.beta_exposure / data.se_outcome) ** 2
+    got = classical.inverse_variance_weighted(data)
+    mean = np.average(ratio, weights=weight)
+    dispersion = (weight * (ratio - mean) ** 2).sum() / (len(ratio) - 1)
+    assert dispersion > 1
+    assert got.estimate == pytest.approx(mean)
+    assert got.std_error == pytest.approx(np.sqrt(dispersion / weight.sum()))
+    agreeing = data._replace(beta_outcome=0.3 * data.beta_exposure)
+    assert classical.inverse_variance_weighted(agreeing).std_error == pytest.approx(
+        weight.sum() ** -0.5
+    )
+
+
+def test_egger_is_a_weighted_regression_on_oriented_effects(associations):
+    """The wrong formula: no orientation of the variants to a positive effect on the exposure."""
+    classical, data = associations
+    sign = np.sign(data.beta_exposure)
+    design = np.column_stack([np.ones(17), sign * data.beta_exposure])
+    coefficients, covariance, dispersion = weighted_fit(
+        design, sign * data.beta_outcome, data.se_outcome**-2
+    )
+    slope, intercept = classical.egger(data)
+    errors = np.sqrt(np.diag(covariance) * max(1, dispersion))
+    assert_allclose([intercept.estimate, slope.estimate], coefficients)
+    assert_allclose([intercept.std_error, slope.std_error], errors)
+    flipped = classical.Associations(
+        -data.beta_exposure, data.se_exposure, -data.beta_outcome, data.se_outcome
+    )
+    assert_allclose(classical.egger(flipped), (slope, intercept))
+
+
+def test_weighted_median_interpolates_between_the_ratios(associations):
+    """The wrong formula: cumulative weights without half of the variant's own."""
+    classical, data = associations
+    ratio = data.beta_outcome / data.beta_exposure
+    weight = (data.beta_exposure / data.se_outcome) ** 2
+    order = np.argsort(ratio)
+    share = weight[order] / weight.sum()
+    expected = np.interp(0.5, np.cumsum(share) - share / 2, ratio[order])
+    got = classical.weighted_median(data, np.random.default_rng(1), draws=4_000)
+    assert got.estimate == pytest.approx(expected)
+    rng = np.random.default_rng(2)
+    again = []
+    for _ in range(4_000):
+        drawn = (data.beta_outcome + data.se_outcome * rng.standard_normal(17)) / (
+            data.beta_exposure + data.se_exposure * rng.standard_normal(17)
+        )
+        order = np.argsort(drawn)
+        share = weight[order] / weight.sum()
+        again.append(np.interp(0.5, np.cumsum(share) - share / 2, drawn[order]))
+    assert got.std_error == pytest.approx(np.std(again), rel=0.1)
+
+
+def test_weighted_mode_is_the_top_of_the_kernel_density(associations):
+    """The wrong formula: the bandwidth from the standard deviation alone, without the mad."""
+    classical, data = associations
+    ratio = data.beta_outcome / data.beta_exposure
+    variance = (data.se_outcome**2 + ratio**2 * data.se_exposure**2) / data.beta_exposure**2
+    mad = 1.4826 * np.median(np.abs(ratio - np.median(ratio)))
+    assert mad < 0.8 * ratio.std(ddof=1)
+    grid = np.linspace(ratio.min(), ratio.max(), 200_001)
+    density = np.zeros_like(grid)
+    for value, spread in zip(ratio, variance, strict=True):
+        density += np.exp(-0.5 * ((grid - value) / (0.9 * mad * 17**-0.2)) ** 2) / spread
+    got = classical.weighted_mode(data, np.random.default_rng(1))
+    assert got.estimate == pytest.approx(grid[density.argmax()], abs=2e-4)
+    assert got.std_error > 0
+
+
+# ---------------------------------------------------------------------- default prior
+
+
+@pytest.fixture(scope="module")
+def default_prior():
+    load("classical_estimators")
+    return load("default_prior")
+
+
+@pytest.mark.parametrize("name", ["os40 none b.1", "ov50 40 bal30 b.1", "ts15 none b0"])
+def test_simulated_noise_has_the_covariance_of_its_overlap(default_prior, name):
+    """The wrong formula: n12 = N12 / N1 / N2 taken as 1 / N12."""
+    cell = default_prior.CELLS[name]
+    rng = np.random.default_rng(3)
+    errors, slopes = [], []
+    for _ in range(400):
+        state = rng.bit_generator.state
+        gamma, _ = default_prior._selected_variants(cell, rng)
+        alpha = cell.pleiotropy(gamma, cell.share, rng)
+        rng.bit_generator.state = state
+        data = default_prior.simulate(cell, rng)
+        errors.append(np.column_stack([data.h1 - gamma, data.h2 - alpha - cell.effect * gamma]))
+        slopes.append(data.residual_slope)
+    noise = np.vstack(errors)
+    shared = cell.overlap * 0.3 / 200_000
+    assert noise[:, 1].var() == pytest.approx(0.95 / 200_000, rel=0.06)
+    # Selection shifts the exposure's noise; the regression of the other one on it stays.
+    slope = (noise[:, 0] * noise[:, 1]).mean() / (noise[:, 0] ** 2).mean()
+    assert slope == pytest.approx(shared / (0.95 / 200_000), abs=0.04)
+    assert np.mean(slopes) == pytest.approx(0.3 / 0.95, abs=1e-3)
+
+
+def test_selected_variants_pass_the_threshold(default_prior):
+    cell = default_prior.CELLS["wc ts40 same none b.3"]
+    data = default_prior.simulate(cell, np.random.default_rng(4))
+    z = np.abs(data.h1) / np.sqrt(0.95 / cell.n_exposure)
+    assert data.h1.size == 40
+    assert z.min() > default_prior.THRESHOLD
+
+
+def test_tables_give_back_the_simulated_residual_moments(default_prior):
+    cell = default_prior.CELLS["ov50 40 bal30 b.1"]
+    data = default_prior.simulate(cell, np.random.default_rng(5))
+    got = default_prior.summary_moments(cell, data).standardised
+    assert_allclose(got.exposure, data.h1)
+    assert_allclose(got.outcome, data.h2)
+    assert got.residual_exposure == pytest.approx(0.95)
+    assert got.residual_slope == pytest.approx(data.residual_slope)
+    assert got.residual_outcome == pytest.approx(0.95 - 0.95 * data.residual_slope**2)
+    assert_allclose(got.noise_shared, 2.5e-6)
+
+
+def test_at_least_24_cells_with_a_seed_of_their_own(default_prior):
+    table = read("default_prior")
+    assert set(table["cell"]) <= set(default_prior.CELLS)
+    assert table["cell"].nunique() >= 24
+
+
+@pytest.mark.slow
+def test_one_cell_of_the_default_prior_comes_out_again(default_prior):
+    table = read("default_prior")
+    name = "ts15 dir30 b0"
+    expected = table[table["cell"] == name].set_index("method")
+    rows, warnings = default_prior.run_cell(name)
+    got = pd.DataFrame(rows).set_index("method")
+    for column in ("coverage", "rmse", "bias", "median_width", "excludes_zero"):
+        assert_allclose(got[column], expected.loc[got.index, column], rtol=1e-4, atol=1e-6)
+    stored = read("default_prior_warnings")
+    stored = stored[stored["cell"] == name].reset_index(drop=True)
+    pd.testing.assert_frame_equal(pd.DataFrame(warnings), stored)
+
+
+@pytest.mark.parametrize("kind", ["coverage", "summary", "null", "warnings"])
+def test_the_documented_tables_are_those_of_the_default_prior(default_prior, kind):
+    assert documented(f"default_prior {kind}") == default_prior.markdown(kind, STUDIES)
+
+
+# ------------------------------------------------------------------------- calibration
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["MASSIVE's prior: 0.5, 0.02; 1", "default prior: J = 15"])
+def test_some_draws_of_the_calibration_come_out_again(name):
+    study = load("simulation_based_calibration")
+    row = read("simulation_based_calibration").set_index("configuration").loc[name]
+    if name.startswith("default"):
+        got = study.run_configuration(name)
+        assert [got[f"bin_{i}"] for i in range(1, 11)] == [row[f"bin_{i}"] for i in range(1, 11)]
+    else:
+        first = [study.run_draw(name, index)[0] for index in range(40)]
+        counts = np.bincount(first, minlength=10)
+        assert (counts <= [row[f"bin_{i}"] for i in range(1, 11)]).all()
+
+
+def test_the_documented_calibration_is_that_of_the_study():
+    study = load("simulation_based_calibration")
+    expected = study.markdown(read("simulation_based_calibration"))
+    assert documented("simulation_based_calibration") == expected
+
+
+def test_calibration_draws_follow_the_law_of_the_sufficient_statistics():
+    study = load("simulation_based_calibration")
+    rng = np.random.default_rng(3)
+    root = np.array([[2.0, 1, 0], [0.7, 0.3, 1]])
+    sigma, h = root @ root.T, np.array([[0.1, 0.2], [0.3, -0.1]])
+    drawn = [study.draw_moments(h, root, 500, 498, rng).sufficient for _ in range(2_000)]
+    coefficients = np.array([s.coefficients[:, 0] for s in drawn])
+    assert_allclose(coefficients.mean(axis=0), h[0], atol=0.01)
+    assert_allclose(np.cov(coefficients.T) * 500, sigma, rtol=0.1)
+    assert np.mean([s.residual_exposure for s in drawn]) == pytest.approx(sigma[0, 0], rel=0.02)
+    slopes = [s.residual_slope for s in drawn]
+    assert np.mean(slopes) == pytest.approx(sigma[0, 1] / sigma[0, 0], abs=0.005)
+
+
+def test_pleiotropy_of_the_default_prior_has_its_moments():
+    study = load("simulation_based_calibration")
+    rng = np.random.default_rng(6)
+    z = np.where(np.arange(40) % 2, 8.0, -12.0)
+    drawn = np.array([study.pleiotropy(z, rng) for _ in range(20_000)])
+    # Second moment: spike, slab and tilt, averaged over the three parts.
+    slab = np.mean(np.square([2.5, 5, 10, 20]))
+    spike = np.dot(np.square([0.1, 1, 3]), [0.5, 0.3, 0.2])
+    share = np.dot(*map(np.array, study.SHARES))
+    sign_share = np.dot(*map(np.array, study.SIGN_SHARES))
+    sign = np.dot(np.square(study.SIGN_TILTS[0]), study.SIGN_TILTS[1])
+    tilt = np.dot(np.square(study.PROPORTIONAL_TILTS[0]), study.PROPORTIONAL_TILTS[1])
+    expected = spike + slab * (
+        0.5 * share + 0.3 * sign_share * (1 + sign) + 0.2 * share * (1 + tilt)
+    )
+    assert (drawn**2).mean() == pytest.approx(expected, rel=0.05)
+    assert drawn.mean() == pytest.approx(0, abs=0.2)
+
+
+# ----------------------------------------------------------------------------- figures
+
+
+@pytest.mark.slow
+def test_the_surface_integrates_the_residual_covariance():
+    """Laplace's method over Sigma against importance sampling, at three points of Figure 3."""
+    from scipy import stats
+    from scipy.special import logsumexp
+
+    figures = load("paper_figures")
+    data = figures.problem("figure 3")
+    rng = np.random.default_rng(0)
+    for kappa in ([0.7, -0.4], [1.3, -1.4], [0.2, 3.0]):
+        x, y = np.array(kappa)[:, None]
+        value = figures.confounding_surface(data, data.model, x, y)[0]
+        mode, curvature = figures._climb(figures._Collapsed(data, data.model, x, y), 1)
+        root = np.linalg.cholesky(np.linalg.inv(curvature[0]))
+        z = rng.standard_t(8, (50_000, 3))
+        points = figures._Collapsed(data, data.model, np.repeat(x, 50_000), np.repeat(y, 50_000))
+        weight = points(mode + z @ root.T) - stats.t(8).logpdf(z).sum(axis=1)
+        sampled = logsumexp(weight) - np.log(50_000) + np.log(np.diag(root)).sum()
+        assert value + 1.5 * np.log(2 * np.pi) == pytest.approx(sampled, abs=0.02)
+
+
+def test_figures_of_the_documentation_are_there():
+    folder = ROOT / "docs" / "figures"
+    for name in ("massive_figure_3", "massive_figure_4", "jam_mr_error"):
+        assert (folder / f"{name}.png").stat().st_size > 10_000

@@ -12,15 +12,19 @@ if TYPE_CHECKING:
     from mrfast import errors as errors
     from mrfast import simulation as simulation
     from mrfast._runtime import build_config as build_config
+    from mrfast.bayes.averaging import massive as massive
     from mrfast.bayes.evidence import LaplaceEvidence as LaplaceEvidence
     from mrfast.bayes.evidence import laplace_evidence as laplace_evidence
     from mrfast.bayes.evidence import laplace_term as laplace_term
     from mrfast.bayes.evidence_cache import EvidenceCache as EvidenceCache
+    from mrfast.bayes.identified_prior import IdentifiedPrior as IdentifiedPrior
+    from mrfast.bayes.identified_prior import SlabPart as SlabPart
     from mrfast.bayes.model import LogPosterior as LogPosterior
     from mrfast.bayes.model import log_posterior as log_posterior
     from mrfast.bayes.priors import SpikeSlabPrior as SpikeSlabPrior
     from mrfast.bayes.result import MassiveResult as MassiveResult
-    from mrfast.bayes.search import massive as massive
+    from mrfast.bayes.sensitivity import PriorSensitivity as PriorSensitivity
+    from mrfast.bayes.sensitivity import prior_sensitivity as prior_sensitivity
     from mrfast.data.harmonisation import Harmonised as Harmonised
     from mrfast.data.harmonisation import harmonise as harmonise
     from mrfast.data.moments import Moments as Moments
@@ -31,17 +35,21 @@ __version__ = "0.1.0"
 _HOME = {
     "EvidenceCache": "bayes.evidence_cache",
     "Harmonised": "data.harmonisation",
+    "IdentifiedPrior": "bayes.identified_prior",
     "LaplaceEvidence": "bayes.evidence",
     "LogPosterior": "bayes.model",
     "MassiveResult": "bayes.result",
     "Moments": "data.moments",
+    "PriorSensitivity": "bayes.sensitivity",
+    "SlabPart": "bayes.identified_prior",
     "SpikeSlabPrior": "bayes.priors",
     "build_config": "_runtime",
     "harmonise": "data.harmonisation",
     "laplace_evidence": "bayes.evidence",
     "laplace_term": "bayes.evidence",
     "log_posterior": "bayes.model",
-    "massive": "bayes.search",
+    "massive": "bayes.averaging",
+    "prior_sensitivity": "bayes.sensitivity",
     "read_associations": "io.tables",
 }
 _SUBPACKAGES = ("errors", "simulation")

@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import bayes as bayes
+from . import identified as identified
+from . import ld as ld
 
 def symmetric_eigen(
     matrix: NDArray[np.float64],  # (n, n)

@@ -1,486 +1,274 @@
-"""What `massive` returns: the model-averaged posterior."""
+"""What `massive` returns, whichever way the posterior was computed: `MassiveResult`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from scipy.optimize import brentq
-from scipy.special import ndtr
 
 from mrfast import _validation as check
 from mrfast._optional import import_extra
-from mrfast._runtime import generator
 from mrfast._validation import Float
-from mrfast.bayes.evidence import posterior_kernel
-from mrfast.bayes.model import JointPosterior, parameter_names, solve_blocks
-from mrfast.bayes.priors import SpikeSlabPrior
+from mrfast.bayes.effect_density import EffectSummary
 from mrfast.data.moments import Moments
 
 if TYPE_CHECKING:
-    from mrfast._core.bayes import Posterior
+    from mrfast.bayes.collapsed import Certificate
+    from mrfast.bayes.identified_prior import IdentifiedPrior
+    from mrfast.bayes.priors import SpikeSlabPrior
 
-__all__ = ["EffectSummary", "MassiveResult", "SearchDiagnostics"]
+__all__ = ["EffectLaw", "MassiveResult", "quantile_table"]
 
-_REACH = 8.5  # standard deviations that the integral over the log scale covers
-
-
-@dataclass(frozen=True)
-class EffectSummary:
-    """Posterior of the causal effect: change of the outcome per unit of the exposure.
-
-    Attributes
-    ----------
-    mean, median, sd : float
-    ci_lower, ci_upper : float
-        Equal-tailed credible limits.
-    probability_positive : float
-        P(effect > 0).
-    level : float
-        Probability between the limits.
-    """
-
-    mean: float
-    median: float
-    sd: float
-    ci_lower: float
-    ci_upper: float
-    probability_positive: float
-    level: float = 0.95
+SCALES = (0.1, 0.3, 1.0, 3.0)
 
 
-@dataclass(frozen=True)
-class SearchDiagnostics:
-    """What the search over models did.
+class EffectLaw(Protocol):
+    """A one-dimensional law of the causal effect."""
 
-    Attributes
-    ----------
-    n_iter, n_chains : int
-    proposed, accepted : mapping of str to int
-        By kind of move, over all chains.
-    n_evaluated : int
-        Models with an evidence, earlier runs of the same cache included.
-    seconds : float
-        Wall time of the search.
-    """
+    def summary(self, level: float) -> EffectSummary: ...  # noqa: D102
 
-    n_iter: int
-    n_chains: int
-    proposed: Mapping[str, int]
-    accepted: Mapping[str, int]
-    n_evaluated: int
-    seconds: float
+    def density(self, values: Float) -> Float: ...  # noqa: D102
 
-    @property
-    def acceptance(self) -> dict[str, float]:
-        """Share of the proposals that were accepted, by kind of move (NaN where none)."""
-        return {
-            move: self.accepted[move] / count if count else float("nan")
-            for move, count in self.proposed.items()
-        }
+    def cdf(self, value: float) -> float: ...  # noqa: D102
+
+    def quantile(self, probability: float) -> float: ...  # noqa: D102
 
 
-@dataclass(frozen=True, eq=False)
-class ModelSet:
-    """Models with their evidences and modes, by descending posterior probability."""
-
-    bits: NDArray[np.uint64]  # (models, words)
-    log_evidence: Float
-    log_posterior: Float  # log evidence + log p(M)
-    counts: NDArray[np.int64]  # modes per model
-    modes: Float  # (sum of counts, 7): b, kX, kY, lX, lY, log density, log Laplace term
-    visits: NDArray[np.uint64]
-    n_candidates: int
-
-    @classmethod
-    def from_arrays(
-        cls,
-        bits: NDArray[np.uint64],
-        log_evidence: Float,
-        counts: NDArray[np.int64],
-        modes: Float,
-        *,
-        visits: NDArray[np.uint64],
-        prior: SpikeSlabPrior,
-        n_candidates: int,
-    ) -> ModelSet:
-        """Sort what a cache exports; the order does not depend on that of the cache."""
-        log_odds = prior.log_odds(n_candidates)
-        if (log_odds == log_odds[0]).all():
-            slabs = np.bitwise_count(bits).sum(axis=1) if hasattr(np, "bitwise_count") else None
-            if slabs is None:
-                slabs = _indicators(bits, n_candidates).sum(axis=1)
-            log_prior = slabs * log_odds[0]
-        else:
-            log_prior = np.array(
-                [(_indicators(row[None], n_candidates)[0] * log_odds).sum() for row in bits]
-            )
-        log_posterior = log_evidence + log_prior + prior.log_probability_of_spikes(n_candidates)
-        order = np.lexsort((*bits.T, -log_posterior))
-        every = cls(bits, log_evidence, log_posterior, counts, modes, visits, n_candidates)
-        return every.take(order)
-
-    def take(self, order: NDArray[np.intp]) -> ModelSet:
-        """Select models in the given order."""
-        ends = np.cumsum(self.counts)
-        starts = ends - self.counts
-        rows = [np.arange(starts[i], ends[i]) for i in order]
-        return ModelSet(
-            self.bits[order],
-            self.log_evidence[order],
-            self.log_posterior[order],
-            self.counts[order],
-            self.modes[np.concatenate(rows)] if rows else self.modes[:0],
-            self.visits[order],
-            self.n_candidates,
+def quantile_table(columns: Mapping[str, Float], weight: Float | None = None) -> pd.DataFrame:
+    """Mean, sd, median and 95% limits of quantities known by (weighted) draws, one a row."""
+    rows = []
+    for name, values in columns.items():
+        share = np.full(values.size, 1 / values.size) if weight is None else weight
+        mean = float((share * values).sum())
+        order = np.argsort(values, kind="stable")
+        cumulative = np.cumsum(share[order])
+        middle = cumulative - 0.5 * share[order]
+        lower, median, upper = np.interp(
+            [0.025, 0.5, 0.975], middle / cumulative[-1], values[order]
         )
-
-    def retain(self, window: float) -> ModelSet:
-        """Occam's window: drop from the bottom while a model's share of those above is less."""
-        share = np.exp(self.log_posterior - self.log_posterior[0])
-        above = np.concatenate([[0.0], np.cumsum(share)[:-1]])
-        kept = np.flatnonzero((share >= window * above) & (share > 0))
-        return self.take(np.arange(int(kept[-1]) + 1))
-
-    @property
-    def size(self) -> int:
-        """Number of models."""
-        return int(self.log_posterior.shape[0])
-
-    @cached_property
-    def indicators(self) -> NDArray[np.bool_]:
-        """Indicators of all models, shape (models, J), True = slab."""
-        return _indicators(self.bits, self.n_candidates)
-
-    @cached_property
-    def log_normaliser(self) -> float:
-        """Log of the sum over models of evidence times prior."""
-        top = self.log_posterior[0]
-        return float(top + np.log(np.exp(self.log_posterior - top).sum()))
-
-    @cached_property
-    def probability(self) -> Float:
-        """Posterior probabilities of the models, summing to 1."""
-        return np.asarray(np.exp(self.log_posterior - self.log_normaliser))
-
-    @cached_property
-    def model_of_mode(self) -> NDArray[np.intp]:
-        """Index of the model of each mode."""
-        return np.repeat(np.arange(self.size), self.counts)
-
-    @cached_property
-    def mode_weight(self) -> Float:
-        """Posterior weights of the modes, summing to 1."""
-        owner = self.model_of_mode
-        return np.asarray(
-            self.probability[owner] * np.exp(self.modes[:, 6] - self.log_evidence[owner])
-        )
-
-
-def _indicators(bits: NDArray[np.uint64], n_candidates: int) -> NDArray[np.bool_]:
-    octets = np.ascontiguousarray(bits.astype("<u8")).view(np.uint8)
-    flat = np.unpackbits(octets, axis=1, bitorder="little")[:, :n_candidates]
-    return flat.astype(np.bool_)
-
-
-@dataclass(frozen=True, eq=False)
-class EffectMixture:
-    """Law of beta = b sigma_Y / sigma_X under a mixture of Gaussians for (b, log scales).
-
-    With l = lY - lX: beta = b exp(l), (b, l) bivariate normal in each component; given l, beta is
-    normal, so distribution and density are one sum over l: the trapezoid rule, as fine as the
-    conditional law needs.
-    """
-
-    weight: Float
-    slope: Float  # mean of b
-    scale: Float  # mean of l
-    var_slope: Float
-    var_scale: Float
-    covariance: Float
-
-    @classmethod
-    def from_modes(cls, weight: Float, modes: Float, covariance: Float) -> EffectMixture:
-        """Build from modes (.., 7) and covariances (.., 5, 5) of b, kX, kY, lX, lY."""
-        c = covariance
-        return cls(
-            weight,
-            modes[:, 0],
-            modes[:, 4] - modes[:, 3],
-            c[:, 0, 0],
-            c[:, 3, 3] + c[:, 4, 4] - 2 * c[:, 3, 4],
-            c[:, 0, 4] - c[:, 0, 3],
-        )
-
-    @cached_property
-    def _conditional(self) -> tuple[Float, Float, Float, Float]:
-        """Weight, exp(l), mean and sd of b given l, at all nodes of all components that count."""
-        keep = self.weight > 1e-12 * self.weight.max()
-        sd_scale = np.sqrt(self.var_scale[keep])
-        slope = self.covariance[keep] / sd_scale  # of b on l in units of sd(l)
-        sd = np.sqrt(np.maximum(self.var_slope[keep] - slope**2, 1e-14 * self.var_slope[keep]))
-        # How fast the standardised argument of the conditional law moves with l.
-        speed = (np.abs(slope) + np.abs(self.slope[keep]) * sd_scale) / sd + 4 * sd_scale
-        counts = np.clip(np.ceil(2 * _REACH * np.maximum(speed, 1.5)), 1, 4000).astype(np.intp) + 1
-        owner = np.repeat(np.arange(counts.size), counts)
-        first = np.cumsum(counts) - counts
-        step = 2 * _REACH / (counts - 1)
-        node = -_REACH + (np.arange(owner.size) - first[owner]) * step[owner]
-        weight = self.weight[keep][owner] * step[owner] * np.exp(-0.5 * node**2)
-        scale = np.exp(np.clip(self.scale[keep][owner] + sd_scale[owner] * node, -500, 500))
-        mean = self.slope[keep][owner] + slope[owner] * node
-        return weight, scale, mean, sd[owner]
-
-    def cdf(self, value: float) -> float:
-        """P(beta <= value)."""
-        weight, scale, mean, sd = self._conditional
-        return float((weight * ndtr((value / scale - mean) / sd)).sum() / weight.sum())
-
-    def probability_above(self, value: float) -> float:
-        """P(beta > value)."""
-        weight, scale, mean, sd = self._conditional
-        return float((weight * ndtr((mean - value / scale) / sd)).sum() / weight.sum())
-
-    def density(self, values: Float) -> Float:
-        """Density of beta, in the shape of `values`."""
-        weight, scale, mean, sd = self._conditional
-        out = np.empty(np.shape(values))
-        flat = out.ravel()
-        height = weight / (scale * sd)
-        for i, value in enumerate(np.ravel(values)):
-            z = (value / scale - mean) / sd
-            flat[i] = (height * np.exp(-0.5 * z * z)).sum()
-        return np.asarray(flat.reshape(out.shape) / (weight.sum() * np.sqrt(2 * np.pi)))
-
-    def quantile(self, probability: float) -> float:
-        """Value with the given probability below it.
-
-        Solved in arcsinh(value / unit): components may differ in scale by many powers of ten.
-        """
-        _, scale, mean, sd = self._conditional
-        unit = float((scale * sd).min())
-        reach = float(np.arcsinh((scale * (np.abs(mean) + 10 * sd)).max() / unit))
-        root = brentq(
-            lambda t: self.cdf(unit * np.sinh(t)) - probability,
-            -reach,
-            reach,
-            xtol=1e-14,
-            rtol=1e-14,
-            maxiter=1000,
-        )
-        return float(unit * np.sinh(root))
-
-    def summary(self, level: float) -> EffectSummary:
-        """Moments in closed form, quantiles from the distribution."""
-        weight = self.weight / self.weight.sum()
-        with np.errstate(over="ignore", invalid="ignore"):  # infinite in very wide mixtures
-            growth = np.exp(self.scale + 0.5 * self.var_scale)
-            mean = growth * (self.slope + self.covariance)
-            growth2 = np.exp(2 * self.scale + 2 * self.var_scale)
-            square = growth2 * ((self.slope + 2 * self.covariance) ** 2 + self.var_slope)
-            average = (weight * mean).sum()
-            spread = (weight * (square - 2 * average * mean + average * average)).sum()
-        tail = (1 - level) / 2
-        return EffectSummary(
-            mean=float(average),
-            median=self.quantile(0.5),
-            sd=float(np.sqrt(np.maximum(spread, 0.0))),
-            ci_lower=self.quantile(tail),
-            ci_upper=self.quantile(1 - tail),
-            probability_positive=min(self.probability_above(0.0), 1.0),
-            level=level,
-        )
+        sd = float(np.sqrt(max(0.0, float((share * (values - mean) ** 2).sum()))))
+        rows.append((name, mean, sd, float(median), float(lower), float(upper)))
+    names = ["parameter", "mean", "sd", "median", "ci_lower", "ci_upper"]
+    return pd.DataFrame(rows, columns=names).set_index("parameter")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MassiveResult:
-    """Model-averaged posterior of the causal effect.
+    """Posterior of the causal effect, averaged over which candidates are pleiotropic.
 
     Attributes
     ----------
     moments : Moments
         The data.
-    prior : SpikeSlabPrior
+    prior : SpikeSlabPrior or IdentifiedPrior
         The prior that was used.
     method : str
-        "mc3", or "given model" where the search was replaced by one model.
-    occam_window : float
-        The window that decided which models were averaged.
-    search : SearchDiagnostics
-        What the search did: iterations, acceptance, models evaluated, seconds.
+        "exact", "mc3", or "given model" where the average was replaced by one model.
+    reason : str
+        Why this method was used.
+    warnings : tuple of str
+        What a reader of the numbers should know, in words.
     """
 
     moments: Moments
-    prior: SpikeSlabPrior
+    prior: SpikeSlabPrior | IdentifiedPrior
     method: str
-    occam_window: float
-    search: SearchDiagnostics
-    model_set: ModelSet
-
-    @cached_property
-    def kernel(self) -> Posterior:
-        """The compiled posterior of the data with the prior."""
-        return posterior_kernel(self.moments, self.prior)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "kernel"}
+    reason: str
+    warnings: tuple[str, ...]
 
     # ------------------------------------------------------------------ the answers
+
+    @property
+    @abstractmethod
+    def _law(self) -> EffectLaw:
+        """Posterior law of the causal effect."""
 
     @cached_property
     def effect(self) -> EffectSummary:
         """Posterior of the causal effect with 95% credible limits."""
-        return self._mixture.summary(0.95)
+        return self._law.summary(0.95)
 
     def effect_at(self, level: float) -> EffectSummary:
         """Posterior of the causal effect with credible limits of another level."""
-        return self._mixture.summary(check.scalar("level", level, above=0, below=1))
+        return self._law.summary(check.scalar("level", level, above=0, below=1))
 
     def effect_density(self, values: Any) -> Float:
         """Posterior density of the causal effect at `values`, in their shape."""
-        return self._mixture.density(np.asarray(values, dtype=np.float64))
-
-    @cached_property
-    def inclusion_probabilities(self) -> Float:
-        """Posterior probability that each candidate is pleiotropic (in the slab), shape (J,)."""
-        models = self.model_set
-        return np.asarray(np.einsum("m,mj->j", models.probability, models.indicators * 1.0))
+        return self._law.density(np.asarray(values, dtype=np.float64))
 
     @property
-    def log_evidence(self) -> float:
-        """Log of the sum over the retained models of p(D|M) p(M).
-
-        Under "mc3" a lower bound of log p(D), up to the errors of Laplace's method: models that
-        were not met or fell below Occam's window are missing from the sum.
-        """
-        return self.model_set.log_normaliser
+    def scale(self) -> str:
+        """Unit of the causal effect, in words."""
+        if self.moments.design.binary:
+            return (
+                "log odds ratio of the outcome per unit of the exposure, averaged over the "
+                "population"
+            )
+        return "change of the outcome per unit of the exposure"
 
     @cached_property
-    def models(self) -> pd.DataFrame:
-        """The retained models, by descending probability.
+    def liability_effect(self) -> EffectSummary | None:
+        """The effect on the liability scale of a binary outcome whose prevalence is known.
 
-        Columns: model (one character per candidate, 1 = slab), log_evidence (without p(M)),
-        probability (posterior, among the retained), n_slab, n_modes, visits (how often the
-        chains were there).
+        The log odds ratio times K (1 - K) / z, z the standard normal density at the threshold
+        that a share K of the population exceeds; in sd of the liability per unit of the exposure.
+        None where the outcome is continuous or no prevalence was given.
         """
-        models = self.model_set
-        text = models.indicators.astype(np.uint8) + ord("0")
-        return pd.DataFrame(
-            {
-                "model": [row.tobytes().decode("ascii") for row in text],
-                "log_evidence": models.log_evidence,
-                "probability": models.probability,
-                "n_slab": models.indicators.sum(axis=1),
-                "n_modes": models.counts,
-                "visits": models.visits.astype(np.int64),
-            }
+        factor = self.moments.standardised.liability_factor
+        if factor is None:
+            return None
+        e = self.effect
+        return EffectSummary(
+            mean=e.mean * factor,
+            median=e.median * factor,
+            sd=e.sd * factor,
+            ci_lower=e.ci_lower * factor,
+            ci_upper=e.ci_upper * factor,
+            probability_positive=e.probability_positive,
+            level=e.level,
         )
 
-    @cached_property
-    def _roots(self) -> Float:
-        """Roots R of the posterior covariances R R' of (b, kX, kY, lX, lY), (modes, 5, 5)."""
-        models = self.model_set
-        return self.kernel.mode_roots(models.bits, models.counts, models.modes)
+    @property
+    @abstractmethod
+    def inclusion_probabilities(self) -> Float:
+        """Posterior probability that each candidate is pleiotropic (in the slab), shape (J,)."""
 
-    @cached_property
-    def _mixture(self) -> EffectMixture:
-        models = self.model_set
-        roots = self._roots
-        covariances = np.einsum("mik,mjk->mij", roots, roots)
-        return EffectMixture.from_modes(models.mode_weight, models.modes, covariances)
+    @property
+    @abstractmethod
+    def log_evidence(self) -> float:
+        """Log of p(D), summed over models; comparable for one data set and kind of prior only."""
 
-    # ------------------------------------------------------------------ samples
+    @property
+    def log_evidence_error(self) -> float:
+        """Estimated error of `log_evidence`; NaN where it is not known."""
+        return float("nan")
 
-    def sample(self, n: int = 10_000, rng: object = None) -> pd.DataFrame:
-        """Draws of all parameters from the averaged posterior.
+    @property
+    def certificate(self) -> Certificate | None:
+        """Check of the innermost approximation by importance sampling; None without one."""
+        return None
+
+    @property
+    @abstractmethod
+    def confounding(self) -> pd.DataFrame:
+        """Confounding, by parameter: mean, sd, median and 95% limits.
+
+        skappa_X and skappa_Y are the confounder's effects on exposure and outcome in units of
+        their noise, with skappa_X >= 0 (both signs reversed fits as well);
+        confounding_coordinate is skappa_X skappa_Y / sqrt(1 + skappa_X^2 + skappa_Y^2); bias is
+        what confounding adds to the slope of the outcome on the exposure given the candidates, in
+        units of the effect. Under MASSIVE's empirical prior skappa_X follows from the rule for the
+        slab, near 10 whatever the data: no finding.
+        """
+
+    @property
+    @abstractmethod
+    def first_stage(self) -> pd.DataFrame:
+        """Effect of every candidate on the exposure, per unit of dosage: mean and sd."""
+
+    @property
+    @abstractmethod
+    def pleiotropy(self) -> pd.DataFrame:
+        """Effect of every candidate on the outcome not through the exposure, per unit of dosage.
+
+        Columns: candidate, inclusion_probability, mean, sd.
+        """
+
+    @property
+    def hyperparameters(self) -> pd.DataFrame:
+        """Posterior of the prior's own parameters; one certain row where the prior fixes them."""
+        from mrfast.bayes.priors import SpikeSlabPrior
+
+        prior = self.prior
+        assert isinstance(prior, SpikeSlabPrior)
+        return pd.DataFrame(
+            [
+                {
+                    "slab_sd": prior.slab_sd,
+                    "spike_sd": prior.spike_sd,
+                    "slab_probability": float(np.mean(prior.slab_probability)),
+                    "prior": 1.0,
+                    "posterior": 1.0,
+                }
+            ]
+        )
+
+    @abstractmethod
+    def _log_bayes_factors(self, scales: Sequence[float]) -> Float: ...
+
+    def bayes_factor(self, scales: Sequence[float] = SCALES) -> pd.DataFrame:
+        """Evidence for an effect against none, by the width of the effect's prior.
+
+        The factor for no effect grows with the width, without bound (Bartlett): report the curve.
 
         Parameters
         ----------
-        n : int
-            Number of draws.
-        rng : None, int or numpy.random.Generator
-            Seed or generator.
+        scales : sequence of float
+            Standard deviations of the prior of the effect: of beta in residual standard
+            deviations of outcome per exposure under an `IdentifiedPrior`, of the scale-free
+            sbeta under a `SpikeSlabPrior`.
 
         Returns
         -------
-        DataFrame, shape (n, 2J + 7)
-            beta (causal effect in units of the data), the 2J + 5 scale-free parameters by name,
-            and model (row of `models` from which the draw comes). Each model's posterior is a
-            mixture of normal laws at its modes; of a mode and its mirror image, the one with
-            skappa_X >= 0 stands for both.
+        DataFrame
+            Columns scale, log_bf10 (for an effect), bf10, log_bf01, bf01; NaN where the posterior
+            does not determine it (a prior much wider than that of the analysis).
+
+        References
+        ----------
+        Dickey (1971), doi:10.1214/aoms/1177693507 (the Savage-Dickey ratio).
         """
-        count = check.integer("n", n, minimum=1)
-        source = generator(rng)
-        models = self.model_set
-        j = models.n_candidates
-        weight = models.mode_weight / models.mode_weight.sum()
-        component = np.sort(source.choice(weight.size, size=count, p=weight))
-        rows = source.permutation(count)
-        draws = np.empty((count, 2 * j + 6))
-        ends = np.searchsorted(component, np.arange(weight.size), side="right")
-        begin = 0
-        for index in np.unique(component):
-            end = int(ends[index])
-            draws[rows[begin:end], 1:] = self._draw_mode(int(index), end - begin, source)
-            begin = end
-        slope, log_x, log_y = draws[:, 2 * j + 1], draws[:, -2], draws[:, -1]
-        draws[:, 0] = slope * np.exp(log_y - log_x)
-        owner = np.empty(count, dtype=np.intp)
-        owner[rows] = models.model_of_mode[component]
-        frame = pd.DataFrame(
-            draws, columns=["beta", *parameter_names(self.moments.names)], copy=False
-        )
-        frame["model"] = owner
-        return frame
+        values = [check.scalar("scales", s, above=0) for s in np.atleast_1d(np.asarray(scales))]
+        if not values:
+            raise check.fail("scales", "at least one standard deviation", "none")
+        log10 = self._log_bayes_factors(values)
+        with np.errstate(over="ignore"):
+            return pd.DataFrame(
+                {
+                    "scale": values,
+                    "log_bf10": log10,
+                    "bf10": np.exp(log10),
+                    "log_bf01": -log10,
+                    "bf01": np.exp(-log10),
+                }
+            )
 
-    def _draw_mode(self, index: int, count: int, source: np.random.Generator) -> Float:
-        """Draw from the normal law at one mode, shape (count, 2J + 5).
+    # ------------------------------------------------------------------ samples and other forms
 
-        First the five parameters from their marginal law, then the effects given them.
-        """
-        models = self.model_set
-        j = models.n_candidates
-        indicators = models.indicators[models.model_of_mode[index]]
-        phi = models.modes[index, :5].copy()
-        root = np.ascontiguousarray(self._roots[index])
-        s = self.moments.sufficient
-        if s.mean_direction is None:
-            width = 2 * j + 5 + (0 if s.rotation is None else 2 * j)
-            out = source.standard_normal((count, width))
-            self.kernel.draw(indicators, phi, root, out)
-            return out[:, : 2 * j + 5]
-        effects = self.kernel.effects(indicators, phi).ravel()
-        joint = JointPosterior.at(
-            self.moments, indicators, self.prior, np.concatenate([effects, phi])
-        )
-        return _draw_with_means(joint, root, source.standard_normal((count, 2 * j + 7)))
+    @abstractmethod
+    def sample(self, n: int = 10_000, rng: object = None) -> pd.DataFrame:
+        """Draws of all parameters from the posterior, one a row; column beta is the effect."""
 
-    # ------------------------------------------------------------------ other forms
+    def _row(self) -> dict[str, Any]:
+        """Further columns of `to_frame`."""
+        return {}
 
     def to_frame(self) -> pd.DataFrame:
-        """One row: the causal effect, the evidence and the search, for tables of results."""
+        """One row: the causal effect, the evidence and how they came about."""
         effect = self.effect
         return pd.DataFrame(
             [
                 {
                     "method": f"MASSIVE ({self.method})",
+                    "prior": type(self.prior).__name__,
                     "estimate": effect.median,
                     "mean": effect.mean,
                     "std_error": effect.sd,
                     "ci_lower": effect.ci_lower,
                     "ci_upper": effect.ci_upper,
                     "probability_positive": effect.probability_positive,
+                    "scale": self.scale,
                     "n_snps": self.moments.J,
                     "n": self.moments.n,
                     "log_evidence": self.log_evidence,
-                    "n_models": self.model_set.size,
-                    "n_models_evaluated": self.search.n_evaluated,
+                    "log_evidence_error": self.log_evidence_error,
+                    **self._row(),
                 }
             ]
         )
@@ -505,7 +293,8 @@ class MassiveResult:
         Returns
         -------
         arviz.InferenceData or xarray.DataTree
-            Depending on ArviZ's version; group "posterior".
+            Depending on ArviZ's version; group "posterior", what belongs to single candidates as
+            one array with the dimension "candidate".
 
         Raises
         ------
@@ -514,16 +303,19 @@ class MassiveResult:
         """
         arviz = import_extra("arviz", extra="arviz", purpose="MassiveResult.to_arviz")
         draws = self.sample(n, rng)
-        j = self.moments.J
         values = draws.to_numpy()[None, :, :]
-        posterior = {"beta": values[:, :, 0]}
-        posterior["sgamma"] = values[:, :, 1 : j + 1]
-        posterior["salpha"] = values[:, :, j + 1 : 2 * j + 1]
-        for i, name in enumerate(("sbeta", "skappa_X", "skappa_Y", "log_sigma_X", "log_sigma_Y")):
-            posterior[name] = values[:, :, 2 * j + 1 + i]
-        posterior["model"] = values[:, :, -1]
+        posterior: dict[str, Any] = {}
+        dims: dict[str, list[str]] = {}
+        groups: dict[str, list[int]] = {}
+        for index, column in enumerate(draws.columns):
+            groups.setdefault(str(column).partition("[")[0], []).append(index)
+        for name, columns in groups.items():
+            if str(draws.columns[columns[0]]).endswith("]"):
+                posterior[name] = values[:, :, columns[0] : columns[-1] + 1]
+                dims[name] = ["candidate"]
+            else:
+                posterior[name] = values[:, :, columns[0]]
         coords = {"candidate": list(self.moments.names)}
-        dims = {"sgamma": ["candidate"], "salpha": ["candidate"]}
         if int(arviz.__version__.partition(".")[0]) >= 1:
             return arviz.from_dict({"posterior": posterior}, coords=coords, dims=dims)
         return arviz.from_dict(posterior=posterior, coords=coords, dims=dims)
@@ -549,8 +341,23 @@ class MassiveResult:
 
         return massive_posterior_figure(self, reference)
 
+    # ------------------------------------------------------------------ words
+
+    @abstractmethod
+    def _evidence_lines(self) -> list[tuple[str, str]]: ...
+
+    def _prior_line(self) -> str:
+        from mrfast.bayes.priors import SpikeSlabPrior
+
+        if isinstance(self.prior, SpikeSlabPrior):
+            return (
+                f"MASSIVE's: slab sd {self.prior.slab_sd:.4g}, spike sd {self.prior.spike_sd:.3g}, "
+                f"scale_power {self.prior.scale_power:g}"
+            )
+        return repr(self.prior)
+
     def _lines(self) -> list[tuple[str, str]]:
-        effect, search = self.effect, self.search
+        effect = self.effect
         likely = np.argsort(-self.inclusion_probabilities, kind="stable")[:5]
         named = ", ".join(
             f"{self.moments.names[i]} {self.inclusion_probabilities[i]:.3f}" for i in likely
@@ -561,31 +368,27 @@ class MassiveResult:
                 f"{effect.median:.4g} (95% {effect.ci_lower:.4g} to {effect.ci_upper:.4g}), "
                 f"mean {effect.mean:.4g}, sd {effect.sd:.3g}",
             ),
+            ("scale", self.scale),
             ("P(effect > 0)", f"{effect.probability_positive:.4f}"),
+        ]
+        liability = self.liability_effect
+        if liability is not None:
+            lines.append(
+                (
+                    "on the liability scale",
+                    f"{liability.median:.4g} (95% {liability.ci_lower:.4g} to "
+                    f"{liability.ci_upper:.4g}) sd per unit of the exposure",
+                )
+            )
+        lines += [
             ("most likely pleiotropic", named),
             ("expected number pleiotropic", f"{self.inclusion_probabilities.sum():.2f}"),
+            *self._evidence_lines(),
+            ("prior", self._prior_line()),
+            ("method", f"{self.method}: {self.reason}"),
+            ("data", repr(self.moments)),
         ]
-        if self.method == "given model":
-            lines.append(("log evidence", f"{self.log_evidence:.4f} (one given model, with p(M))"))
-        else:
-            moved = sum(search.accepted.values()) / max(1, sum(search.proposed.values()))
-            lines += [
-                ("log evidence", f"{self.log_evidence:.4f} (lower bound: models retained)"),
-                ("models", f"{self.model_set.size} averaged of {search.n_evaluated} evaluated"),
-                (
-                    "search",
-                    f"{search.n_chains} chains x {search.n_iter} iterations, "
-                    f"{moved:.0%} of the moves accepted, {search.seconds:.2f} s",
-                ),
-            ]
-        lines.append(
-            (
-                "prior",
-                f"slab sd {self.prior.slab_sd:.4g}, spike sd {self.prior.spike_sd:.3g}, "
-                f"scale_power {self.prior.scale_power:g}",
-            )
-        )
-        lines.append(("data", repr(self.moments)))
+        lines += [("note", warning) for warning in self.warnings]
         return lines
 
     def __repr__(self) -> str:
@@ -599,37 +402,3 @@ class MassiveResult:
             for name, value in self._lines()
         )
         return f"<table><caption>MassiveResult ({escape(self.method)})</caption>{rows}</table>"
-
-
-def _draw_with_means(joint: JointPosterior, root: Float, normals: Float) -> Float:
-    """Draws at a mode under raw moments that are diagonal plus rank one, (draws, 2J + 5).
-
-    The means are one more observation, of sum_j mu_j effects_j with precision N W: a draw without
-    it is moved by the gain times its residual (Matheron's rule).
-    """
-    s = joint.sufficient
-    assert s.mean_direction is not None
-    j = s.noise.shape[0]
-    blocks = joint.effects_blocks()
-    direction = np.zeros((2 * j, 2))
-    direction[:j, 0] = direction[j:, 1] = s.mean_direction
-    spread = solve_blocks(blocks, direction)  # M^-1 U
-    noise = np.linalg.inv(s.n * joint.weight)
-    gain = np.linalg.inv(noise + np.einsum("ja,jb->ab", direction, spread))
-
-    def observe(values: Float) -> Float:
-        return np.asarray(np.einsum("ja,j...->a...", direction, values))
-
-    plain = solve_blocks(blocks, joint.cross)
-    response = plain - np.einsum("ja,ab,bc->jc", spread, gain, observe(plain))
-    shift = np.einsum("ni,ki->nk", normals[:, 2 * j : 2 * j + 5], root)
-    determinant = blocks[0, 0] * blocks[1, 1] - blocks[0, 1] ** 2
-    effects = normals[:, : 2 * j].copy()
-    effects[:, :j] *= np.sqrt(blocks[1, 1] / determinant)
-    effects[:, j:] /= np.sqrt(blocks[1, 1])
-    effects[:, j:] -= effects[:, :j] * (blocks[0, 1] / blocks[1, 1])
-    error = np.einsum("ni,ki->nk", normals[:, 2 * j + 5 :], np.linalg.cholesky(noise))
-    seen = np.einsum("nj,ja->na", effects, direction) + error
-    effects -= np.einsum("na,ab,jb->nj", seen, gain, spread)
-    effects += joint.parameters[:-5] + np.einsum("nk,jk->nj", shift, response)
-    return np.concatenate([effects, joint.parameters[-5:] + shift], axis=1)

@@ -1,0 +1,295 @@
+"""Model averaging over which candidates are pleiotropic: `massive`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from mrfast import _validation as check
+from mrfast._runtime import thread_count
+from mrfast.bayes.diagnostics import effect_warnings, instrument_diagnostics
+from mrfast.bayes.identified_prior import IdentifiedPrior
+from mrfast.bayes.priors import SpikeSlabPrior
+from mrfast.bayes.progress import progress_hook
+from mrfast.bayes.result import MassiveResult
+from mrfast.data.moments import Moments
+from mrfast.data.standardised import StandardisedAssociations
+
+if TYPE_CHECKING:
+    from mrfast.bayes.evidence_cache import EvidenceCache
+    from mrfast.bayes.exact_result import ExactResult
+
+__all__ = ["LARGEST_BLOCK", "massive"]
+
+LARGEST_BLOCK = 12  # candidates in one LD block whose models are all summed
+_CAUTION = (
+    "under the empirical rule for the slab skappa_X is near 10 whatever the data: its posterior "
+    "is not a finding"
+)
+
+
+def massive(
+    moments: Moments,
+    *,
+    prior: SpikeSlabPrior | IdentifiedPrior | None = None,
+    method: str = "auto",
+    selection_p: float | None = None,
+    selected_in: str = "exposure",
+    n_iter: int | None = None,
+    n_chains: int | None = None,
+    occam_window: float | None = None,
+    rng: object = None,
+    n_threads: int | None = None,
+    cache: EvidenceCache | None = None,
+    progress: bool | Callable[[int, int], None] = False,
+    model: ArrayLike | None = None,
+    moves: Mapping[str, float] | None = None,
+) -> MassiveResult:
+    """Posterior of the causal effect, averaged over which candidates are pleiotropic.
+
+    Parameters
+    ----------
+    moments : Moments
+        The data.
+    prior : IdentifiedPrior, SpikeSlabPrior or None
+        An `IdentifiedPrior` (calibrated; needs "exact") or a `SpikeSlabPrior` (MASSIVE's).
+        By default ``IdentifiedPrior()`` for "exact" and ``SpikeSlabPrior.empirical(moments)``
+        for "mc3".
+    method : {"auto", "exact", "mc3"}
+        "exact" sums over all 2^J models, by quadrature. "mc3" searches: a greedy climb and Markov
+        chains over models, each model's evidence by Laplace's method, as MASSIVE does. "auto"
+        takes "exact" where candidates are uncorrelated or in LD blocks of at most 12, unless
+        options of the search are given. The result's ``method``, ``reason`` and ``prior`` say
+        what was done.
+    selection_p : float, optional
+        p value below which the candidates were selected; their first stage is then corrected for
+        it ("winner's curse"), under an `IdentifiedPrior`, if they were selected in these exposure
+        data and all of them pass.
+    selected_in : {"exposure", "independent"}
+        Whether the candidates were selected in the exposure data used here, or elsewhere.
+    n_iter : int, optional
+        Iterations of each chain; 10,000 by default. This and the following options up to `moves`
+        belong to "mc3", except `rng`, `n_threads` and `progress`.
+    n_chains : int, optional
+        Number of chains; they share one cache. 4 by default.
+    occam_window : float, optional
+        A model is dropped while its probability is below this share of those above it; 0 keeps
+        every model that was met. 0.003 by default.
+    rng : None, int or numpy.random.Generator
+        Seed or generator. The same seed gives the same result to the bit, whatever `n_threads`;
+        "exact" with small LD blocks uses no random numbers.
+    n_threads : int, optional
+        Threads; all cores by default.
+    cache : EvidenceCache, optional
+        Evidences of earlier searches, extended by this one. All its models enter the average.
+    progress : bool or callable
+        True writes a line to standard error on runs that take more than two seconds; a callable
+        gets (steps done, steps in all).
+    model : array_like of bool, shape (J,), optional
+        Conditions on one model, True = slab, instead of averaging: all True is the paper's
+        Gaussian prior, the true indicators its oracle.
+    moves : mapping of str to float, optional
+        Probabilities of the search's proposals "flip" (one indicator, uniformly), "informed" (one
+        indicator, by predicted evidence), "swap" (a slab and a spike exchange) and "jump" (all
+        indicators in which two typical models differ).
+
+    Returns
+    -------
+    MassiveResult
+
+    Raises
+    ------
+    InvalidInputError
+        An argument is out of bounds, or does not go with the method.
+    CacheMismatchError
+        `cache` belongs to another data set or prior.
+    ModelLimitError
+        The search met more models than the cache may hold. Those in the cache stay there.
+    ConvergenceError
+        The quadrature did not reach its tolerance, or no model has a mode.
+    KeyboardInterrupt
+        On Ctrl-C, within a second; what a search computed stays in `cache` where one was given.
+
+    References
+    ----------
+    Bucur, Claassen, Heskes (2020), PMLR 124 (model, prior, search). Zanella (2020), JASA 115,
+    doi:10.1080/01621459.2019.1585255 (informed proposals).
+    """
+    if not isinstance(moments, Moments):
+        raise check.fail("moments", "a Moments object", type(moments).__name__)
+    check.choice("method", method, ("auto", "exact", "mc3"))
+    check.choice("selected_in", selected_in, ("exposure", "independent"))
+    if selection_p is not None:
+        check.scalar("selection_p", selection_p, above=0, below=1)
+    if prior is not None and not isinstance(prior, (SpikeSlabPrior, IdentifiedPrior)):
+        raise check.fail(
+            "prior", "an IdentifiedPrior, a SpikeSlabPrior or None", type(prior).__name__
+        )
+    search_options = {
+        "n_iter": n_iter,
+        "n_chains": n_chains,
+        "occam_window": occam_window,
+        "cache": cache,
+        "model": model,
+        "moves": moves,
+    }
+    given = [name for name, value in search_options.items() if value is not None]
+    chosen, reason = _choose(moments, prior, method, given)
+    if chosen == "exact":
+        return _exact(
+            moments,
+            prior,
+            reason=reason,
+            selection_p=selection_p,
+            selected_in=selected_in,
+            rng=rng,
+            n_threads=n_threads,
+            progress=progress,
+        )
+    from mrfast.bayes.search import search_models
+
+    if isinstance(prior, IdentifiedPrior):
+        raise check.fail(
+            "prior", f"a SpikeSlabPrior or None with method 'mc3' ({reason})", "an IdentifiedPrior"
+        )
+    warnings = list(_search_notes(moments))
+    if prior is None:
+        prior = SpikeSlabPrior.empirical(moments)
+        if method == "auto":
+            warnings.append(
+                "prior: SpikeSlabPrior.empirical(moments), since a search needs MASSIVE's prior"
+            )
+    if selection_p is not None:
+        warnings.append("selection_p is not used by method 'mc3'")
+    return search_models(
+        moments,
+        prior,
+        reason=reason,
+        warnings=tuple(warnings),
+        n_iter=10_000 if n_iter is None else n_iter,
+        n_chains=4 if n_chains is None else n_chains,
+        occam_window=3e-3 if occam_window is None else occam_window,
+        rng=rng,
+        n_threads=n_threads,
+        cache=cache,
+        progress=progress,
+        model=model,
+        moves=moves,
+    )
+
+
+def _choose(
+    moments: Moments,
+    prior: SpikeSlabPrior | IdentifiedPrior | None,
+    method: str,
+    given: list[str],
+) -> tuple[str, str]:
+    """Method, and why."""
+    if method == "exact":
+        if given:
+            raise check.fail(
+                given[0], "no option of the search with method 'exact'", f"{given[0]}="
+            )
+        return "exact", "as asked"
+    if method == "mc3":
+        return "mc3", "as asked"
+    if given:
+        return "mc3", f"{given[0]} is an option of the search"
+    blocks = moments.standardised.blocks
+    largest = max((block.indices.size for block in blocks), default=1)
+    if largest > LARGEST_BLOCK:
+        if isinstance(prior, IdentifiedPrior):
+            return "exact", "the prior needs it"
+        return (
+            "mc3",
+            f"{largest} candidates are in one LD block, more than {LARGEST_BLOCK}; method='exact' "
+            "would sample their models",
+        )
+    if largest > 1:
+        return "exact", f"LD blocks of at most {largest} candidates"
+    return "exact", "the candidates are uncorrelated"
+
+
+def _search_notes(moments: Moments) -> list[str]:
+    """What the search's single sample of the smallest size leaves out of the design."""
+    s = moments.design
+    notes = []
+    sizes = np.unique(np.concatenate([np.ravel(s.n_exposure), np.ravel(s.n_outcome)]))
+    if sizes.size > 1 and sizes[0] < 0.99 * sizes[-1]:
+        notes.append(
+            f"method 'mc3' takes every sample size to be the smallest, {moments.n:,.0f} (up to "
+            f"{sizes[-1]:,.0f} were given)"
+        )
+    if float(np.min(s.n_shared)) < 0.99 * moments.n:
+        notes.append("method 'mc3' takes the two samples to be one")
+    return notes
+
+
+def _exact(
+    moments: Moments,
+    prior: SpikeSlabPrior | IdentifiedPrior | None,
+    *,
+    reason: str,
+    selection_p: float | None,
+    selected_in: str,
+    rng: object,
+    n_threads: int | None,
+    progress: bool | Callable[[int, int], None],
+) -> ExactResult:
+    """Sum over all models under either prior."""
+    from mrfast.bayes.collapsed import collapsed_posterior
+    from mrfast.bayes.exact_result import ExactResult
+    from mrfast.bayes.identified import identified_posterior
+
+    threads = thread_count(n_threads)
+    begin = time.perf_counter()
+    associations: StandardisedAssociations = moments.standardised
+    used = IdentifiedPrior() if prior is None else prior
+    instruments = instrument_diagnostics(associations)
+    with progress_hook(progress, None, "steps") as hook:
+        if isinstance(used, IdentifiedPrior):
+            identified = identified_posterior(
+                associations,
+                used,
+                selection_p=selection_p,
+                selected_in=selected_in,
+                n_threads=threads,
+                progress=hook,
+            )
+            words, numbers = effect_warnings(
+                identified.effect,
+                instruments,
+                identified=True,
+                directional=identified.hyper_means["directional"],
+                mean_probability=identified.hyper_means["pi"],
+                selection="" if selection_p is None else identified.first_stage_prior.note,
+            )
+            posterior = identified
+        else:
+            collapsed = collapsed_posterior(associations, used, threads=threads, progress=hook)
+            words, numbers = effect_warnings(collapsed.effect, instruments, identified=False)
+            words.append(_CAUTION)
+            if selection_p is not None:
+                words.append("selection_p is used under an IdentifiedPrior only")
+            if not collapsed.converged:
+                words.insert(
+                    0,
+                    "the integral over the effect did not reach its tolerance; log_evidence_error "
+                    "says how far it is",
+                )
+            posterior = collapsed  # type: ignore[assignment]
+    return ExactResult(
+        moments=moments,
+        prior=used,
+        method="exact",
+        reason=reason,
+        warnings=(*associations.notes, *words),
+        posterior=posterior,
+        diagnostics=pd.Series(numbers, dtype=np.float64, name="diagnostics"),
+        seconds=time.perf_counter() - begin,
+    )
