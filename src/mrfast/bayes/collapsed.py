@@ -25,6 +25,7 @@ TOLERANCE = 5e-5  # relative, of the integral over the effect
 MAX_PANELS = 400
 _DRAWS = 4_000  # of the certificate
 _SMALLEST = 1e-9  # share of the largest node below which nodes are left out of the moments
+_PARTS = 16  # of a cell of u
 _CELLS_AT_ONCE = 4_000_000  # of the conditional laws, in draws
 BETA, M, U, D1, D3, LOG_WEIGHT, L00, L10, L11, STEP, EFFECT = range(11)
 
@@ -142,11 +143,12 @@ class CollapsedPosterior:
         """Independent draws of all parameters.
 
         A node by its weight; the effect from its own law within the node's share of it, u within
-        its cell, the variances from their normal law at the node; then, exactly, the indicators
-        and the effects of every candidate given these.
+        its cell by a parabola through the log weights, the variances from their normal law at the
+        node; then, exactly, the indicators and the effects of every candidate given these.
         """
         nodes = self.nodes
-        cumulative = np.cumsum(self.weights)
+        weights, within = _cells_of_u(nodes, self.weights)
+        cumulative = np.cumsum(weights)
         chosen = np.searchsorted(cumulative, source.random(count) * cumulative[-1], side="right")
         chosen = np.minimum(chosen, cumulative.size - 1)
         rows = nodes[chosen].copy()
@@ -157,7 +159,9 @@ class CollapsedPosterior:
         index = rows[:, EFFECT].astype(np.intp)
         level = below[index] + source.random(count) * effects[index]
         rows[:, BETA] = self.effect.quantiles(level / below[-1]) / self.problem.eta
-        rows[:, U] += (source.random(count) - 0.5) * rows[:, STEP]
+        part_of_cell = (within[chosen] < source.random(count)[:, None]).sum(axis=1)
+        place = (part_of_cell + source.random(count)) / _PARTS - 0.5
+        rows[:, U] += place * rows[:, STEP]
         z0, z1 = source.standard_normal((2, count))
         shift3 = z1 / rows[:, L11]
         rows[:, D3] += shift3
@@ -207,6 +211,31 @@ class CollapsedPosterior:
             gamma,
             alpha,
         )
+
+
+def _cells_of_u(nodes: Float, weights: Float) -> tuple[Float, Float]:
+    """Probabilities of the nodes' cells in u, and below the ends of _PARTS parts of each.
+
+    The trapezoid rule's points are far apart, up to one standard deviation of u: within a cell the
+    log density is the parabola through the point and its neighbours.
+    """
+    order = np.lexsort((nodes[:, U], nodes[:, M], nodes[:, EFFECT]))
+    row = nodes[order]
+    gap = np.diff(row[:, U]) / row[1:, STEP]
+    line = np.all(row[1:, [EFFECT, M]] == row[:-1, [EFFECT, M]], axis=1) & (np.abs(gap - 1) < 0.01)
+    rise = np.where(line, np.diff(row[:, LOG_WEIGHT]), np.nan)
+    left, right = np.concatenate([[np.nan], rise]), np.concatenate([rise, [np.nan]])
+    left, right = np.where(np.isnan(left), right, left), np.where(np.isnan(right), left, right)
+    slope, bend = np.nan_to_num(0.5 * (left + right)), np.nan_to_num(right - left)
+    s = (np.arange(_PARTS) + 0.5) / _PARTS - 0.5
+    density = np.empty((len(row), _PARTS))
+    density[order] = np.exp(slope[:, None] * s + 0.5 * bend[:, None] * s * s)
+    share = weights * density.mean(axis=1)
+    # Every effect keeps its probability.
+    effect = nodes[:, EFFECT].astype(np.intp)
+    ratio = np.bincount(effect, weights) / np.maximum(np.bincount(effect, share), 1e-300)
+    below = np.cumsum(density, axis=1)
+    return share * ratio[effect], below[:, :-1] / below[:, -1:]
 
 
 def collapsed_problem(associations: StandardisedAssociations, prior: SpikeSlabPrior) -> Problem:
