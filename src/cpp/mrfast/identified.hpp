@@ -60,8 +60,8 @@ struct FirstStageVariance {
   bool at_boundary;  // the likelihood is largest as g goes to 0
 };
 
-// g maximises sum_j log N(x_j; 0, n11_j + g) - log P(|N(0, n11_j + g)| > threshold sqrt(n11_j)), the
-// latter over the first `selected` candidates only.
+// g maximises sum_j log N(x_j; 0, n11_j + g) - log P(|N(0, n11_j + g)| > threshold sqrt(n11_j)),
+// the latter over the first `selected` candidates only.
 FirstStageVariance first_stage_variance(const std::vector<double>& x,
                                         const std::vector<double>& n11, double threshold,
                                         std::size_t selected = SIZE_MAX);
