@@ -448,6 +448,14 @@ IdentifiedModel::IdentifiedModel(const Associations& data, const HyperTable& tab
     information_ += gradient_[j] * gradient_[j] / (base_[j] + a0 * a0);
   log_normaliser_ = static_cast<double>(member_.size()) * std::log(unit_);
   everything_ = make_plan(std::vector<char>(table_.size(), 1));
+  // A slab proportional to x that holds most candidates shifts the effect by as much.
+  for (std::size_t h = 0; h < table_.size() && rms > 0; ++h)
+    if (table_.mean[h] == SlabMean::kProportional)
+      shifts_.push_back(table_.rho[h] * table_.a1[h] * unit_ / rms);
+  std::sort(shifts_.begin(), shifts_.end());
+  shifts_.erase(std::unique(shifts_.begin(), shifts_.end(),
+                            [](double p, double q) { return q - p <= 0.02 * std::abs(p); }),
+                shifts_.end());
   zero_.assign(size_, 0.0);
 }
 
@@ -627,8 +635,9 @@ double IdentifiedModel::log_prior(double b, double effect_sd) const {
 struct IdentifiedModel::Panels {
   struct Panel {
     double lower, upper;
-    std::size_t first;  // of its nodes
-    double value, error;
+    std::size_t first = 0;  // of its nodes
+    double value = 0, error = 0;
+    double law[kPanelNodes] = {};  // log of the law of c, smoothed where it is too sharp
   };
   Plan plan;                            // what counts of the table
   std::vector<double> node, log_value;  // log marginal likelihood plus the normal prior
@@ -749,18 +758,34 @@ void IdentifiedModel::run(double effect_sd, const IdentifiedOptions& options, Mo
   for (const Mode& mode : rough_modes)
     for (const double step : {-4.0, -2.4, -1.2, -0.4, 0.4, 1.2, 2.4, 4.0})
       around.push_back(mode.at + step * mode.sd);
-  std::vector<double> level(around.size());
-  std::vector<double> share(around.size() * hyper_size());
-  for_each(everything_, around.data(), around.size(), options.threads, monitor,
-           [&](std::size_t i, std::size_t l, const Workspace& w) {
-             level[i] =
-                 w.log_sum[l] - log_normaliser_ + smooth_prior(around[i]) + law_of_c(around[i]);
-             for (std::size_t k = 0; k < hyper_size(); ++k)
-               share[i * hyper_size() + k] = w.terms[k * kLanes + l];
-           });
-  if (monitor.stopped()) return;
-  out.evaluations += around.size();
-  const double summit = *std::max_element(level.begin(), level.end());
+  const std::size_t first_shift = around.size();
+  for (const double shift : shifts_) around.push_back(rough_modes.front().at - shift);
+  std::vector<double> level, share;
+  double summit = 0;
+  for (std::size_t done = 0; done < around.size();) {
+    const std::size_t count = around.size() - done;
+    level.resize(around.size());
+    share.resize(around.size() * hyper_size());
+    for_each(everything_, around.data() + done, count, options.threads, monitor,
+             [&](std::size_t n, std::size_t l, const Workspace& w) {
+               const std::size_t i = done + n;
+               level[i] =
+                   w.log_sum[l] - log_normaliser_ + smooth_prior(around[i]) + law_of_c(around[i]);
+               for (std::size_t k = 0; k < hyper_size(); ++k)
+                 share[i * hyper_size() + k] = w.terms[k * kLanes + l];
+             });
+    if (monitor.stopped()) return;
+    out.evaluations += count;
+    const bool again = done > 0;
+    done = around.size();
+    summit = *std::max_element(level.begin(), level.end());
+    const double low = *std::min_element(around.begin(), around.begin() + first_shift);
+    const double high = *std::max_element(around.begin(), around.begin() + first_shift);
+    for (std::size_t i = first_shift; !again && i < done; ++i)
+      if ((around[i] < low || around[i] > high) && level[i] > summit - options.depth - 6)
+        for (const double step : {-6.0, -4.0, -2.5, -1.2, 1.2, 2.5, 4.0, 6.0})
+          around.push_back(around[i] + step * least_sd);
+  }
   std::vector<char> keep(hyper_size(), 0);
   for (std::size_t i = 0; i < around.size(); ++i) {
     scan.push_back({around[i], level[i]});
@@ -813,9 +838,17 @@ void IdentifiedModel::run(double effect_sd, const IdentifiedOptions& options, Mo
     for (const std::size_t p : fresh) {
       Panels::Panel& panel = out.panel[p];
       panel.first = out.node.size();
-      for (const double t : rule.node)
-        out.node.push_back(0.5 * (panel.lower + panel.upper) +
-                           0.5 * (panel.upper - panel.lower) * t);
+      // The law of c has panels of its own, see finish(): its peak does not count here.
+      const double middle = 0.5 * (panel.lower + panel.upper);
+      const double half = 0.5 * (panel.upper - panel.lower);
+      const bool near = std::abs(slope_ - middle) < 2 * half;
+      for (std::size_t i = 0; i < kPanelNodes; ++i) {
+        const double b = middle + half * rule.node[i];
+        out.node.push_back(b);
+        if (slope_prior_ != nullptr)
+          panel.law[i] =
+              slope_prior_->log_smoothed(slope_ - b, near ? std::max(slope_sd_, half) : slope_sd_);
+      }
     }
     out.log_value.resize(out.node.size());
     out.share.resize(out.node.size() * width);
@@ -836,7 +869,7 @@ void IdentifiedModel::run(double effect_sd, const IdentifiedOptions& options, Mo
         (edges[i][0] - lower < edges[i][1] || edges.back()[0] - edges[i][0] < 0.5 * edges[i][1]))
       continue;
     fresh.push_back(out.panel.size());
-    out.panel.push_back({lower, edges[i][0], 0, 0, 0});
+    out.panel.push_back({lower, edges[i][0]});
     lower = edges[i][0];
   }
   fill(fresh);
@@ -844,11 +877,9 @@ void IdentifiedModel::run(double effect_sd, const IdentifiedOptions& options, Mo
     if (monitor.stopped()) return;
     double total = 0, error = 0;
     for (auto& panel : out.panel) {
-      // The law of c has panels of its own: here its level is that at the peak.
       double f[kPanelNodes];
-      const double level_of_c = law_of_c(std::clamp(slope_, panel.lower, panel.upper));
       for (std::size_t i = 0; i < kPanelNodes; ++i)
-        f[i] = std::exp(out.log_value[panel.first + i] + level_of_c - out.top);
+        f[i] = std::exp(out.log_value[panel.first + i] + panel.law[i] - out.top);
       const RuleValue result = apply_rule(f, 0.5 * (panel.upper - panel.lower));
       panel.value = result.value;
       panel.error = result.error;
@@ -868,7 +899,7 @@ void IdentifiedModel::run(double effect_sd, const IdentifiedOptions& options, Mo
       }
       for (const auto& [a, b] : {std::pair{panel.lower, middle}, std::pair{middle, panel.upper}}) {
         fresh.push_back(next.size());
-        next.push_back({a, b, 0, 0, 0});
+        next.push_back({a, b});
       }
     }
     if (fresh.empty()) break;

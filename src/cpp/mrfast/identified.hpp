@@ -174,6 +174,7 @@ class IdentifiedModel {
   // base + steep (b - center)^2, all in units of unit_; one value per independent candidate.
   std::vector<double> intercept_, gradient_, base_, steep_, center_;
   std::vector<double> sign_, proportional_, zero_;
+  std::vector<double> shifts_;  // of b by proportional slabs
   // First stage given x alone: mean g x / (n11 + g) and variance g n11 / (n11 + g).
   std::vector<double> shrunk_, spread_;
   const SlopePrior* slope_prior_ = nullptr;
