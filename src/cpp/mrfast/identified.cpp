@@ -1,4 +1,4 @@
-#include "identified.hpp"
+#include "mrfast/identified.hpp"
 
 #include <algorithm>
 #include <array>
@@ -9,9 +9,9 @@
 #include <tuple>
 #include <utility>
 
-#include "dispatch.hpp"
-#include "quadrature.hpp"
-#include "vector_log.hpp"
+#include "mrfast/dispatch.hpp"
+#include "mrfast/quadrature.hpp"
+#include "mrfast/vector_log.hpp"
 
 #if defined(_MSC_VER)
 #define MRFAST_RESTRICT __restrict
@@ -26,6 +26,7 @@ namespace {
 constexpr std::size_t kChunk = 64;     // candidates whose intermediate values stay in the cache
 constexpr std::size_t kGroup = 6;      // slab probabilities multiplied side by side
 constexpr double kNegligible = 1e-13;  // posterior weight of a family that is not worth a sum
+constexpr std::size_t kModes = 16;     // local maxima of the scan that are looked at
 constexpr double kWorthKeeping = 27;   // log posterior below the mode of a node that is kept
 constexpr double kLogTwoPi = 1.8378770664093454836;
 
@@ -746,27 +747,35 @@ void IdentifiedModel::run(double effect_sd, const IdentifiedOptions& options, Mo
     return found;
   };
 
-  // Where the modes are, by a small part of the table; then all of it around them.
+  // Where the modes are, by a small part of the table; then all of it there and around.
   Scan rough, scan;
-  look(scan_plan(), scan_points(effect_sd), rough);
+  const Plan rough_plan = scan_plan();
+  look(rough_plan, scan_points(effect_sd), rough);
   if (monitor.stopped()) return;
-  std::vector<Mode> rough_modes = find_modes(rough, options.depth + 8);
+  std::vector<Mode> rough_modes = find_modes(rough, 1e300);
+  for (int round = 0; round < 20; ++round) {  // narrow what lies far above both its neighbours
+    std::vector<double> points;
+    const double floor = highest(rough) - options.depth - 8;
+    for (std::size_t i = 1; i + 1 < rough.size(); ++i) {
+      const double rise = rough[i][1] - std::max(rough[i - 1][1], rough[i + 1][1]);
+      const double width = rough[i + 1][0] - rough[i - 1][0];
+      if (rise > 12 && rough[i][1] + rise > floor && width > 1e-9 * std::abs(rough[i][0]))
+        for (std::size_t l = 1; l <= kLanes; ++l)
+          points.push_back(rough[i - 1][0] + width * static_cast<double>(l) / (kLanes + 1));
+    }
+    if (points.empty() || monitor.stopped()) break;
+    look(rough_plan, points, rough);
+    rough_modes = find_modes(rough, 1e300);
+  }
   std::stable_sort(rough_modes.begin(), rough_modes.end(),
                    [](const Mode& p, const Mode& q) { return p.height > q.height; });
-  if (rough_modes.size() > 8) rough_modes.resize(8);
-  std::vector<double> around;
-  for (const Mode& mode : rough_modes)
-    for (const double step : {-4.0, -2.4, -1.2, -0.4, 0.4, 1.2, 2.4, 4.0})
-      around.push_back(mode.at + step * mode.sd);
-  const std::size_t first_shift = around.size();
-  for (const double shift : shifts_) around.push_back(rough_modes.front().at - shift);
-  std::vector<double> level, share;
-  double summit = 0;
-  for (std::size_t done = 0; done < around.size();) {
-    const std::size_t count = around.size() - done;
+  if (rough_modes.size() > kModes) rough_modes.resize(kModes);
+  std::vector<double> around, level, share;
+  const auto evaluate_new = [&] {
+    const std::size_t done = level.size();
     level.resize(around.size());
     share.resize(around.size() * hyper_size());
-    for_each(everything_, around.data() + done, count, options.threads, monitor,
+    for_each(everything_, around.data() + done, around.size() - done, options.threads, monitor,
              [&](std::size_t n, std::size_t l, const Workspace& w) {
                const std::size_t i = done + n;
                level[i] =
@@ -774,18 +783,24 @@ void IdentifiedModel::run(double effect_sd, const IdentifiedOptions& options, Mo
                for (std::size_t k = 0; k < hyper_size(); ++k)
                  share[i * hyper_size() + k] = w.terms[k * kLanes + l];
              });
-    if (monitor.stopped()) return;
-    out.evaluations += count;
-    const bool again = done > 0;
-    done = around.size();
-    summit = *std::max_element(level.begin(), level.end());
-    const double low = *std::min_element(around.begin(), around.begin() + first_shift);
-    const double high = *std::max_element(around.begin(), around.begin() + first_shift);
-    for (std::size_t i = first_shift; !again && i < done; ++i)
-      if ((around[i] < low || around[i] > high) && level[i] > summit - options.depth - 6)
-        for (const double step : {-6.0, -4.0, -2.5, -1.2, 1.2, 2.5, 4.0, 6.0})
-          around.push_back(around[i] + step * least_sd);
-  }
+    out.evaluations += around.size() - done;
+  };
+  for (const Mode& mode : rough_modes) around.push_back(mode.at);
+  const std::size_t first_shift = around.size();
+  for (const double shift : shifts_) around.push_back(rough_modes.front().at - shift);
+  evaluate_new();
+  if (monitor.stopped()) return;
+  // What is tried may lie off a mode's peak.
+  const double first_summit = *std::max_element(level.begin(), level.end());
+  for (std::size_t i = 0, n = around.size(); i < n; ++i)
+    if (level[i] > first_summit - options.depth - 8) {
+      const double sd = i < first_shift ? rough_modes[i].sd : 1.5 * least_sd;
+      for (const double step : {-4.0, -2.4, -1.2, -0.4, 0.4, 1.2, 2.4, 4.0})
+        around.push_back(around[i] + step * sd);
+    }
+  evaluate_new();
+  if (monitor.stopped()) return;
+  const double summit = *std::max_element(level.begin(), level.end());
   std::vector<char> keep(hyper_size(), 0);
   for (std::size_t i = 0; i < around.size(); ++i) {
     scan.push_back({around[i], level[i]});

@@ -10,9 +10,9 @@
 #include <optional>
 #include <vector>
 
-#include "parallel.hpp"
-#include "slope_prior.hpp"
-#include "vector_math.hpp"
+#include "mrfast/parallel.hpp"
+#include "mrfast/slope_prior.hpp"
+#include "mrfast/vector_math.hpp"
 
 namespace mrfast {
 

@@ -1,11 +1,11 @@
-#include "slope_prior.hpp"
+#include "mrfast/slope_prior.hpp"
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numbers>
 
-#include "quadrature.hpp"
+#include "mrfast/quadrature.hpp"
 
 namespace mrfast {
 
@@ -150,7 +150,7 @@ SlopePrior::Peak SlopePrior::find_peak(double center, double sd) const {
 }
 
 double SlopePrior::log_smoothed(double center, double sd) const {
-  center = std::abs(center);
+  center = std::min(std::abs(center), 1e80);  // its cube has to be a number
   const Peak peak = find_peak(center, sd);
   const auto integrand = [&](double c, double log_c, double side) {
     const double z = (c - side * center) / sd;
