@@ -790,14 +790,21 @@ void IdentifiedModel::run(double effect_sd, const IdentifiedOptions& options, Mo
   for (const double shift : shifts_) around.push_back(rough_modes.front().at - shift);
   evaluate_new();
   if (monitor.stopped()) return;
-  // What is tried may lie off a mode's peak.
+  // What is tried may lie off a mode's peak; a shift counts where it stands out.
   const double first_summit = *std::max_element(level.begin(), level.end());
-  for (std::size_t i = 0, n = around.size(); i < n; ++i)
-    if (level[i] > first_summit - options.depth - 8) {
-      const double sd = i < first_shift ? rough_modes[i].sd : 1.5 * least_sd;
-      for (const double step : {-4.0, -2.4, -1.2, -0.4, 0.4, 1.2, 2.4, 4.0})
-        around.push_back(around[i] + step * sd);
-    }
+  std::vector<std::size_t> order(around.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::sort(order.begin(), order.end(),
+            [&](std::size_t i, std::size_t k) { return around[i] < around[k]; });
+  for (std::size_t n = 0; n < order.size(); ++n) {
+    const std::size_t i = order[n];
+    const bool peak = (n == 0 || level[i] > level[order[n - 1]]) &&
+                      (n + 1 == order.size() || level[i] > level[order[n + 1]]);
+    if (level[i] < first_summit - options.depth - 8 || (i >= first_shift && !peak)) continue;
+    const double sd = i < first_shift ? rough_modes[i].sd : 1.5 * least_sd;
+    for (const double step : {-4.0, -2.4, -1.2, -0.4, 0.4, 1.2, 2.4, 4.0})
+      around.push_back(around[i] + step * sd);
+  }
   evaluate_new();
   if (monitor.stopped()) return;
   const double summit = *std::max_element(level.begin(), level.end());
