@@ -398,7 +398,6 @@ class BruteForce:
         self.x = s.exposure / math.sqrt(s.residual_exposure)
         self.y = s.outcome / math.sqrt(s.residual_outcome)
         self.unit = math.sqrt(np.median(s.noise_outcome))
-        self.models = np.array(list(product((0, 1), repeat=s.J)), dtype=bool)
 
     def slab_means(self, part, a1, rho):
         scaled = {
@@ -422,7 +421,7 @@ class BruteForce:
         loading = np.block([[identity, 0 * identity], [b * identity, identity]])
         data = np.concatenate([self.x, self.y])
         means = self.slab_means(part, a1, rho)
-        for model in self.models:
+        for model in np.array(list(product((0, 1), repeat=j)), dtype=bool):
             prior_mean = np.concatenate([np.zeros(j), np.where(model, means, 0)])
             variance = (a0 * self.unit) ** 2 + np.where(model, (a1 * self.unit) ** 2, 0)
             prior_cov = np.diag(np.concatenate([np.full(j, self.g), variance]))
@@ -537,6 +536,32 @@ def test_first_stage_integrated_numerically():
     log_x = norm.logpdf(slow.x[0], 0, math.sqrt(n11 + g))
     got = model.log_likelihood(np.array([b]))[0, 0] + log_x
     assert got == pytest.approx(math.log(total), abs=1e-6)
+
+
+def test_likelihood_with_uneven_noise():
+    """Products of many small factors stay within the numbers; written out in numpy."""
+    rng = np.random.default_rng(0)
+    j = 150
+    s = associations(j, seed=2, overlap=0.0)
+    n22 = 10 ** rng.uniform(-14, -4, j)
+    s = changed(s, noise_outcome=n22, outcome=rng.normal(0, 0.1, j))
+    prior = IdentifiedPrior()
+    model, g = identified_model(s, prior, 1e-3), 1e-3
+    b, t = 0.7, prior.table
+    slow = BruteForce(s, prior, g)
+    keep = g / (s.noise_exposure + g)
+    residual = slow.y - b * keep * slow.x
+    variance = n22 + keep * s.noise_exposure * b**2
+    want = np.empty(t.pi.size)
+    for h, row in enumerate(prior.nodes().itertuples(index=False)):
+        spike = variance + (row.a0 * slow.unit) ** 2
+        slab = spike + (row.a1 * slow.unit) ** 2
+        mean = slow.slab_means(row.part, row.a1, row.rho)
+        want[h] = np.logaddexp(
+            math.log1p(-row.pi) + norm.logpdf(residual, 0, np.sqrt(spike)),
+            math.log(row.pi) + norm.logpdf(residual, mean, np.sqrt(slab)),
+        ).sum()
+    np.testing.assert_allclose(model.log_likelihood(np.array([b]))[0], want, rtol=1e-12)
 
 
 def test_integration_against_a_dense_grid():
@@ -707,7 +732,7 @@ def test_many_candidates():
         raise RuntimeError("enough")
 
     with pytest.raises(RuntimeError, match="enough"):
-        identified_posterior(s, n_threads=1, progress=stop)
+        identified_posterior(associations(20_000, seed=3), n_threads=1, progress=stop)
     assert len(seen) == 1
 
 

@@ -428,25 +428,34 @@ IdentifiedModel::IdentifiedModel(const Associations& data, const HyperTable& tab
   for (const double value : data.x) square += value * value;
   const double rms = std::sqrt(square / static_cast<double>(size_));
   const double mu = data.slope;
-  for (const std::size_t j : member_) {
+  const double least_a0 = *std::min_element(table_.a0.begin(), table_.a0.end());
+  std::vector<bool> alone(size_, false);
+  for (const std::size_t j : member_) alone[j] = true;
+  for (std::size_t j = 0; j < size_; ++j) {
     const double n11 = data.n11[j], n22 = data.n22[j], n12 = data.n12[j], x = data.x[j];
     const double keep = g / (n11 + g);
-    const double rest = std::max(n22 - n12 * n12 / n11, 0.0);
-    intercept_.push_back((data.y[j] - n12 * mu * x / (n11 + g)) / unit_);
-    gradient_.push_back(keep * x / unit_);
-    base_.push_back((n22 + mu * mu * rest) / (unit_ * unit_));
-    steep_.push_back(keep * n11 / (unit_ * unit_));
-    center_.push_back(mu * n12 / n11);
+    const double intercept = (data.y[j] - n12 * mu * x / (n11 + g)) / unit_;
+    const double gradient = keep * x / unit_;
+    const double base = (n22 + mu * mu * std::max(n22 - n12 * n12 / n11, 0.0)) / (unit_ * unit_);
+    const double steep = keep * n11 / (unit_ * unit_), center = mu * n12 / n11;
+    information_ += gradient * gradient / (base + least_a0 * least_a0);
+    if (gradient != 0) {
+      const double ratio = intercept / gradient, gap = ratio - center;
+      ratios_.push_back({ratio, gradient * gradient / (base + steep * gap * gap)});
+    }
+    if (!alone[j]) continue;
+    intercept_.push_back(intercept);
+    gradient_.push_back(gradient);
+    base_.push_back(base);
+    steep_.push_back(steep);
+    center_.push_back(center);
     sign_.push_back(x > 0 ? 1.0 : x < 0 ? -1.0 : 0.0);
     proportional_.push_back(rms > 0 ? x / rms : 0.0);
     shrunk_.push_back(keep * x);
     spread_.push_back(keep * n11);
   }
 
-  information_ = 0;
-  const double a0 = *std::min_element(table_.a0.begin(), table_.a0.end());
-  for (std::size_t j = 0; j < member_.size(); ++j)
-    information_ += gradient_[j] * gradient_[j] / (base_[j] + a0 * a0);
+  std::sort(ratios_.begin(), ratios_.end());
   log_normaliser_ = static_cast<double>(member_.size()) * std::log(unit_);
   everything_ = make_plan(std::vector<char>(table_.size(), 1));
   // A slab proportional to x that holds most candidates shifts the effect by as much.
@@ -653,14 +662,8 @@ struct IdentifiedModel::Panels {
 std::vector<double> IdentifiedModel::scan_points(double effect_sd) const {
   constexpr std::size_t kRatios = 48;
   constexpr double kSteps[] = {0, 0.5, 1, 2, 3};
-  std::vector<std::pair<double, double>> ratios;  // with weights
   double weight = 0, mean = 0;
-  for (std::size_t j = 0; j < member_.size(); ++j) {
-    if (gradient_[j] == 0) continue;
-    const double ratio = intercept_[j] / gradient_[j];
-    const double gap = ratio - center_[j];
-    const double w = gradient_[j] * gradient_[j] / (base_[j] + steep_[j] * gap * gap);
-    ratios.emplace_back(ratio, w);
+  for (const auto& [ratio, w] : ratios_) {
     weight += w;
     mean += w * ratio;
   }
@@ -673,18 +676,17 @@ std::vector<double> IdentifiedModel::scan_points(double effect_sd) const {
       out.push_back((weight > 0 ? mean / (weight + prior_precision) : 0.0) + side * 2 * step * sd);
       if (slope_prior_ != nullptr) out.push_back(slope_ + side * step * 4 * slope_sd_);
     }
-  std::sort(ratios.begin(), ratios.end());
-  if (ratios.size() <= kRatios) {
-    for (const auto& [ratio, w] : ratios) out.push_back(ratio);
+  if (ratios_.size() <= kRatios) {
+    for (const auto& [ratio, w] : ratios_) out.push_back(ratio);
   } else {  // quantiles by information and by number
     double below = 0;
     std::size_t next = 0;
-    for (std::size_t i = 0; i < ratios.size(); ++i) {
-      below += ratios[i].second;
+    for (std::size_t i = 0; i < ratios_.size(); ++i) {
+      below += ratios_[i][1];
       const auto rank = static_cast<std::size_t>(below / weight * kRatios);
       const bool counted =
-          i * (kRatios / 2) / ratios.size() != (i + 1) * (kRatios / 2) / ratios.size();
-      if (rank > next || counted) out.push_back(ratios[i].first);
+          i * (kRatios / 2) / ratios_.size() != (i + 1) * (kRatios / 2) / ratios_.size();
+      if (rank > next || counted) out.push_back(ratios_[i][0]);
       next = std::max(next, rank);
     }
   }

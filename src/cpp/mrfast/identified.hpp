@@ -5,6 +5,7 @@
 // All in units of the residual sds: x = h1 / sqrt(S11), y = h2 / sqrt(S22.1), b = beta / eta.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -166,9 +167,12 @@ class IdentifiedModel {
   Plan everything_;
   const ExtraLikelihood* extra_;
 
-  double unit_;            // sqrt(median n22)
-  double slope_;           // m / eta
-  double information_;     // about b if every candidate were valid
+  double unit_;   // sqrt(median n22)
+  double slope_;  // m / eta
+  // For the scan, of all candidates: information about b if every one were valid; ratios y / x
+  // freed of the shared noise with their precisions, ascending.
+  double information_ = 0;
+  std::vector<std::array<double, 2>> ratios_;
   double log_normaliser_;  // of the likelihood in units of unit_
   // Residual of y given x and b: intercept - b gradient, of variance
   // base + steep (b - center)^2, all in units of unit_; one value per independent candidate.
