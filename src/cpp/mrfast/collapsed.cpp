@@ -239,6 +239,8 @@ Confounding<S> confounding(const S& c, const S& u) {
   return out;
 }
 
+template Confounding<double> confounding(const double&, const double&);
+
 void AssociationData::prepare() {
   eta = std::sqrt(s221 / s11);
   least_odds = 1;

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FirstStage", "IdentifiedPosterior", "first_stage", "identified_posterior"]
 
-TOLERANCE = 1e-6  # relative, of the evidence
+TOLERANCE = 1e-5  # relative, of the evidence
 DEPTH = 23.0  # log density below its maximum where the integration ends
 _CELLS_AT_ONCE = 2_000_000  # draws times candidates
 
@@ -312,6 +312,8 @@ def identified_model(
     from mrfast._core import identified
 
     s, t = associations, prior.table
+    if s.blocks:
+        raise check.fail("associations", "uncorrelated candidates", f"{len(s.blocks)} LD blocks")
     scale_x, scale_y = np.sqrt(s.residual_exposure), np.sqrt(s.residual_outcome)
     eta = _eta(s)
     return identified.Model(
@@ -369,6 +371,8 @@ def identified_posterior(
     """
     s = associations
     prior = IdentifiedPrior() if prior is None else prior
+    if not isinstance(prior, IdentifiedPrior):
+        raise check.fail("prior", "an IdentifiedPrior", type(prior).__name__)
     threads = thread_count(n_threads)
     stage = first_stage(s, selection_p=selection_p, selected_in=selected_in)
     model = identified_model(s, prior, stage.g)
