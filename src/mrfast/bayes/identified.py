@@ -312,8 +312,6 @@ def identified_model(
     from mrfast._core import identified
 
     s, t = associations, prior.table
-    if s.blocks:
-        raise check.fail("associations", "uncorrelated candidates", f"{len(s.blocks)} LD blocks")
     scale_x, scale_y = np.sqrt(s.residual_exposure), np.sqrt(s.residual_outcome)
     eta = _eta(s)
     return identified.Model(
