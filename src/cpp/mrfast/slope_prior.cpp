@@ -234,7 +234,7 @@ double SlopePrior::confounding_quantile(double c, double probability) const {
   const auto i = static_cast<std::size_t>(std::max<std::ptrdiff_t>(above - mass.begin() - 1, 0));
   const double share = mass[i + 1] > mass[i] ? (target - mass[i]) / (mass[i + 1] - mass[i]) : 0.5;
   const double u = -end + step * (static_cast<double>(i) + share);
-  return std::sqrt(c * c + rho * ratio * std::exp(2 * u));
+  return rho * ratio * std::exp(2 * u);
 }
 
 }  // namespace mrfast

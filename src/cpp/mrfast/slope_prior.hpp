@@ -24,7 +24,7 @@ class SlopePrior {
   double log_smoothed(double center, double sd) const;
   // The value of c that leaves `probability` of its law given center = c + sd Z below it.
   double conditional_quantile(double center, double sd, double probability) const;
-  // The value of kX > 0 that leaves `probability` of its law given c below it.
+  // The value of kX^2 - c^2 that leaves `probability` of its law given c below it.
   double confounding_quantile(double c, double probability) const;
 
  private:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import bayes as bayes
+from . import identified as identified
 
 def symmetric_eigen(
     matrix: NDArray[np.float64],  # (n, n)
