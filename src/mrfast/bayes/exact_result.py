@@ -116,7 +116,7 @@ class ExactResult(MassiveResult):
         """As in `MassiveResult`."""
         if isinstance(self.posterior, CollapsedPosterior):
             return super().hyperparameters
-        return self.posterior.hyperparameters
+        return self.posterior.hyper_table
 
     def _log_bayes_factors(self, scales: Sequence[float]) -> Float:
         return self.posterior.log_bayes_factor(scales)
