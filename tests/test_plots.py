@@ -117,11 +117,11 @@ def test_no_peak_falls_between_points(name, request):
 
 def test_curve_of_a_needle_on_a_plain():
     """A peak a thousand times narrower than the axis keeps its height."""
-    from mrfast.plots.massive_posterior import _density_curve
+    from mrfast.plots.massive_posterior import density_curve
 
     result = result_of(4, n=1_000_000)
     centre, sd = result.effect.median, result.effect.sd
-    _, y = _density_curve(result, centre - 5_000 * sd, centre + 5_000 * sd)
+    _, y = density_curve(result, centre - 5_000 * sd, centre + 5_000 * sd)
     peak = result.effect_density(np.linspace(centre - sd, centre + sd, 2001)).max()
     assert y.max() > 0.99 * peak
 

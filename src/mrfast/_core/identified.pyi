@@ -74,7 +74,9 @@ class Model:
         depth: float,
         threads: int,
         progress: Callable[[int], object] | None,
-    ) -> dict[str, Any]: ...  # edges (P + 1,), log_density (P, 15), log_evidence, error, evaluations
+    ) -> dict[
+        str, Any
+    ]: ...  # edges (P + 1,), log_density (P, 15), log_evidence, error, evaluations
     def summarise(
         self,
         *,

@@ -133,9 +133,7 @@ class IdentifiedPosterior:
         )
         used = {part.mean for part in self.prior.parts}
         return {
-            mean: float(value)
-            for mean, value in zip(SLAB_MEANS, sums, strict=True)
-            if mean in used
+            mean: float(value) for mean, value in zip(SLAB_MEANS, sums, strict=True) if mean in used
         }
 
     @property
