@@ -131,7 +131,7 @@ def test_example_says_what_to_run_and_that_runs(command, tmp_path):
     assert re.search(r"causal effect of the exposure on the outcome: 0\.25$", readme, re.MULTILINE)
     assert command(*words[1:]) == 0
     assert {path.name for path in (folder / "results").iterdir()} == set(MASSIVE_FILES) - {
-        "samples.npz"
+        *("samples.npz", "models.tsv")
     }
 
 
@@ -280,8 +280,8 @@ def test_report_says_what_was_read_dropped_and_found(command, example, tmp_path)
     assert "37 SNPs to be used" in out
     assert re.search(r"1  palindromic_ambiguous: \w+", out)
     assert re.search(
-        r"-?\d+\.\d+ \(95% credible interval -?\d+\.\d+ to -?\d+\.\d+\) change in the outcome per "
-        r"unit of the exposure",
+        r"-?\d+\.\d+ \(95% credible interval -?\d+\.\d+ to -?\d+\.\d+\)\n"
+        r"  change of the outcome per unit of the exposure\n",
         out,
     )
     assert "lower bound" in out
@@ -450,7 +450,7 @@ def test_sample_sizes_and_frequencies_where_they_are(command, pair, tmp_path):
 
 def test_traits_are_named(command, pair):
     assert command(*pair(table(trait="BMI"), table(seed=1, trait="psoriasis"))) == 0
-    assert "change in psoriasis per unit of BMI" in command.out
+    assert "change of psoriasis per unit of BMI" in command.out
 
 
 def test_missing_values_are_dropped_with_a_reason(command, pair, tmp_path):
@@ -867,10 +867,13 @@ def test_ctrl_c_without_a_cache(command, pair, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mrfast.bayes.search.massive", interrupted)
+    monkeypatch.setattr("mrfast.bayes.averaging.massive", interrupted)
     assert command(*pair()) == 130
     assert command.err.startswith("mrfast: interrupted; no results were written, and nothing is")
     assert "--cache" in command.err
+    words = [word for word in pair() if word not in QUICK[:4]]
+    assert command(*words) == 130
+    assert command.err == "mrfast: interrupted; no results were written\n"
     monkeypatch.setattr("mrfast.io.tables.read_associations", interrupted)
     assert command(*pair()) == 130
     assert command.err == "mrfast: interrupted\n"

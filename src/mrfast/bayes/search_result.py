@@ -477,9 +477,10 @@ class SearchResult(MassiveResult):
 
     def _log_bayes_factors(self, scales: Sequence[float]) -> Float:
         """Savage and Dickey's ratio of the scale-free effect, a normal mixture here."""
-        mixture = self._mixture
-        weight = mixture.weight / mixture.weight.sum()
-        mean, variance, sd = mixture.slope, mixture.var_slope, self.prior.effect_sd
+        mixture, sd = self._mixture, self.prior.effect_sd
+        used = mixture.weight > 0
+        weight = mixture.weight[used] / mixture.weight.sum()
+        mean, variance = mixture.slope[used], mixture.var_slope[used]
         out = []
         for scale in scales:
             # A component times N(0, scale^2) / N(0, sd^2): normal again while that is finite.

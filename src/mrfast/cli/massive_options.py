@@ -249,6 +249,7 @@ def chosen_prior(
     from mrfast.bayes.priors import SpikeSlabPrior
 
     if not (massive or given or options.prior):
+        SpikeSlabPrior.empirical(moments)  # refuses data without one before any work is done
         return None
     scales = {"slab_sd": options.slab_sd, "spike_sd": options.spike_sd}
     given |= {name: getattr(options, name) for name in massive if name not in scales}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import textwrap
 from collections.abc import Iterator
@@ -94,13 +95,13 @@ def _effect_lines(result: MassiveResult, exposure: str, outcome: str) -> Iterato
         if log == log
     )
     if texts:
-        yield f"  Bayes factors for an effect against none, by sd of its prior: {texts}"
+        yield from _indented(
+            f"Bayes factors for an effect against none, by sd of its prior: {texts}"
+        )
 
 
 def _factor(log: float) -> str:
     """A Bayes factor from its logarithm, which may be beyond the range of numbers."""
-    import math
-
     power = log / math.log(10)
     if -3 < power < 4:
         return f"{math.exp(log):.3g}"
@@ -142,7 +143,7 @@ def _prior(result: MassiveResult) -> str:
 def _exact_lines(result: ExactResult) -> Iterator[str]:
     yield (
         f"  log evidence {result.log_evidence:.4f} (error about {result.log_evidence_error:.1g}); "
-        f"{result.seconds:.1f} s"
+        f"{result.seconds:.2f} s"
     )
 
 
