@@ -1,0 +1,114 @@
+"""The surface over the confounder's effects: `confounding_surface_figure`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mrfast._optional import import_extra
+
+if TYPE_CHECKING:
+    from mrfast.bayes.confounding_surface import ConfoundingSurface
+    from mrfast.bayes.priors import SpikeSlabPrior
+    from mrfast.data.moments import Moments
+
+__all__ = ["confounding_surface_figure", "draw_surface"]
+
+_MARK = "#D55E00"
+_LEVELS = 49
+
+
+def confounding_surface_figure(
+    moments: Moments,
+    prior: SpikeSlabPrior | None = None,
+    *,
+    model: ArrayLike | None = None,
+    limit: float | None = None,
+    points: int = 241,
+) -> Any:
+    """Log posterior density of (skappa_X, skappa_Y) with its modes marked (plot extra).
+
+    As Figure 3 of Bucur, Claassen, Heskes (2020), for one model or averaged over all of them. The
+    density is the same where both effects change their sign.
+
+    Parameters
+    ----------
+    moments, prior, model, limit, points
+        As of `mrfast.bayes.confounding_surface.confounding_surface`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Not registered with pyplot; save it with ``figure.savefig``.
+
+    Raises
+    ------
+    InvalidInputError
+        An argument is not valid.
+    MissingExtraError
+        matplotlib is not installed.
+    """
+    from mrfast.bayes.confounding_surface import confounding_surface
+
+    matplotlib = import_extra("matplotlib.figure", extra="plot", purpose="the surface's figure")
+    surface = confounding_surface(moments, prior, model=model, limit=limit, points=points)
+    figure = matplotlib.Figure(figsize=(6.8, 5.6), dpi=150)
+    figure.set_layout_engine("constrained", w_pad=0.06, h_pad=0.06)
+    axes = figure.subplots()
+    shown = draw_surface(axes, surface)
+    axes.set_ylabel("Confounder's effect on the outcome, skappa_Y")
+    axes.set_title(
+        "averaged over all models" if model is None else "given one model", fontsize=11, loc="left"
+    )
+    bar = figure.colorbar(shown, ax=axes, label="Log posterior density below its maximum")
+    bar.outline.set_visible(False)
+    return figure
+
+
+def draw_surface(axes: Any, surface: ConfoundingSurface) -> Any:
+    """Draw a surface on axes that are linear near 0 and logarithmic far from it.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    surface : ConfoundingSurface
+
+    Returns
+    -------
+    matplotlib.contour.QuadContourSet
+        For a colour bar.
+    """
+    from mrfast.bayes.confounding_surface import DEPTH
+
+    place = np.arcsinh(surface.axis)
+    shown = axes.contourf(
+        place,
+        place,
+        np.maximum(surface.log_density, -DEPTH),
+        levels=np.linspace(-DEPTH, 0, _LEVELS),
+        cmap="viridis",
+    )
+    for x, y, _ in surface.modes:
+        for sign in (1, -1):
+            axes.plot(
+                np.arcsinh(sign * x),
+                np.arcsinh(sign * y),
+                "+",
+                color=_MARK,
+                markersize=12,
+                markeredgewidth=2.2,
+            )
+    end = float(place[-1])
+    steps = [0.0, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
+    ticks = [t for t in steps if np.arcsinh(t) <= end]
+    values = [-t for t in ticks[:0:-1]] + ticks
+    labels = [f"{value:g}".replace("-", "\N{MINUS SIGN}") for value in values]
+    axes.set_xticks(np.arcsinh(values), labels, fontsize=8.5)
+    axes.set_yticks(np.arcsinh(values), labels, fontsize=8.5)
+    axes.set_xlim(-end, end)
+    axes.set_ylim(-end, end)
+    axes.set_aspect("equal")
+    axes.set_xlabel("Confounder's effect on the exposure, skappa_X")
+    return shown
