@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -268,7 +269,7 @@ def _local_modes(density: ConfoundingDensity, right: Float, axis: Float, half: i
     found: list[tuple[float, float, float]] = []
     for place in order:
         start = np.arcsinh([axis[half + columns[place]], axis[rows[place]]])
-        best = minimize(
+        best: Any = minimize(  # type: ignore[call-overload]
             lambda at: -float(density(np.sinh(at[0]), np.sinh(at[1]))),
             start,
             method="Nelder-Mead",

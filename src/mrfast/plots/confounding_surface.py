@@ -50,7 +50,7 @@ def confounding_surface_figure(
     MissingExtraError
         matplotlib is not installed.
     """
-    from mrfast.bayes.confounding_surface import confounding_surface
+    from mrfast.bayes.confounding_surface import DEPTH, confounding_surface
 
     matplotlib = import_extra("matplotlib.figure", extra="plot", purpose="the surface's figure")
     surface = confounding_surface(moments, prior, model=model, limit=limit, points=points)
@@ -63,6 +63,7 @@ def confounding_surface_figure(
         "averaged over all models" if model is None else "given one model", fontsize=11, loc="left"
     )
     bar = figure.colorbar(shown, ax=axes, label="Log posterior density below its maximum")
+    bar.set_ticks(np.arange(-DEPTH, 1, 2))
     bar.outline.set_visible(False)
     return figure
 
@@ -109,6 +110,6 @@ def draw_surface(axes: Any, surface: ConfoundingSurface) -> Any:
     axes.set_yticks(np.arcsinh(values), labels, fontsize=8.5)
     axes.set_xlim(-end, end)
     axes.set_ylim(-end, end)
-    axes.set_aspect("equal")
+    axes.set_box_aspect(1)
     axes.set_xlabel("Confounder's effect on the exposure, skappa_X")
     return shown
