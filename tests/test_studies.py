@@ -72,7 +72,7 @@ def test_one_cell_of_the_exact_posteriors_comes_out_again(method):
 def test_the_documented_table_is_that_of_the_study():
     study = load("massive_jam_mr")
     expected = study.markdown(read("massive_jam_mr"), None)
-    block = documented("massive_jam_mr", "massive.md")
+    block = documented("massive_jam_mr", "studies.md")
 
     def without_published(table):
         return [row[:5] + row[7:] for row in cells_of(table)]

@@ -409,11 +409,11 @@ def run_replicate(
 
 def _warnings_of(result: Any) -> dict[str, bool]:
     """The diagnostics of the default prior against the thresholds of the table."""
-    values = result.hyperparameters
+    values = result.diagnostics
     return {
         "directional index > 2": abs(values["directional_index"]) > 2,
-        "second mode > 0.05": values["second_mode_mass"] > 0.05,
-        "E[pi] > 0.5": values["slab_probability"] > 0.5,
+        "second mode > 0.05": values["second_mode_probability"] > 0.05,
+        "E[pi] > 0.5": values["mean_slab_probability"] > 0.5,
     }
 
 

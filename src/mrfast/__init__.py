@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from mrfast.bayes.evidence import laplace_term as laplace_term
     from mrfast.bayes.evidence_cache import EvidenceCache as EvidenceCache
     from mrfast.bayes.identified_prior import IdentifiedPrior as IdentifiedPrior
+    from mrfast.bayes.identified_prior import SlabPart as SlabPart
     from mrfast.bayes.model import LogPosterior as LogPosterior
     from mrfast.bayes.model import log_posterior as log_posterior
     from mrfast.bayes.priors import SpikeSlabPrior as SpikeSlabPrior
     from mrfast.bayes.result import MassiveResult as MassiveResult
+    from mrfast.bayes.sensitivity import PriorSensitivity as PriorSensitivity
+    from mrfast.bayes.sensitivity import prior_sensitivity as prior_sensitivity
     from mrfast.data.harmonisation import Harmonised as Harmonised
     from mrfast.data.harmonisation import harmonise as harmonise
     from mrfast.data.moments import Moments as Moments
@@ -37,6 +40,8 @@ _HOME = {
     "LogPosterior": "bayes.model",
     "MassiveResult": "bayes.result",
     "Moments": "data.moments",
+    "PriorSensitivity": "bayes.sensitivity",
+    "SlabPart": "bayes.identified_prior",
     "SpikeSlabPrior": "bayes.priors",
     "build_config": "_runtime",
     "harmonise": "data.harmonisation",
@@ -44,6 +49,7 @@ _HOME = {
     "laplace_term": "bayes.evidence",
     "log_posterior": "bayes.model",
     "massive": "bayes.averaging",
+    "prior_sensitivity": "bayes.sensitivity",
     "read_associations": "io.tables",
 }
 _SUBPACKAGES = ("errors", "simulation")

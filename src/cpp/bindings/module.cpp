@@ -36,4 +36,5 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   mrfast::bindings::register_bayes(m.def_submodule("bayes"));
   mrfast::bindings::register_exact(m.def_submodule("exact"));
   mrfast::bindings::register_identified(m.def_submodule("identified"));
+  mrfast::bindings::register_ld(m.def_submodule("ld"));
 }

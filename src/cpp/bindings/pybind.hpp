@@ -65,5 +65,6 @@ class Attendant {
 void register_bayes(py::module_ module);
 void register_exact(py::module_ module);
 void register_identified(py::module_ module);
+void register_ld(py::module_ module);
 
 }  // namespace mrfast::bindings

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "mrfast/identified.hpp"
+#include "mrfast/ld_likelihood.hpp"
 #include "pybind.hpp"
 
 namespace mrfast::bindings {
@@ -15,6 +16,7 @@ using IntArray = py::array_t<std::int64_t, py::array::c_style>;
 // Data with a table of hyper-parameters and, where the slope is known, the law of c.
 struct Identified {
   std::shared_ptr<const SlopePrior> slope_prior;
+  std::unique_ptr<const BlockLikelihood> blocks;
   std::optional<IdentifiedModel> model;
   double slope = 0, slope_sd = 0;
 };
@@ -39,13 +41,44 @@ std::shared_ptr<const SlopePrior> shared_slope_prior(double sd_x, double sd_y) {
   return law;
 }
 
+// Indices, eigenvalues and eigenvectors (columns) of a block.
+using BlockArrays = std::tuple<IntArray, DoubleArray, DoubleArray>;
+
+std::vector<CorrelatedGroup> make_groups(const std::vector<BlockArrays>& blocks, std::size_t size,
+                                         std::vector<bool>& independent) {
+  std::vector<CorrelatedGroup> out;
+  for (const auto& [indices, eigenvalues, eigenvectors] : blocks) {
+    CorrelatedGroup group;
+    const auto b = static_cast<std::size_t>(indices.size());
+    if (b == 0 || b > kMaxBlock)
+      throw std::invalid_argument("blocks: expected 1 to " + std::to_string(kMaxBlock) +
+                                  " candidates each, received " + std::to_string(b));
+    require_size("blocks", eigenvalues, b);
+    require_size("blocks", eigenvectors, b * b);
+    for (std::size_t i = 0; i < b; ++i) {
+      const auto j = static_cast<std::size_t>(indices.data()[i]);
+      if (j >= size || !independent[j])
+        throw std::invalid_argument("blocks: expected places of candidates, each in one block");
+      if (!(eigenvalues.data()[i] > 0))
+        throw std::invalid_argument("blocks: expected eigenvalues above 0");
+      independent[j] = false;
+      group.members.push_back(j);
+    }
+    group.eigenvalues = to_vector(eigenvalues);
+    group.block = {b, to_vector(eigenvectors)};
+    out.push_back(std::move(group));
+  }
+  return out;
+}
+
 std::unique_ptr<Identified> make_identified(const DoubleArray& x, const DoubleArray& y,
                                             const DoubleArray& n11, const DoubleArray& n22,
                                             const DoubleArray& n12, double slope, double slope_sd,
                                             const std::array<double, 2>& confounding_sd, double g,
                                             const IntArray& mean, const DoubleArray& a0,
                                             const DoubleArray& a1, const DoubleArray& rho,
-                                            const DoubleArray& pi, const DoubleArray& weight) {
+                                            const DoubleArray& pi, const DoubleArray& weight,
+                                            const std::vector<BlockArrays>& blocks) {
   const auto size = static_cast<std::size_t>(x.size());
   if (size == 0) throw std::invalid_argument("x: expected at least one candidate");
   require_size("y", y, size);
@@ -68,11 +101,15 @@ std::unique_ptr<Identified> make_identified(const DoubleArray& x, const DoubleAr
     if (kind < 0 || kind > 2) throw std::invalid_argument("mean: expected 0, 1 or 2");
     table.mean.push_back(static_cast<SlabMean>(kind));
   }
+  std::vector<bool> independent(size, true);
+  const auto groups = make_groups(blocks, size, independent);
   auto out = std::make_unique<Identified>();
   const py::gil_scoped_release release;
   out->slope = slope;
   out->slope_sd = slope_sd;
-  out->model.emplace(data, table, g);
+  if (!groups.empty())
+    out->blocks = std::make_unique<const BlockLikelihood>(data, table, g, groups);
+  out->model.emplace(data, table, g, independent, out->blocks.get());
   if (slope_sd > 0) {
     out->slope_prior = shared_slope_prior(confounding_sd[0], confounding_sd[1]);
     out->model->set_slope_prior(out->slope_prior.get(), slope_sd);
@@ -166,17 +203,19 @@ void register_identified(py::module_ m) {
 
   m.def(
       "first_stage_variance",
-      [](const DoubleArray& x, const DoubleArray& n11, double threshold) {
+      [](const DoubleArray& x, const DoubleArray& n11, double threshold,
+         std::optional<std::size_t> selected) {
         require_size("n11", n11, static_cast<std::size_t>(x.size()));
         const auto xs = to_vector(x), noise = to_vector(n11);
         FirstStageVariance out{};
         {
           const py::gil_scoped_release release;
-          out = first_stage_variance(xs, noise, threshold);
+          out = first_stage_variance(xs, noise, threshold, selected.value_or(xs.size()));
         }
         return py::make_tuple(out.value, out.at_boundary);
       },
-      py::arg("x").noconvert(), py::arg("n11").noconvert(), py::arg("threshold"));
+      py::arg("x").noconvert(), py::arg("n11").noconvert(), py::arg("threshold"),
+      py::arg("selected") = py::none());
 
   py::class_<SlopePrior, std::shared_ptr<SlopePrior>>(m, "SlopePrior")
       .def(py::init<double, double>(), py::arg("sd_exposure"), py::arg("sd_outcome"))
@@ -220,7 +259,8 @@ void register_identified(py::module_ m) {
            py::arg("n12").noconvert(), py::arg("slope"), py::arg("slope_sd"),
            py::arg("confounding_sd"), py::arg("g"), py::arg("mean").noconvert(),
            py::arg("a0").noconvert(), py::arg("a1").noconvert(), py::arg("rho").noconvert(),
-           py::arg("pi").noconvert(), py::arg("weight").noconvert())
+           py::arg("pi").noconvert(), py::arg("weight").noconvert(),
+           py::arg("blocks") = std::vector<BlockArrays>())
       .def(
           "log_likelihood",
           [](const Identified& self, const DoubleArray& b) {

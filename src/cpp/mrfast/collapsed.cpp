@@ -275,7 +275,19 @@ void AssociationData::prepare() {
   constant = -n_shared * (kLogTwoPi + 0.5 * (std::log(s11) + std::log(s221)) + 1) -
              0.5 * (n1 - n_shared) * (kLogTwoPi + std::log(s11) + 1) -
              0.5 * (n2 - n_shared) * (kLogTwoPi + std::log(s22) + 1);
-  sd_slope = 1 / std::sqrt(n_slope / (eta * eta) + slope_precision);
+  sd_slope = 1 / std::sqrt(n_slope / (eta * eta) + slope_precision + variance_precision());
+}
+
+// What Var(Y|G) of the people with the outcome alone says of m, the variances of the others known
+// with their errors: Var(Y|G) = Sigma22.1 + m^2 Sigma11.
+double AssociationData::variance_precision() const {
+  const double alone = n2 - n_shared;
+  if (!(alone > 0) || !(n_shared > 0)) return 0;
+  const double square = slope * slope / (eta * eta);
+  const double explained = square / (1 + square), rest = 1 / (1 + square);
+  const double variance = 2 / alone + 2 * rest * rest / n_shared + 2 * explained * explained / n1;
+  const double derivative = 2 * slope / (eta * eta) * rest;  // of log Var(Y|G) by m
+  return derivative * derivative / variance;
 }
 
 CollapsedPosterior::CollapsedPosterior(const AssociationData& data, const ScaleFreePrior& prior)

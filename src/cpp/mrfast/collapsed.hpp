@@ -46,10 +46,13 @@ struct AssociationData {
   std::vector<double> a, b, odds, na, nb, nr, nq;  // sorted, padded; noise per candidate
   double log_spikes = 0;                           // sum of log P(spike)
   double constant = 0;                             // of the log evidence, without the prior's
-  double sd_slope = 0;                             // of m at Sigma_hat
+  double sd_slope = 0;                             // of m given all residual variances
   bool grouped = true;  // few noise laws: closed derivatives; otherwise differences
 
   void prepare();
+
+ private:
+  double variance_precision() const;
 };
 
 // Where the log density is evaluated; d1 and d3 are small.

@@ -325,7 +325,8 @@ double median(std::vector<double> values) {
 // ---------------------------------------------------------------------- first-stage variance
 
 FirstStageVariance first_stage_variance(const std::vector<double>& x,
-                                        const std::vector<double>& n11, double threshold) {
+                                        const std::vector<double>& n11, double threshold,
+                                        std::size_t selected) {
   // log P(|N(0, v)| > threshold sqrt(n11)) and its derivative by log v.
   const auto selection = [&](double ratio, double* slope) {
     const double a = threshold * std::sqrt(ratio);
@@ -348,7 +349,7 @@ FirstStageVariance first_stage_variance(const std::vector<double>& x,
     for (std::size_t j = 0; j < x.size(); ++j) {
       const double v = n11[j] + g, square = x[j] * x[j] / v;
       double tail = 0, tail_slope = 0;
-      if (threshold > 0) tail = selection(n11[j] / v, &tail_slope);
+      if (threshold > 0 && j < selected) tail = selection(n11[j] / v, &tail_slope);
       out.value += -0.5 * (std::log(v) + square) - tail;
       out.slope += g / v * (0.5 * (square - 1) - tail_slope);
     }
@@ -426,29 +427,48 @@ IdentifiedModel::IdentifiedModel(const Associations& data, const HyperTable& tab
   double square = 0;
   for (const double value : data.x) square += value * value;
   const double rms = std::sqrt(square / static_cast<double>(size_));
-  const double mu = data.slope;
   for (const std::size_t j : member_) {
-    const double n11 = data.n11[j], n22 = data.n22[j], n12 = data.n12[j], x = data.x[j];
+    const double n11 = data.n11[j], x = data.x[j];
     const double keep = g / (n11 + g);
-    const double rest = std::max(n22 - n12 * n12 / n11, 0.0);
-    intercept_.push_back((data.y[j] - n12 * mu * x / (n11 + g)) / unit_);
-    gradient_.push_back(keep * x / unit_);
-    base_.push_back((n22 + mu * mu * rest) / (unit_ * unit_));
-    steep_.push_back(keep * n11 / (unit_ * unit_));
-    center_.push_back(mu * n12 / n11);
+    const Line line = line_of(data, j, g);
+    lines_.push_back(line);
+    intercept_.push_back(line.intercept);
+    gradient_.push_back(line.gradient);
+    base_.push_back(line.base);
+    steep_.push_back(line.steep);
+    center_.push_back(line.center);
     sign_.push_back(x > 0 ? 1.0 : x < 0 ? -1.0 : 0.0);
     proportional_.push_back(rms > 0 ? x / rms : 0.0);
     shrunk_.push_back(keep * x);
     spread_.push_back(keep * n11);
   }
 
+  if (extra_ != nullptr) {
+    const Associations directions = extra_->directions();
+    for (std::size_t k = 0; k < directions.x.size(); ++k)
+      lines_.push_back(line_of(directions, k, g));
+    for (std::size_t j = 0; j < size_; ++j) {
+      const Line line = line_of(data, j, g);
+      if (!independent[j] && line.gradient != 0) ratios_.push_back(line.intercept / line.gradient);
+    }
+  }
   information_ = 0;
   const double a0 = *std::min_element(table_.a0.begin(), table_.a0.end());
-  for (std::size_t j = 0; j < member_.size(); ++j)
-    information_ += gradient_[j] * gradient_[j] / (base_[j] + a0 * a0);
+  for (const Line& line : lines_)
+    information_ += line.gradient * line.gradient / (line.base + a0 * a0);
   log_normaliser_ = static_cast<double>(member_.size()) * std::log(unit_);
   everything_ = make_plan(std::vector<char>(table_.size(), 1));
   zero_.assign(size_, 0.0);
+}
+
+IdentifiedModel::Line IdentifiedModel::line_of(const Associations& data, std::size_t j,
+                                               double g) const {
+  const double n11 = data.n11[j], n22 = data.n22[j], n12 = data.n12[j], x = data.x[j];
+  const double mu = data.slope, square = unit_ * unit_;
+  const double keep = g / (n11 + g);
+  const double rest = std::max(n22 - n12 * n12 / n11, 0.0);
+  return {(data.y[j] - n12 * mu * x / (n11 + g)) / unit_, keep * x / unit_,
+          (n22 + mu * mu * rest) / square, keep * n11 / square, mu * n12 / n11};
 }
 
 IdentifiedModel::Plan IdentifiedModel::make_plan(const std::vector<char>& keep) const {
@@ -645,18 +665,18 @@ std::vector<double> IdentifiedModel::scan_points(double effect_sd) const {
   constexpr double kSteps[] = {0, 0.5, 1, 2, 3};
   std::vector<std::pair<double, double>> ratios;  // with weights
   double weight = 0, mean = 0;
-  for (std::size_t j = 0; j < member_.size(); ++j) {
-    if (gradient_[j] == 0) continue;
-    const double ratio = intercept_[j] / gradient_[j];
-    const double gap = ratio - center_[j];
-    const double w = gradient_[j] * gradient_[j] / (base_[j] + steep_[j] * gap * gap);
+  for (const Line& line : lines_) {
+    if (line.gradient == 0) continue;
+    const double ratio = line.intercept / line.gradient;
+    const double gap = ratio - line.center;
+    const double w = line.gradient * line.gradient / (line.base + line.steep * gap * gap);
     ratios.emplace_back(ratio, w);
     weight += w;
     mean += w * ratio;
   }
   const double prior_precision = 1 / (effect_sd * effect_sd);
   const double sd = 1 / std::sqrt(information_ + prior_precision);
-  std::vector<double> out;
+  std::vector<double> out = ratios_;
   for (const double step : kSteps)
     for (const double side : {-1.0, 1.0}) {
       out.push_back(side * step * effect_sd);
@@ -1161,6 +1181,9 @@ void IdentifiedModel::draw(const double* b, std::size_t n, const double* uniform
       first_stage[i * size_ + column] = shrunk_[j] + coupling * (r - a) +
                                         std::sqrt(spread_[j] * base_[j] / v) * z[2 * column + 1];
     }
+    if (extra_ != nullptr)
+      extra_->draw(b[i], h, u + 1, z, slab + i * size_, first_stage + i * size_,
+                   pleiotropy + i * size_);
   };
   for_each(everything_, b, n, threads, monitor, draw_one);
 }

@@ -46,6 +46,13 @@ class ExtraLikelihood {
   // weighted with weights (n, kLanes) of the given nodes at the effects b (kLanes).
   virtual void summarise(const double* b, const std::size_t* nodes, std::size_t n,
                          const double* weights, double* sums) const = 0;
+  // Independent associations that tell about the effect as much as these candidates do if all of
+  // them are valid: where to look for modes, and how narrow they can be.
+  virtual Associations directions() const = 0;
+  // Draws, for the candidates it holds, slab, first-stage and pleiotropic effects (J) given the
+  // effect b and a node of the table; uniforms (J) and normals (2 J).
+  virtual void draw(double b, std::size_t node, const double* uniforms, const double* normals,
+                    bool* slab, double* first_stage, double* pleiotropy) const = 0;
 };
 
 struct FirstStageVariance {
@@ -53,9 +60,11 @@ struct FirstStageVariance {
   bool at_boundary;  // the likelihood is largest as g goes to 0
 };
 
-// g maximises sum_j log N(x_j; 0, n11_j + g) - log P(|N(0, n11_j + g)| > threshold sqrt(n11_j)).
+// g maximises sum_j log N(x_j; 0, n11_j + g) - log P(|N(0, n11_j + g)| > threshold sqrt(n11_j)), the
+// latter over the first `selected` candidates only.
 FirstStageVariance first_stage_variance(const std::vector<double>& x,
-                                        const std::vector<double>& n11, double threshold);
+                                        const std::vector<double>& n11, double threshold,
+                                        std::size_t selected = SIZE_MAX);
 
 struct IdentifiedOptions {
   double tolerance = 1e-6;  // relative, of the evidence
@@ -142,6 +151,13 @@ class IdentifiedModel {
   };
   struct Workspace;
   struct Panels;
+  // Residual of y given x and b: intercept - b gradient, of variance
+  // base + steep (b - center)^2, all in units of unit_.
+  struct Line {
+    double intercept, gradient, base, steep, center;
+  };
+
+  Line line_of(const Associations& data, std::size_t j, double g) const;
 
   Plan make_plan(const std::vector<char>& keep) const;
   Plan scan_plan() const;
@@ -166,12 +182,13 @@ class IdentifiedModel {
   Plan everything_;
   const ExtraLikelihood* extra_;
 
-  double unit_;            // sqrt(median n22)
-  double slope_;           // m / eta
-  double information_;     // about b if every candidate were valid
-  double log_normaliser_;  // of the likelihood in units of unit_
-  // Residual of y given x and b: intercept - b gradient, of variance
-  // base + steep (b - center)^2, all in units of unit_; one value per independent candidate.
+  double unit_;                 // sqrt(median n22)
+  double slope_;                // m / eta
+  double information_;          // about b if every candidate were valid
+  std::vector<Line> lines_;     // of the independent candidates and the directions of the others
+  std::vector<double> ratios_;  // of the others
+  double log_normaliser_;       // of the likelihood in units of unit_
+  // The lines of the independent candidates.
   std::vector<double> intercept_, gradient_, base_, steep_, center_;
   std::vector<double> sign_, proportional_, zero_;
   // First stage given x alone: mean g x / (n11 + g) and variance g n11 / (n11 + g).

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from . import bayes as bayes
 from . import identified as identified
+from . import ld as ld
 
 def symmetric_eigen(
     matrix: NDArray[np.float64],  # (n, n)

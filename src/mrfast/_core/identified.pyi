@@ -3,7 +3,7 @@
 # deviations: x = h1 / sqrt(S11), y = h2 / sqrt(S22.1), b = beta / eta. A panel of the effect has 15
 # Kronrod points.
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,10 @@ class Model:
         rho: NDArray[np.float64],  # (H,)
         pi: NDArray[np.float64],  # (H,)
         weight: NDArray[np.float64],  # (H,)
+        # Places, eigenvalues and eigenvectors (columns) of the groups of correlated candidates.
+        blocks: Sequence[
+            tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
+        ] = ...,
     ) -> None: ...
     def log_likelihood(
         self,
@@ -104,4 +108,5 @@ def first_stage_variance(
     x: NDArray[np.float64],  # (J,)
     n11: NDArray[np.float64],  # (J,)
     threshold: float,  # of |z|; 0: no selection
+    selected: int | None = None,  # of how many, the first; None: all
 ) -> tuple[float, bool]: ...  # g, whether it is at the boundary 0

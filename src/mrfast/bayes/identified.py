@@ -244,7 +244,8 @@ def first_stage(
 
     g maximises sum_j log N(x_j; 0, n11_j + g) - log P(|N(0, n11_j + g)| > z0 sqrt(n11_j)) with
     x = h1 / sqrt(S11). The second term is there only where the candidates were selected at
-    `selection_p` in the very exposure data used and none of them contradicts that.
+    `selection_p` in the very exposure data used and none of them contradicts that. LD blocks enter
+    by their eigenvectors, without the second term.
     """
     from mrfast._core import identified
 
@@ -257,7 +258,7 @@ def first_stage(
     else:
         p = check.scalar("selection_p", selection_p, above=0, maximum=1)
         declared = float(-ndtri(p / 2))
-        weakest = float((np.abs(x) / np.sqrt(s.noise_exposure)).min())
+        weakest = float((np.abs(_marginal(s, x)) / np.sqrt(s.noise_exposure)).min())
         if selected_in == "independent":
             note = "the candidates were selected in independent data: no correction needed"
         elif weakest < declared:
@@ -268,10 +269,40 @@ def first_stage(
         else:
             threshold = declared
             note = f"corrected for selection at |z| > {declared:.3g} in the exposure data"
-    g, at_boundary = identified.first_stage_variance(x, s.noise_exposure, threshold)
+    values, noise, alone = _directions(s, x)
+    if threshold > 0 and alone < s.J:
+        note += ", but for the correlated candidates"
+    g, at_boundary = identified.first_stage_variance(values, noise, threshold, alone)
     if at_boundary:
         note += "; the associations with the exposure show no more than noise (g = 0)"
     return FirstStage(float(g), threshold, note)
+
+
+def _directions(s: StandardisedAssociations, x: Float) -> tuple[Float, Float, int]:
+    """Associations with independent noise, its factors, and how many are single candidates.
+
+    The candidates outside the blocks come first, then the blocks along their eigenvectors.
+    """
+    alone = np.ones(s.J, dtype=np.bool_)
+    values, noise = [], []
+    for block in s.blocks:
+        alone[block.indices] = False
+        values.append(np.einsum("jk,j->k", block.eigenvectors, x[block.indices]))
+        noise.append(s.noise_exposure[block.indices] / block.eigenvalues)
+    return (
+        np.concatenate([x[alone], *values]),
+        np.concatenate([s.noise_exposure[alone], *noise]),
+        int(alone.sum()),
+    )
+
+
+def _marginal(s: StandardisedAssociations, x: Float) -> Float:
+    """Coefficients of the candidates one at a time."""
+    out = x.copy()
+    for block in s.blocks:
+        rotated = np.einsum("jk,j->k", block.eigenvectors, x[block.indices])
+        out[block.indices] = np.einsum("jk,k->j", block.eigenvectors, block.eigenvalues * rotated)
+    return out
 
 
 def identified_model(
@@ -299,6 +330,10 @@ def identified_model(
         rho=t.rho,
         pi=t.pi,
         weight=t.prior,
+        blocks=[
+            (block.indices.astype(np.int64), block.eigenvalues, block.eigenvectors)
+            for block in s.blocks
+        ],
     )
 
 
@@ -316,7 +351,7 @@ def identified_posterior(
     Parameters
     ----------
     associations : StandardisedAssociations
-        Uncorrelated candidates.
+        Correlated candidates in blocks of at most 16.
     prior : IdentifiedPrior, optional
         The default prior where none is given.
     selection_p : float, optional
@@ -346,9 +381,9 @@ def identified_posterior(
     )
     eta = _eta(s)
     scales = np.sqrt([s.residual_exposure, s.residual_outcome])
-    variance = s.noise_exposure + stage.g
-    exposure = s.exposure**2 / s.residual_exposure
-    constant = -0.5 * float((np.log(2 * np.pi * variance) + exposure / variance).sum())
+    x, noise, _ = _directions(s, s.exposure / scales[0])
+    variance = noise + stage.g
+    constant = -0.5 * float((np.log(2 * np.pi * variance) + x**2 / variance).sum())
     constant -= s.J * float(np.log(scales).sum())
     edges = report["edges"] * eta
     return IdentifiedPosterior(
