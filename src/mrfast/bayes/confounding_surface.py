@@ -26,18 +26,17 @@ __all__ = [
     "ConfoundingDensity",
     "ConfoundingSurface",
     "confounding_surface",
-    "given_model",
 ]
 
 DEPTH = 12.0  # log density below its maximum that counts
-_SMALLEST = 1e-4  # of both effects in size: on the axes the coordinates end
+_SMALLEST = 1e-6  # of both effects in size: on the axes the coordinates end
 _STEP = 0.1  # of the differences, in standard deviations
 _ITERATIONS = 40  # of Newton's method
 _TOLERANCE = 1e-7
 _HERMITE = np.polynomial.hermite_e.hermegauss(7)
 _MODES = 12
 _APART = 0.05  # between two modes, on the scale of the axes
-_NEVER, _ALWAYS = 1e-32, 1 - 2.0**-53  # probabilities of the slab given one model
+_CELLS_AT_ONCE = 1_000_000  # points times candidates, given one model
 
 
 class ConfoundingDensity:
@@ -51,9 +50,19 @@ class ConfoundingDensity:
     ----------
     associations : StandardisedAssociations
     prior : SpikeSlabPrior
+    model : ndarray of bool, shape (J,), optional
+        One model, True = slab, in place of the sum; for uncorrelated candidates.
     """
 
-    def __init__(self, associations: StandardisedAssociations, prior: SpikeSlabPrior) -> None:
+    def __init__(
+        self,
+        associations: StandardisedAssociations,
+        prior: SpikeSlabPrior,
+        model: NDArray[np.bool_] | None = None,
+    ) -> None:
+        if model is not None and not associations.uncorrelated:
+            raise check.fail("model", "None for correlated candidates", "a model")
+        self._associations, self._prior, self._model = associations, prior, model
         self._problem = collapsed_problem(associations, prior)
         s, eta = associations, self._problem.eta
         slope_sd = self._problem.sd_slope / eta
@@ -82,8 +91,39 @@ class ConfoundingDensity:
         d1, m, d3 = np.moveaxis(self._centre + z * self._scale, -1, 0)
         shrink = np.exp(0.5 * (d3 - d1))
         points = np.stack([m - c * shrink, m, np.broadcast_to(u, m.shape), d1, d3], axis=-1)
-        values = self._problem.values(np.ascontiguousarray(points.reshape(-1, 5)))
+        points = np.ascontiguousarray(points.reshape(-1, 5))
+        values = self._problem.values(points)
+        if self._model is not None:
+            chunk = max(1, _CELLS_AT_ONCE // self._associations.J)
+            for begin in range(0, len(points), chunk):
+                part = slice(begin, begin + chunk)
+                values[part] += self._log_model(points[part])
         return np.asarray(values.reshape(m.shape) + 0.5 * (d3 - d1))
+
+    def _log_model(self, points: Float) -> Float:
+        """Log probability of the model given the five parameters, at every point."""
+        s, prior, eta = self._associations, self._prior, self._problem.eta
+        beta, m, u, d1, d3 = (column[:, None] for column in points.T)
+        c = (m - beta) * np.exp(0.5 * (d1 - d3))
+        rho = np.abs(c) * np.sqrt(1 + c * c)
+        k1 = 1 + c * c + rho * np.exp(2 * u)
+        k2 = k1 + c * c + rho * np.exp(-2 * u)
+        beta, m = beta * eta, m * eta
+        s11, s221 = s.residual_exposure * np.exp(d1), s.residual_outcome * np.exp(d3)
+        s12, s22 = m * s11, s221 + m * m * s11
+        n11, n22, n12 = s.noise_exposure, s.noise_outcome, s.noise_shared
+        g = prior.slab_sd**2 / k1
+        # The outcome's association given the exposure's, but for what pleiotropy adds.
+        error = s.outcome - (n12 * m + beta * g) / (n11 + g) * s.exposure
+        shared = beta * g * (beta * n11 * s11 - 2 * n12 * s12) - (n12 * s12) ** 2 / s11
+        variance = n22 * s22 + shared / (n11 + g)
+        unit = s221 * k1 / k2
+        spike, slab = (
+            -0.5 * (np.log(total) + error * error / total)
+            for total in (variance + sd * sd * unit for sd in (prior.spike_sd, prior.slab_sd))
+        )
+        odds = slab - spike + prior.log_odds(s.J)
+        return np.asarray(-np.logaddexp(0, np.where(self._model, -odds, odds)).sum(axis=1))
 
     def _integral(self, c: Float, u: Float) -> Float:
         """Log of the integral over (d1, m, d3) at every (c, u)."""
@@ -167,22 +207,6 @@ class ConfoundingSurface:
     modes: Float
 
 
-def given_model(prior: SpikeSlabPrior, model: ArrayLike, n_candidates: int) -> SpikeSlabPrior:
-    """Prior that is almost certain of one model, True = slab.
-
-    A candidate whose data weigh more than about 70 nats against the spike counts as in the slab.
-    """
-    indicators = check.model_indicators("model", model, length=n_candidates)
-    return SpikeSlabPrior(
-        prior.slab_sd,
-        prior.spike_sd,
-        np.where(indicators, _ALWAYS, _NEVER),
-        prior.effect_sd,
-        prior.confounding_sd,
-        prior.scale_power,
-    )
-
-
 def confounding_surface(
     moments: Moments,
     prior: SpikeSlabPrior | None = None,
@@ -196,11 +220,11 @@ def confounding_surface(
     Parameters
     ----------
     moments : Moments
-        The data, uncorrelated candidates, with an observational slope.
+        The data, with an observational slope.
     prior : SpikeSlabPrior, optional
         ``SpikeSlabPrior.empirical(moments)`` by default.
     model : array_like of bool, shape (J,), optional
-        One model, True = slab; by default the sum over all 2^J.
+        One model of uncorrelated candidates, True = slab; by default the sum over all 2^J.
     limit : float, optional
         End of both axes; by default where the density is e^-12 of the highest, at most five
         prior standard deviations.
@@ -224,9 +248,10 @@ def confounding_surface(
             "prior", "a SpikeSlabPrior, which is on the confounder's effects", type(prior).__name__
         )
     size = check.integer("points", points, minimum=21, maximum=2001) // 2
+    indicators = None
     if model is not None:
-        used = given_model(used, model, moments.J)
-    density = ConfoundingDensity(moments.standardised, used)
+        indicators = check.model_indicators("model", model, length=moments.J)
+    density = ConfoundingDensity(moments.standardised, used, indicators)
     if limit is None:
         limit = _limit(density, 5 * used.confounding_sd)
     end = np.arcsinh(check.scalar("limit", limit, above=0))

@@ -10,6 +10,7 @@ import numpy as np
 from mrfast import _validation as check
 from mrfast._optional import import_extra
 from mrfast._validation import Float
+from mrfast.plots.confounding_surface import asinh_ticks
 from mrfast.plots.massive_posterior import (
     BLUE,
     GREY,
@@ -94,7 +95,7 @@ def _draw_joint(
     """Draws of effect and bias with their marginal densities."""
     effect, bias = draws["beta"].to_numpy(), draws["bias"].to_numpy()
     lower, upper = effect_limits(result, reference)
-    slope = float(np.median(effect + bias))
+    slope = result.moments.standardised.residual_slope
     joint.axline((0, slope), slope=-1, color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     joint.plot(
         effect[:_DRAWN],
@@ -119,7 +120,7 @@ def _draw_joint(
         fontsize=9.5,
         color=GREY,
     )
-    joint.set_xlabel(_wrapped(f"Causal effect: {result.scale}", 58))
+    joint.set_xlabel(_wrapped(f"Causal effect: {result.scale}", 64), fontsize=9.5)
     joint.set_ylabel("Bias of the observed slope by confounding")
     x, y = density_curve(result, lower, upper)
     above.fill_between(x, y, color=BLUE, alpha=0.25, linewidth=0)
@@ -152,12 +153,12 @@ def _draw_joint(
 
 
 def _draw_confounder(figure: Any, axes: Any, draws: Any) -> None:
-    """Effects of the confounder, coloured by the causal effect."""
+    """Effects of the confounder, coloured by the causal effect, on axes as of the surface."""
     kx, ky, effect = (draws[name].to_numpy() for name in ("skappa_X", "skappa_Y", "beta"))
     low, high = np.quantile(effect, [0.01, 0.99])
     points = axes.scatter(
-        kx[:_DRAWN],
-        ky[:_DRAWN],
+        np.arcsinh(kx[:_DRAWN]),
+        np.arcsinh(ky[:_DRAWN]),
         c=effect[:_DRAWN],
         s=9,
         linewidths=0,
@@ -168,19 +169,23 @@ def _draw_confounder(figure: Any, axes: Any, draws: Any) -> None:
     )
     c = float(np.median(draws["confounding_coordinate"]))
     axes.plot(
-        *_level_set(c, np.linspace(-8, 8, 801)),
+        *(np.arcsinh(values) for values in _level_set(c, np.linspace(-12, 12, 1201))),
         color=ORANGE,
         linewidth=1.5,
         label=f"where the bias is its median, {float(np.median(draws['bias'])):.3g}",
     )
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), frameon=False, fontsize=9.5)
     axes.axhline(0, color=GREY, linewidth=0.8, zorder=0)
-    axes.set_xlim(0, 1.05 * float(np.quantile(kx, _WIDEST)))
     tail = (1 - _WIDEST) / 2
     bounds = np.quantile(ky, [tail, 1 - tail])
-    lower, upper = min(0.0, float(bounds[0])), max(0.0, float(bounds[1]))
+    lower, upper = np.arcsinh([min(0.0, float(bounds[0])), max(0.0, float(bounds[1]))])
     margin = 0.05 * (upper - lower)
-    axes.set_ylim(lower - margin * (lower < 0), upper + margin * (upper > 0))
+    ends = [(0.0, 1.05 * float(np.arcsinh(np.quantile(kx, _WIDEST))))]
+    ends.append((lower - margin * (lower < 0), upper + margin * (upper > 0)))
+    axes.set_xlim(*ends[0])
+    axes.set_ylim(*ends[1])
+    for axis, (first, last) in zip((axes.xaxis, axes.yaxis), ends, strict=True):
+        asinh_ticks(axis, first, last)
     axes.set_xlabel("Confounder's effect on the exposure, skappa_X\n(in units of its noise)")
     axes.set_ylabel("Confounder's effect on the outcome, skappa_Y")
     axes.spines[["top", "right"]].set_visible(False)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mrfast.bayes.priors import SpikeSlabPrior
     from mrfast.data.moments import Moments
 
-__all__ = ["confounding_surface_figure", "draw_surface"]
+__all__ = ["asinh_ticks", "confounding_surface_figure", "draw_surface"]
 
 _MARK = "#D55E00"
 _LEVELS = 49
@@ -102,14 +102,28 @@ def draw_surface(axes: Any, surface: ConfoundingSurface) -> Any:
                 markeredgewidth=2.2,
             )
     end = float(place[-1])
-    steps = [0.0, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
-    ticks = [t for t in steps if np.arcsinh(t) <= end]
-    values = [-t for t in ticks[:0:-1]] + ticks
-    labels = [f"{value:g}".replace("-", "\N{MINUS SIGN}") for value in values]
-    axes.set_xticks(np.arcsinh(values), labels, fontsize=8.5)
-    axes.set_yticks(np.arcsinh(values), labels, fontsize=8.5)
+    for axis in (axes.xaxis, axes.yaxis):
+        asinh_ticks(axis, -end, end)
     axes.set_xlim(-end, end)
     axes.set_ylim(-end, end)
     axes.set_box_aspect(1)
     axes.set_xlabel("Confounder's effect on the exposure, skappa_X")
     return shown
+
+
+def asinh_ticks(axis: Any, lower: float, upper: float) -> None:
+    """Put round numbers on an axis along which asinh of a number is drawn."""
+    reach = max(abs(lower), abs(upper))
+    steps = [step * 10.0**power for power in range(-3, 7) for step in (1, 2, 5)]
+    smallest = np.sinh(0.07 * (upper - lower))  # apart enough for the labels
+    chosen: list[float] = []
+    for step in steps:
+        last = np.arcsinh(chosen[-1]) if chosen else -np.inf
+        apart = np.arcsinh(step) - last > 0.05 * (upper - lower)
+        if apart and smallest <= step and np.arcsinh(step) <= reach * 1.0001:
+            chosen.append(step)
+    values = np.array([-step for step in chosen[::-1]] + [0.0, *chosen])
+    places = np.arcsinh(values)
+    inside = (places >= lower - 1e-9) & (places <= upper + 1e-9)
+    labels = [f"{value:g}".replace("-", "\N{MINUS SIGN}") for value in values[inside]]
+    axis.set_ticks(places[inside], labels, fontsize=8.5)
