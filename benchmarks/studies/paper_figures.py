@@ -28,7 +28,7 @@ from mrfast.plots.confounding_surface import draw_surface
 SEED = 20205
 SLAB_SD, SPIKE_SD, OTHER_SD = 1.0, 0.02, 10.0
 DATA_SETS = {"figure 3": (0, 10, 5, 1_000), "figure 4": (1, 50, 5, 100_000)}
-LIMIT = 30.0  # of the axes of Figure 3
+LIMIT = 8.0  # of the axes of Figure 3
 
 
 class Problem(NamedTuple):

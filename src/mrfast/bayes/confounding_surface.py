@@ -110,13 +110,12 @@ class ConfoundingDensity:
         k2 = k1 + c * c + rho * np.exp(-2 * u)
         beta, m = beta * eta, m * eta
         s11, s221 = s.residual_exposure * np.exp(d1), s.residual_outcome * np.exp(d3)
-        s12, s22 = m * s11, s221 + m * m * s11
         n11, n22, n12 = s.noise_exposure, s.noise_outcome, s.noise_shared
         g = prior.slab_sd**2 / k1
         # The outcome's association given the exposure's, but for what pleiotropy adds.
         error = s.outcome - (n12 * m + beta * g) / (n11 + g) * s.exposure
-        shared = beta * g * (beta * n11 * s11 - 2 * n12 * s12) - (n12 * s12) ** 2 / s11
-        variance = n22 * s22 + shared / (n11 + g)
+        variance = n22 * s221 + m * m * s11 * (n22 - n12 * n12 / n11)
+        variance = variance + g * n11 * s11 / (n11 + g) * (beta - n12 / n11 * m) ** 2
         unit = s221 * k1 / k2
         spike, slab = (
             -0.5 * (np.log(total) + error * error / total)
