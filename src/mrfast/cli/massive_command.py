@@ -62,7 +62,7 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "associations with SNPs, averaging over which SNPs act on the outcome by other ways "
         "(the model of MASSIVE; Bucur, Claassen and Heskes, 2020).",
         epilog="Example: mrfast massive --exposure bmi.tsv.gz --outcome psoriasis.tsv.gz "
-        "--beta-observational 0.0392 -o results",
+        "--beta-observational 0.0392 --outcome-type binary -o results",
         allow_abbrev=False,
     )
     add_association_options(parser)

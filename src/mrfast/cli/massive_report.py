@@ -54,7 +54,7 @@ def report_lines(result: MassiveResult, exposure: str, outcome: str) -> Iterator
 
 
 def _indented(text: str, mark: str = "") -> list[str]:
-    return textwrap.wrap(
+    lines = textwrap.wrap(
         text,
         _WIDTH,
         initial_indent=f"  {mark}",
@@ -62,6 +62,7 @@ def _indented(text: str, mark: str = "") -> list[str]:
         break_long_words=False,
         break_on_hyphens=False,
     )
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 
 
 def _effect_lines(result: MassiveResult, exposure: str, outcome: str) -> Iterator[str]:
@@ -90,7 +91,7 @@ def _effect_lines(result: MassiveResult, exposure: str, outcome: str) -> Iterato
         )
     factors = result.bayes_factor()
     texts = ", ".join(
-        f"{_factor(log)} (sd {scale:g})"
+        f"{_factor(log)} (sd {scale:g})".replace(" ", "\N{NO-BREAK SPACE}")
         for scale, log in zip(factors["scale"], factors["log_bf10"], strict=True)
         if log == log
     )
@@ -119,7 +120,8 @@ def _candidate_lines(result: MassiveResult) -> Iterator[str]:
     rest = len(probable) - _NAMED
     more = f" and {rest} more, see candidates.tsv" if rest > 0 else ""
     yield f"pleiotropic SNPs, each with probability {_PROBABLE:g} or more:"
-    yield f"  {', '.join(probable[:_NAMED]) or 'none'}{more}"
+    largest = f"none; most likely {result.moments.names[order[0]]} ({probability[order[0]]:.2f})"
+    yield f"  {', '.join(probable[:_NAMED]) or largest}{more}"
     yield f"  expected number of pleiotropic SNPs: {probability.sum():.1f} of {probability.size}"
 
 
