@@ -12,7 +12,6 @@ import pytest
 import mrfast
 from mrfast.bayes.confounding_surface import confounding_surface
 from mrfast.errors import InvalidInputError, MissingExtraError
-from mrfast.plots.confounding_surface import confounding_surface_figure
 from mrfast.plots.massive_posterior import (
     check_reference,
     interval_texts,
@@ -293,11 +292,12 @@ def test_no_figure_of_confounding_without_a_slope(identified):
 
 def test_surface_marks_its_modes(exact_bimodal):
     moments, prior = exact_bimodal.moments, exact_bimodal.prior
-    figure = confounding_surface_figure(moments, prior, points=81)
+    surface = confounding_surface(moments, prior, points=81)
+    figure = surface.plot()
     assert png(figure).startswith(b"\x89PNG")
     axes = figure.axes[0]
     marks = np.array([[line.get_xdata()[0], line.get_ydata()[0]] for line in axes.lines])
-    modes = confounding_surface(moments, prior, points=81).modes[:, :2]
+    modes = surface.modes[:, :2]
     expected = np.arcsinh(np.concatenate([modes, -modes]))
     np.testing.assert_allclose(np.sort(marks, axis=0), np.sort(expected, axis=0), atol=1e-9)
     assert len(modes) >= 2
@@ -309,8 +309,9 @@ def test_surface_marks_its_modes(exact_bimodal):
     box = figure.get_tightbbox()
     assert box.x0 >= 0
     model = np.arange(8) % 2 == 0
-    title = confounding_surface_figure(moments, prior, model=model, points=41).axes[0]
-    assert title.get_title(loc="left") == "given one model"
+    given = confounding_surface(moments, prior, model=model, points=41).plot().axes[0]
+    assert axes.get_title(loc="left") == "averaged over all models"
+    assert given.get_title(loc="left") == "given one model"
 
 
 # ----------------------------------------------------------------------- the reference

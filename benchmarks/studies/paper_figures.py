@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 import mrfast
-from mrfast.bayes.confounding_surface import DEPTH, confounding_surface
+from mrfast.bayes.confounding_surface import confounding_surface
 from mrfast.plots.confounding_surface import draw_surface
 
 SEED = 20205
@@ -80,7 +80,7 @@ def draw_confounding(data: Problem) -> Figure:
         panel.set_title(title)
     panels[0].set_ylabel("Confounder's effect on the outcome, skappa_Y")
     bar = figure.colorbar(shown, ax=panels, label="Log posterior density below its maximum")
-    bar.set_ticks(np.arange(-DEPTH, 1, 2))
+    bar.set_ticks(np.arange(-surface.depth, 1, 2))
     return figure
 
 

@@ -97,10 +97,10 @@ class ConfoundingDensity:
             chunk = max(1, _CELLS_AT_ONCE // self._associations.J)
             for begin in range(0, len(points), chunk):
                 part = slice(begin, begin + chunk)
-                values[part] += self._log_model(points[part])
+                values[part] += self._log_model(points[part], self._model)
         return np.asarray(values.reshape(m.shape) + 0.5 * (d3 - d1))
 
-    def _log_model(self, points: Float) -> Float:
+    def _log_model(self, points: Float, model: NDArray[np.bool_]) -> Float:
         """Log probability of the model given the five parameters, at every point."""
         s, prior, eta = self._associations, self._prior, self._problem.eta
         beta, m, u, d1, d3 = (column[:, None] for column in points.T)
@@ -122,7 +122,7 @@ class ConfoundingDensity:
             for total in (variance + sd * sd * unit for sd in (prior.spike_sd, prior.slab_sd))
         )
         odds = slab - spike + prior.log_odds(s.J)
-        return np.asarray(-np.logaddexp(0, np.where(self._model, -odds, odds)).sum(axis=1))
+        return np.asarray(-np.logaddexp(0, np.where(model, -odds, odds)).sum(axis=1))
 
     def _integral(self, c: Float, u: Float) -> Float:
         """Log of the integral over (d1, m, d3) at every (c, u)."""
@@ -199,11 +199,23 @@ class ConfoundingSurface:
     modes : ndarray, shape (modes, 3)
         skappa_X >= 0, skappa_Y and log density of the local maxima, highest first. Each has a
         mirror image with both signs changed.
+    given_model : bool
+        Whether it is of one model, or averaged over all of them.
+    depth : float
+        Log density below the highest mode to which the modes were looked for.
     """
 
     axis: Float
     log_density: Float
     modes: Float
+    given_model: bool
+    depth: float = DEPTH
+
+    def plot(self) -> Any:
+        """Figure of the surface with its modes marked (plot extra)."""
+        from mrfast.plots.confounding_surface import confounding_surface_figure
+
+        return confounding_surface_figure(self)
 
 
 def confounding_surface(
@@ -260,7 +272,7 @@ def confounding_surface(
     surface = np.hstack([right[::-1, :0:-1], right])  # the same where both signs change
     top = max(float(surface.max()), float(modes[0, 2])) if len(modes) else float(surface.max())
     modes[:, 2] -= top
-    return ConfoundingSurface(axis, surface - top, modes)
+    return ConfoundingSurface(axis, surface - top, modes, indicators is not None)
 
 
 def _limit(density: Callable[[Float, Float], Float], end: float) -> float:

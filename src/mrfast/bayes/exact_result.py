@@ -50,6 +50,10 @@ class ExactResult(MassiveResult):
         """Peaks of the effect's posterior with their probabilities, most probable first."""
         return self.posterior.effect.modes
 
+    def _places(self) -> Float:
+        law = self.posterior.effect
+        return np.append(law.quantiles(np.linspace(0, 1, 201)), [mode.peak for mode in law.modes])
+
     @property
     def inclusion_probabilities(self) -> Float:
         """As in `MassiveResult`."""

@@ -15,7 +15,7 @@ import pandas as pd
 from mrfast import _validation as check
 from mrfast._optional import import_extra
 from mrfast._validation import Float
-from mrfast.bayes.effect_density import EffectSummary
+from mrfast.bayes.effect_density import EffectDensity, EffectMode, EffectSummary
 from mrfast.data.moments import Moments
 
 if TYPE_CHECKING:
@@ -110,6 +110,23 @@ class MassiveResult:
         return self._law.density(np.asarray(values, dtype=np.float64))
 
     @property
+    def effect_modes(self) -> tuple[EffectMode, ...]:
+        """Peaks of the effect's posterior, most probable first; empty where a search made it."""
+        return ()
+
+    @abstractmethod
+    def _places(self) -> Float:
+        """Values of the effect near which the density may peak, in any order."""
+
+    def _modes_along(self, x: Float, density: Float) -> tuple[EffectMode, ...]:
+        """Peaks of the effect's posterior, from its density at ascending points where need be."""
+        if self.effect_modes:
+            return self.effect_modes
+        area = float((0.5 * (density[1:] + density[:-1]) * np.diff(x)).sum())
+        low, high = density[:-1] / area, density[1:] / area
+        return EffectDensity(x[:-1], x[1:], low, high).modes
+
+    @property
     def scale(self) -> str:
         """Unit of the causal effect, in words."""
         if self.moments.design.binary:
@@ -145,6 +162,24 @@ class MassiveResult:
     @abstractmethod
     def inclusion_probabilities(self) -> Float:
         """Posterior probability that each candidate is pleiotropic (in the slab), shape (J,)."""
+
+    @property
+    def prior_kind(self) -> str:
+        """Kind of the prior: "identified" or "massive"."""
+        from mrfast.bayes.priors import SpikeSlabPrior
+
+        return "massive" if isinstance(self.prior, SpikeSlabPrior) else "identified"
+
+    @property
+    def prior_inclusion_probability(self) -> float | None:
+        """Prior probability that a candidate is pleiotropic; None where it is not one for all."""
+        from mrfast.bayes.priors import SpikeSlabPrior
+
+        if isinstance(self.prior, SpikeSlabPrior):
+            given = self.prior.slab_probability
+            return float(given) if np.ndim(given) == 0 else None
+        table = self.prior.table
+        return float((table.prior * table.pi).sum())
 
     @property
     @abstractmethod

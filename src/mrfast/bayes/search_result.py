@@ -299,6 +299,12 @@ class SearchResult(MassiveResult):
     def _law(self) -> EffectMixture:
         return self._mixture
 
+    def _places(self) -> Float:
+        """Centres of the mixture's heaviest components."""
+        heaviest = np.argsort(-self.model_set.mode_weight)[:200]
+        modes = self.model_set.modes[heaviest]
+        return np.asarray(modes[:, 0] * np.exp(modes[:, 4] - modes[:, 3]))
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "kernel"}
 

@@ -9,20 +9,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
 
 from mrfast import _validation as check
 from mrfast._runtime import build_config
-from mrfast.bayes.exact_result import ExactResult
-from mrfast.bayes.identified_prior import IdentifiedPrior
-from mrfast.bayes.search_result import SearchResult
 from mrfast.io.tables import write_table
 
 if TYPE_CHECKING:
+    from mrfast.bayes.exact_result import ExactResult
     from mrfast.bayes.result import MassiveResult
+    from mrfast.bayes.search_result import SearchResult
     from mrfast.data.design import StudyDesign
     from mrfast.data.harmonisation import Harmonised
 
@@ -129,9 +128,9 @@ def write_massive_result(
             write_table(frame, path)
 
     table("candidates.tsv", _candidates(result, associations))
-    if isinstance(result, SearchResult):
-        table("models.tsv", _models(result))
-    if isinstance(result.prior, IdentifiedPrior):
+    if result.method != "exact":
+        table("models.tsv", _models(cast("SearchResult", result)))
+    if result.prior_kind == "identified":
         table("hyperparameters.tsv", result.hyperparameters)
     if draws is not None:
         shared = [name for name in draws.columns if not str(name).endswith("]")]
@@ -232,7 +231,7 @@ def massive_summary(
                 zip(harmonised.reasons["reason"], harmonised.reasons["rows"], strict=True)
             ),
         }
-    exact = result if isinstance(result, ExactResult) else None
+    exact = cast("ExactResult", result) if result.method == "exact" else None
     liability, certificate = result.liability_effect, result.certificate
     described: dict[str, Any] = {
         "format": _FORMAT,
@@ -257,20 +256,21 @@ def massive_summary(
         "bayes_factors": result.bayes_factor()[["scale", "log_bf10"]].to_dict("records"),
         "confounding": (result.confounding.to_dict("index") if result.has_confounding else None),
         "prior": {
-            "kind": "identified" if isinstance(result.prior, IdentifiedPrior) else "massive",
+            "kind": result.prior_kind,
             **_parameters(result.prior),
         },
         "hyperparameters": _marginals(result),
         "diagnostics": None if exact is None else exact.diagnostics.to_dict(),
     }
-    if isinstance(result, SearchResult):
-        search = result.search
+    if exact is None:
+        searched = cast("SearchResult", result)
+        search = searched.search
         described["search"] = {
             "iterations": search.n_iter,
             "chains": search.n_chains,
-            "occam_window": result.occam_window,
+            "occam_window": searched.occam_window,
             "models_evaluated": search.n_evaluated,
-            "models_retained": result.model_set.size,
+            "models_retained": searched.model_set.size,
             "proposed": dict(search.proposed),
             "accepted": dict(search.accepted),
             "acceptance": search.acceptance,
@@ -301,7 +301,7 @@ _EVIDENCE = {
 
 
 def _evidence_of(result: MassiveResult) -> str:
-    return "identified" if isinstance(result.prior, IdentifiedPrior) else result.method
+    return "identified" if result.prior_kind == "identified" else result.method
 
 
 def _design(design: StudyDesign) -> dict[str, Any]:
@@ -333,7 +333,7 @@ def _parameters(prior: Any) -> Any:
 
 def _marginals(result: MassiveResult) -> dict[str, Any] | None:
     """Prior and posterior of the values of every hyper-parameter."""
-    if not isinstance(result.prior, IdentifiedPrior):
+    if result.prior_kind != "identified":
         return None
     table = result.hyperparameters
     return {

@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from mrfast._optional import import_extra
 
 if TYPE_CHECKING:
     from mrfast.bayes.confounding_surface import ConfoundingSurface
-    from mrfast.bayes.priors import SpikeSlabPrior
-    from mrfast.data.moments import Moments
 
 __all__ = ["asinh_ticks", "confounding_surface_figure", "draw_surface"]
 
@@ -20,23 +17,15 @@ _MARK = "#D55E00"
 _LEVELS = 49
 
 
-def confounding_surface_figure(
-    moments: Moments,
-    prior: SpikeSlabPrior | None = None,
-    *,
-    model: ArrayLike | None = None,
-    limit: float | None = None,
-    points: int = 241,
-) -> Any:
+def confounding_surface_figure(surface: ConfoundingSurface) -> Any:
     """Log posterior density of (skappa_X, skappa_Y) with its modes marked (plot extra).
 
-    As Figure 3 of Bucur, Claassen, Heskes (2020), for one model or averaged over all of them. The
-    density is the same where both effects change their sign.
+    As Figure 3 of Bucur, Claassen, Heskes (2020). The density is the same where both effects
+    change their sign.
 
     Parameters
     ----------
-    moments, prior, model, limit, points
-        As of `mrfast.bayes.confounding_surface.confounding_surface`.
+    surface : ConfoundingSurface
 
     Returns
     -------
@@ -45,25 +34,22 @@ def confounding_surface_figure(
 
     Raises
     ------
-    InvalidInputError
-        An argument is not valid.
     MissingExtraError
         matplotlib is not installed.
     """
-    from mrfast.bayes.confounding_surface import DEPTH, confounding_surface
-
     matplotlib = import_extra("matplotlib.figure", extra="plot", purpose="the surface's figure")
-    surface = confounding_surface(moments, prior, model=model, limit=limit, points=points)
     figure = matplotlib.Figure(figsize=(6.8, 5.6), dpi=150)
     figure.set_layout_engine("constrained", w_pad=0.06, h_pad=0.06)
     axes = figure.subplots()
     shown = draw_surface(axes, surface)
     axes.set_ylabel("Confounder's effect on the outcome, skappa_Y")
     axes.set_title(
-        "averaged over all models" if model is None else "given one model", fontsize=11, loc="left"
+        "given one model" if surface.given_model else "averaged over all models",
+        fontsize=11,
+        loc="left",
     )
     bar = figure.colorbar(shown, ax=axes, label="Log posterior density below its maximum")
-    bar.set_ticks(np.arange(-DEPTH, 1, 2))
+    bar.set_ticks(np.arange(-surface.depth, 1, 2))
     bar.outline.set_visible(False)
     return figure
 
@@ -81,14 +67,12 @@ def draw_surface(axes: Any, surface: ConfoundingSurface) -> Any:
     matplotlib.contour.QuadContourSet
         For a colour bar.
     """
-    from mrfast.bayes.confounding_surface import DEPTH
-
     place = np.arcsinh(surface.axis)
     shown = axes.contourf(
         place,
         place,
-        np.maximum(surface.log_density, -DEPTH),
-        levels=np.linspace(-DEPTH, 0, _LEVELS),
+        np.maximum(surface.log_density, -surface.depth),
+        levels=np.linspace(-surface.depth, 0, _LEVELS),
         cmap="viridis",
     )
     for x, y, _ in surface.modes:

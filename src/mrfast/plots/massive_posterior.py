@@ -10,7 +10,6 @@ import numpy as np
 from mrfast import _validation as check
 from mrfast._optional import import_extra
 from mrfast._validation import Float
-from mrfast.bayes.effect_density import EffectDensity
 
 if TYPE_CHECKING:
     from mrfast.bayes.result import MassiveResult
@@ -103,7 +102,7 @@ def density_curve(result: MassiveResult, lower: float, upper: float) -> tuple[Fl
     Begins with an even grid and the places where the law has its mass, so that no peak falls
     between points; then halves every gap whose middle is not on the straight line.
     """
-    centres = _centres(result)
+    centres = result._places()
     centres = centres[(centres > lower) & (centres < upper)]
     x = np.union1d(np.linspace(lower, upper, 201), centres)
     y = result.effect_density(x)
@@ -119,29 +118,6 @@ def density_curve(result: MassiveResult, lower: float, upper: float) -> tuple[Fl
         gaps = np.unique(place[:, None] + np.arange(-2, 2))  # both halves and their neighbours
         gaps = gaps[(gaps >= 0) & (gaps < x.size - 1)]
     return x, y
-
-
-def _centres(result: MassiveResult) -> Float:
-    """Where peaks of the density may be: quantiles, or the centres of a mixture's components."""
-    from mrfast.bayes.search_result import SearchResult
-
-    if isinstance(result, SearchResult):
-        modes, weight = result.model_set.modes, result.model_set.mode_weight
-        heaviest = np.argsort(-weight)[:200]
-        return np.asarray(modes[heaviest, 0] * np.exp(modes[heaviest, 4] - modes[heaviest, 3]))
-    law = result._law
-    assert isinstance(law, EffectDensity)
-    return np.append(law.quantiles(np.linspace(0, 1, 201)), [mode.peak for mode in law.modes])
-
-
-def _peaks(result: MassiveResult, x: Float, y: Float) -> list[tuple[float, float]]:
-    """Peaks with their probabilities where there are several worth a mark."""
-    law = result._law
-    if not isinstance(law, EffectDensity):
-        area = float((0.5 * (y[1:] + y[:-1]) * np.diff(x)).sum())
-        law = EffectDensity(x[:-1], x[1:], y[:-1] / area, y[1:] / area)
-    peaks = [(mode.peak, mode.probability) for mode in law.modes if mode.probability > _PEAK]
-    return peaks if len(peaks) > 1 else []
 
 
 def effect_limits(
@@ -210,9 +186,10 @@ def _draw_effect(
     )
     if lower < 0 < upper:
         axes.axvline(0, color=GREY, linewidth=1, linestyle=(0, (4, 3)), label="no effect", zorder=1)
-    peaks = [peak for peak in _peaks(result, x, y) if lower < peak[0] < upper]
-    for place, (value, probability) in enumerate(peaks):
-        height = float(result.effect_density(value))
+    peaks = [mode for mode in result._modes_along(x, y) if mode.probability > _PEAK]
+    peaks = [mode for mode in peaks if lower < mode.peak < upper] if len(peaks) > 1 else []
+    for place, mode in enumerate(peaks):
+        value, height = mode.peak, float(result.effect_density(mode.peak))
         axes.plot(
             value,
             height + 0.025 * top,
@@ -222,7 +199,7 @@ def _draw_effect(
             label=None if place else "peaks with their probabilities",
         )
         axes.annotate(
-            f"{probability:.2f}",
+            f"{mode.probability:.2f}",
             (value, height + 0.04 * top),
             (0, 5),
             textcoords="offset points",
@@ -259,17 +236,6 @@ def _draw_effect(
     _finish(axes, columns=2)
 
 
-def _prior_probability(result: MassiveResult) -> float | None:
-    """Prior probability that a candidate is pleiotropic, where it is the same for all."""
-    from mrfast.bayes.priors import SpikeSlabPrior
-
-    if isinstance(result.prior, SpikeSlabPrior):
-        given = result.prior.slab_probability
-        return float(given) if np.ndim(given) == 0 else None
-    table = result.prior.table
-    return float((table.prior * table.pi).sum())
-
-
 def _draw_candidates(axes: Any, result: MassiveResult) -> None:
     """Inclusion probabilities as bars, the largest at the top."""
     probability = result.inclusion_probabilities
@@ -297,7 +263,7 @@ def _draw_candidates(axes: Any, result: MassiveResult) -> None:
             fontsize=8,
             color=GREY,
         )
-    prior = _prior_probability(result)
+    prior = result.prior_inclusion_probability
     if prior is not None:
         axes.axvline(
             prior,
