@@ -25,14 +25,12 @@ class Problem {
   ExactIntegrator integrator_;
 };
 
-std::unique_ptr<Problem> make_problem(const DoubleArray& exposure, const DoubleArray& outcome,
-                                      const DoubleArray& noise_exposure,
-                                      const DoubleArray& noise_outcome,
-                                      const DoubleArray& noise_shared, const DoubleArray& log_odds,
-                                      double s11, double slope, double s221, double n1, double n2,
-                                      double n_shared, double n_slope, double slope_precision,
-                                      double slab_sd, double spike_sd, double effect_sd,
-                                      double confounding_sd, double scale_power) {
+std::unique_ptr<Problem> make_problem(
+    const DoubleArray& exposure, const DoubleArray& outcome, const DoubleArray& noise_exposure,
+    const DoubleArray& noise_outcome, const DoubleArray& noise_shared, const DoubleArray& log_odds,
+    double s11, double slope, double s221, double n1, double n2, double n_shared, double n_slope,
+    double slope_precision, double slab_sd, double spike_sd, double effect_sd,
+    double confounding_sd, double scale_power, const py::list& blocks) {
   AssociationData data;
   data.size = static_cast<std::size_t>(exposure.size());
   require_size("outcome", outcome, data.size);
@@ -49,6 +47,23 @@ std::unique_ptr<Problem> make_problem(const DoubleArray& exposure, const DoubleA
   data.s11 = s11, data.slope = slope, data.s221 = s221;
   data.n1 = n1, data.n2 = n2, data.n_shared = n_shared;
   data.n_slope = n_slope, data.slope_precision = slope_precision;
+  for (const auto& item : blocks) {
+    const auto [members, eigenvalues, eigenvectors] =
+        item.cast<std::tuple<std::vector<std::size_t>, DoubleArray, DoubleArray>>();
+    const std::size_t n = members.size();
+    if (n < 1 || n > kMaxBlock)
+      throw std::invalid_argument("blocks: expected 1 to " + std::to_string(kMaxBlock) +
+                                  " members, received " + std::to_string(n));
+    for (const std::size_t j : members)
+      if (j >= data.size) throw std::invalid_argument("blocks: expected indices of candidates");
+    require_size("eigenvalues", eigenvalues, n);
+    require_size("eigenvectors", eigenvectors, n * n);
+    CorrelatedBlock block;
+    block.members = members;
+    block.eigenvalues = to_vector(eigenvalues);
+    block.block.eigenvectors = to_vector(eigenvectors);
+    data.blocks.push_back(std::move(block));
+  }
   data.prepare();
   return std::make_unique<Problem>(std::move(data),
                                    ScaleFreePrior{slab_sd * slab_sd, spike_sd * spike_sd, effect_sd,
@@ -173,7 +188,8 @@ DoubleArray moments(const Problem& self, const DoubleArray& nodes, const DoubleA
   const std::size_t chunks = (n + kChunk - 1) / kChunk;
   std::vector<NodeMoments> parts(chunks);
   Monitor monitor({});
-  const std::size_t padded = d.a.size();
+  std::size_t padded = d.a.size();
+  for (const auto& block : d.blocks) padded += block.members.size();
   parallel_for(chunks, threads, monitor, [&](std::size_t c) {
     auto& part = parts[c];
     for (auto* v : {&part.inclusion, &part.first, &part.first2, &part.direct, &part.direct2})
@@ -190,6 +206,9 @@ DoubleArray moments(const Problem& self, const DoubleArray& nodes, const DoubleA
       for (const auto& group : d.groups)
         for (std::size_t i = group.begin; i < group.begin + group.size; ++i, ++sorted)
           target[k * d.size + d.order[sorted]] += (*columns[k])[i];
+      std::size_t place = d.a.size();
+      for (const auto& block : d.blocks)
+        for (const std::size_t j : block.members) target[k * d.size + j] += (*columns[k])[place++];
     }
   }
   return out;
@@ -206,6 +225,31 @@ DoubleArray conditional(const Problem& self, const DoubleArray& nodes) {
   for (py::ssize_t i = 0; i < n; ++i)
     self.posterior().conditional(to_point(row + i * width), target + i * size * 11);
   return out;
+}
+
+// Draws of the candidates in blocks, written into slab, first and direct (n, J) in place.
+void draw_blocks(const Problem& self, const DoubleArray& nodes, const DoubleArray& uniforms,
+                 const DoubleArray& normals, BoolArray& slab, DoubleArray& first,
+                 DoubleArray& direct) {
+  check_columns("nodes", nodes, 5);
+  const auto n = static_cast<std::size_t>(nodes.shape(0)), size = self.data().size;
+  const std::size_t count = self.data().blocks.size();
+  std::size_t members = 0;
+  for (const auto& block : self.data().blocks) members += block.members.size();
+  require_size("uniforms", uniforms, n * count);
+  require_size("normals", normals, 3 * n * members);
+  require_size("slab", slab, n * size);
+  require_size("first", first, n * size);
+  require_size("direct", direct, n * size);
+  const double *row = nodes.data(), *uniform = uniforms.data(), *normal = normals.data();
+  bool* member = slab.mutable_data();
+  double *gamma = first.mutable_data(), *alpha = direct.mutable_data();
+  const auto width = static_cast<std::size_t>(nodes.shape(1));
+  const py::gil_scoped_release release;
+  for (std::size_t i = 0; i < n; ++i)
+    self.posterior().draw_blocks(to_point(row + i * width), uniform + i * count,
+                                 normal + 3 * i * members, member + i * size, gamma + i * size,
+                                 alpha + i * size);
 }
 
 py::tuple certificate(const Problem& self, const DoubleArray& nodes, std::size_t draws,
@@ -252,7 +296,8 @@ void register_exact(py::module_ module) {
            py::arg("noise_shared").noconvert(), py::arg("log_odds").noconvert(), py::arg("s11"),
            py::arg("slope"), py::arg("s221"), py::arg("n1"), py::arg("n2"), py::arg("n_shared"),
            py::arg("n_slope"), py::arg("slope_precision"), py::arg("slab_sd"), py::arg("spike_sd"),
-           py::arg("effect_sd"), py::arg("confounding_sd"), py::arg("scale_power"))
+           py::arg("effect_sd"), py::arg("confounding_sd"), py::arg("scale_power"),
+           py::arg("blocks") = py::list())
       .def_property_readonly("eta", [](const Problem& self) { return self.data().eta; })
       .def_property_readonly("sd_slope", [](const Problem& self) { return self.data().sd_slope; })
       .def_property_readonly("log_constant",
@@ -267,6 +312,9 @@ void register_exact(py::module_ module) {
       .def("moments", &moments, py::arg("nodes").noconvert(), py::arg("weights").noconvert(),
            py::arg("threads"))
       .def("conditional", &conditional, py::arg("nodes").noconvert())
+      .def("draw_blocks", &draw_blocks, py::arg("nodes").noconvert(),
+           py::arg("uniforms").noconvert(), py::arg("normals").noconvert(),
+           py::arg("slab").noconvert(), py::arg("first").noconvert(), py::arg("direct").noconvert())
       .def("time_kernel", &time_kernel, py::arg("kind"), py::arg("repeats"))
       .def("certificate", &certificate, py::arg("nodes").noconvert(), py::arg("draws"),
            py::arg("threads"));

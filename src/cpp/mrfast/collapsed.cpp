@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <map>
+#include <memory>
 #include <numeric>
 #include <stdexcept>
 #include <tuple>
@@ -232,13 +233,35 @@ Confounding<S> confounding(const S& c, const S& u) {
 void AssociationData::prepare() {
   eta = std::sqrt(s221 / s11);
   log_spikes = 0;
-  for (const double odd : log_odds)
+  std::vector<bool> in_block(size, false);
+  const double root1 = std::sqrt(s11), root2 = std::sqrt(s221);
+  for (auto& block : blocks) {
+    const std::size_t first = block.members.front(), n = block.members.size();
+    block.block.size = n;
+    block.n11 = n11[first], block.n22 = n22[first];
+    block.ratio = n12[first] / n11[first];
+    block.excess = std::max(0.0, n22[first] - n12[first] * block.ratio);
+    block.a.assign(n, 0), block.b.assign(n, 0), block.log_odds.clear();
+    for (std::size_t i = 0; i < n; ++i) {
+      const std::size_t j = block.members[i];
+      in_block[j] = true;
+      block.log_odds.push_back(log_odds[j]);
+      for (std::size_t k = 0; k < n; ++k) {
+        block.a[k] += block.block.eigenvectors[i * n + k] * h1[j] / root1;
+        block.b[k] += block.block.eigenvectors[i * n + k] * h2[j] / root2;
+      }
+    }
+  }
+  order.clear();
+  for (std::size_t j = 0; j < size; ++j) {
+    if (in_block[j]) continue;
+    order.push_back(j);
+    const double odd = log_odds[j];
     log_spikes -= odd > 0 ? odd + std::log1p(std::exp(-odd)) : std::log1p(std::exp(odd));
-  order.resize(size);
-  std::iota(order.begin(), order.end(), std::size_t{0});
+  }
   using Law = std::tuple<double, double, double>;
   std::map<Law, std::size_t> laws;
-  for (std::size_t j = 0; j < size; ++j) ++laws[{n11[j], n22[j], n12[j]}];
+  for (const std::size_t j : order) ++laws[{n11[j], n22[j], n12[j]}];
   grouped = laws.size() <= kMostGroups;
   if (grouped)
     std::stable_sort(order.begin(), order.end(), [&](std::size_t i, std::size_t j) {
@@ -246,9 +269,7 @@ void AssociationData::prepare() {
     });
   groups.clear();
   a.clear(), b.clear(), odds.clear(), na.clear(), nb.clear(), nr.clear(), nq.clear();
-  const double root1 = std::sqrt(s11), root2 = std::sqrt(s221);
-  for (std::size_t i = 0; i < size; ++i) {
-    const std::size_t j = order[i];
+  for (const std::size_t j : order) {
     const double r = n12[j] / n11[j];
     const double q = std::max(0.0, n22[j] - n12[j] * r);
     const bool fresh =
@@ -338,7 +359,7 @@ Jet<D> coordinate(const Point<Jet<D>>& at) {
 
 }  // namespace
 
-double CollapsedPosterior::value(const Point<double>& at) const {
+double CollapsedPosterior::independent(const Point<double>& at) const {
   const auto& d = data_;
   const double c = coordinate(at);
   const auto k = confounding(c, at.u);
@@ -346,11 +367,12 @@ double CollapsedPosterior::value(const Point<double>& at) const {
   const double g = prior_.slab / k.k1;
   const double a0 = prior_.spike * k.k1 / k.k2, a1 = prior_.slab * k.k1 / k.k2;
   double out = common(at, c, k);
-  const double candidates = static_cast<double>(d.size);
+  const auto candidates = static_cast<double>(d.order.size());
   if (!d.grouped)
     return out + 0.5 * candidates * at.d3 +
            separate_sums(d.a.data(), d.b.data(), d.odds.data(), d.na.data(), d.nb.data(),
-                         d.nr.data(), d.nq.data(), d.size, at.beta, at.m, s1, s3, g, a0, a1);
+                         d.nr.data(), d.nq.data(), d.order.size(), at.beta, at.m, s1, s3, g, a0,
+                         a1);
   for (const auto& group : d.groups) {
     const auto s = scales(group.n11, group.n22, group.ratio, group.excess, at, s1, s3, g, a0, a1);
     const double delta = group.n11 * (group.n22 + at.m * at.m * (s1 / s3) * group.excess);
@@ -359,6 +381,59 @@ double CollapsedPosterior::value(const Point<double>& at) const {
         0.5 * group.sum_a2 / s.c11 + mixture(d, group, s);
   }
   return out;
+}
+
+namespace {
+
+BlockPoint block_point(const CollapsedPosterior& posterior, const Point<double>& at) {
+  const auto k = confounding(coordinate(at), at.u);
+  const auto& prior = posterior.prior();
+  return {at.beta,
+          at.m,
+          std::exp(at.d1),
+          std::exp(at.d3),
+          prior.slab / k.k1,
+          prior.spike * k.k1 / k.k2,
+          prior.slab * k.k1 / k.k2};
+}
+
+}  // namespace
+
+double CollapsedPosterior::value(const Point<double>& at) const {
+  double out = 0;
+  values(&at, 1, &out);
+  return out;
+}
+
+void CollapsedPosterior::values(const Point<double>* at, std::size_t n, double* out) const {
+  for (std::size_t i = 0; i < n; ++i) out[i] = independent(at[i]);
+  if (data_.blocks.empty()) return;
+  std::vector<BlockPoint> points;
+  for (std::size_t i = 0; i < n; ++i) points.push_back(block_point(*this, at[i]));
+  std::vector<double> terms(n);
+  for (const auto& block : data_.blocks) {
+    block_values(block, points.data(), n, terms.data());
+    for (std::size_t i = 0; i < n; ++i) out[i] += terms[i];
+  }
+}
+
+void CollapsedPosterior::draw_blocks(const Point<double>& at, const double* uniforms,
+                                     const double* normals, bool* slab, double* first,
+                                     double* direct) const {
+  const BlockPoint point = block_point(*this, at);
+  for (const auto& block : data_.blocks) {
+    const std::size_t n = block.members.size();
+    std::vector<double> effects(2 * n);
+    const auto indicators = std::make_unique<bool[]>(n);
+    draw_block(block, point, *uniforms++, normals, indicators.get(), effects.data(),
+               effects.data() + n);
+    normals += 3 * n;
+    for (std::size_t i = 0; i < n; ++i) {
+      slab[block.members[i]] = indicators[i];
+      first[block.members[i]] = effects[i];
+      direct[block.members[i]] = effects[n + i];
+    }
+  }
 }
 
 template <std::size_t D>
@@ -492,14 +567,21 @@ Jet<2> CollapsedPosterior::grouped_curvature(double beta, double m, double u, do
   return f;
 }
 
+// About a third of the posterior's standard deviation.
+double CollapsedPosterior::difference() const {
+  return 0.5 / std::sqrt(std::max(1.0, std::min(data_.n1, data_.n2)));
+}
+
 Jet<2> CollapsedPosterior::curvature(double beta, double m, double u, double d1, double d3) const {
   using S = Jet<2>;
-  if (data_.grouped) return grouped_curvature(beta, m, u, d1, d3);
-  // Central differences; the step is a third of the posterior's standard deviation.
-  const double h = 0.5 / std::sqrt(std::max(1.0, std::min(data_.n1, data_.n2)));
-  const auto f = [&](double i, double j) { return value({beta, m, u, d1 + i * h, d3 + j * h}); };
-  const double f0 = f(0, 0), fp = f(1, 0), fm = f(-1, 0), gp = f(0, 1), gm = f(0, -1);
-  const double cross = f(1, 1) - f(1, -1) - f(-1, 1) + f(-1, -1);
+  if (closed_form()) return grouped_curvature(beta, m, u, d1, d3);
+  const double h = difference();
+  Point<double> points[9];
+  for (int i = 0; i < 9; ++i) points[i] = {beta, m, u, d1 + (i % 3 - 1) * h, d3 + (i / 3 - 1) * h};
+  double f[9];
+  values(points, 9, f);
+  const double f0 = f[4], fp = f[5], fm = f[3], gp = f[7], gm = f[1];
+  const double cross = f[8] - f[2] - f[6] + f[0];
   S out(f0);
   out.gradient = {(fp - fm) / (2 * h), (gp - gm) / (2 * h)};
   out.hessian[0][0] = (fp - 2 * f0 + fm) / (h * h);
@@ -595,6 +677,21 @@ MRFAST_DISPATCH void group_moment_sums(const double* a, const double* b, const d
 void CollapsedPosterior::accumulate(const Point<double>& at, double weight,
                                     NodeMoments& out) const {
   const auto& d = data_;
+  std::size_t place = d.a.size();  // members of blocks stand behind the others
+  if (!d.blocks.empty()) {
+    const BlockPoint point = block_point(*this, at);
+    BlockMoments moments;
+    for (const auto& block : d.blocks) {
+      block_moments(block, point, moments);
+      for (std::size_t i = 0; i < block.members.size(); ++i, ++place) {
+        out.inclusion[place] += weight * moments.inclusion[i];
+        out.first[place] += weight * moments.first[i];
+        out.first2[place] += weight * moments.first2[i];
+        out.direct[place] += weight * moments.direct[i];
+        out.direct2[place] += weight * moments.direct2[i];
+      }
+    }
+  }
   const auto s = node_scales(*this, at);
   if (d.grouped) {
     for (const auto& group : d.groups) {
@@ -613,6 +710,12 @@ void CollapsedPosterior::accumulate(const Point<double>& at, double weight,
 void CollapsedPosterior::conditional(const Point<double>& at, double* out) const {
   const auto& d = data_;
   const auto s = node_scales(*this, at);
+  for (const auto& block : d.blocks)  // drawn by draw_blocks
+    for (const std::size_t member : block.members) {
+      double* row = out + 11 * member;
+      std::fill(row, row + 11, 0.0);
+      row[2] = row[4] = row[7] = row[9] = 1;
+    }
   std::size_t sorted = 0;
   for (const auto& group : d.groups) {
     for (std::size_t i = group.begin; i < group.begin + group.size; ++i, ++sorted) {

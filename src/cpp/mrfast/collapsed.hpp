@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <vector>
 
+#include "mrfast/collapsed_blocks.hpp"
 #include "mrfast/jet.hpp"
 
 namespace mrfast {
@@ -34,17 +35,18 @@ struct AssociationData {
   // As given, in the candidates' order.
   std::size_t size = 0;
   std::vector<double> h1, h2, n11, n22, n12;
-  std::vector<double> log_odds;  // of slab against spike
+  std::vector<double> log_odds;         // of slab against spike
+  std::vector<CorrelatedBlock> blocks;  // members, eigenvalues, eigenvectors; the rest is derived
   double s11 = 1, slope = 0, s221 = 1;
   double n1 = 0, n2 = 0, n_shared = 0;  // people behind the residual variances
   double n_slope = 0;                   // people whose own slope is m_hat
   double slope_precision = 0;           // 1 / var of an external estimate of m
   // Derived.
   double eta = 1;
-  std::vector<std::size_t> order;  // sorted position -> candidate
+  std::vector<std::size_t> order;  // sorted position -> candidate in no block
   std::vector<NoiseGroup> groups;
   std::vector<double> a, b, odds, na, nb, nr, nq;  // sorted, padded; noise per candidate
-  double log_spikes = 0;                           // sum of log P(spike)
+  double log_spikes = 0;                           // sum of log P(spike), candidates in no block
   double constant = 0;                             // of the log evidence, without the prior's
   double sd_slope = 0;                             // of m given all residual variances
   bool grouped = true;  // few noise laws: closed derivatives; otherwise differences
@@ -81,9 +83,10 @@ class CollapsedPosterior {
   // Log density with respect to d(beta) d(m) d(d1) d(d3) d(u), beta and m in the units of the data,
   // on the half plane k_X > 0; the constants of part of the evidence are in log_constant().
   double value(const Point<double>& at) const;
+  void values(const Point<double>* at, std::size_t n, double* out) const;
   template <std::size_t D>
   Jet<D> expand(const Point<Jet<D>>& at) const;
-  // Gradient and Hessian by (d1, d3).
+  // Gradient and Hessian by (d1, d3): in closed form, or by differences.
   Jet<2> curvature(double beta, double m, double u, double d1, double d3) const;
 
   // Adds weight times the candidates' conditional moments (a, b scale) at a point.
@@ -92,11 +95,21 @@ class CollapsedPosterior {
   // alpha and of gamma (with their covariance), for draws. Rows of 11.
   void conditional(const Point<double>& at, double* out) const;
 
+  bool closed_form() const { return data_.grouped && data_.blocks.empty(); }
+  // A draw of the effects of the candidates in blocks, into the given order: a uniform per block,
+  // three normals per member.
+  void draw_blocks(const Point<double>& at, const double* uniforms, const double* normals,
+                   bool* slab, double* first, double* direct) const;
+
   double log_constant() const { return constant_; }
   const AssociationData& data() const { return data_; }
   const ScaleFreePrior& prior() const { return prior_; }
 
+  // The step of differences in d1 and d3.
+  double difference() const;
+
  private:
+  double independent(const Point<double>& at) const;
   Jet<2> grouped_curvature(double beta, double m, double u, double d1, double d3) const;
   template <class S>
   S common(const Point<S>& at, const S& c, const Confounding<S>& k) const;

@@ -22,6 +22,7 @@ constexpr double kTail = 7;       // sd of m that are integrated over
 constexpr std::size_t kMostRatios = 400;
 constexpr int kMostHalvings = 14;
 const double kNothing = -std::numeric_limits<double>::infinity();
+const double kUnknown = std::numeric_limits<double>::quiet_NaN();
 
 struct Sample {
   std::int64_t key;
@@ -60,8 +61,9 @@ double ExactIntegrator::refined_maximum(double beta, double m) const {
   constexpr int kHalf = 11;
   const double step = end / kHalf;
   double value[2 * kHalf + 1];
-  for (int i = -kHalf; i <= kHalf; ++i)
-    value[i + kHalf] = posterior_.value({beta, m, i * step, 0, 0});
+  Point<double> points[2 * kHalf + 1];
+  for (int i = -kHalf; i <= kHalf; ++i) points[i + kHalf] = {beta, m, i * step, 0, 0};
+  posterior_.values(points, 2 * kHalf + 1, value);
   double best = *std::max_element(value, value + 2 * kHalf + 1);
   const double threshold = best;
   for (int i = 0; i <= 2 * kHalf; ++i) {
@@ -75,8 +77,10 @@ double ExactIntegrator::refined_maximum(double beta, double m) const {
     double centre = (i - kHalf) * step, top = here, h = step;
     for (int level = 0; level < 12; ++level) {
       h *= 0.5;
-      const double lower = posterior_.value({beta, m, centre - h, 0, 0});
-      const double upper = posterior_.value({beta, m, centre + h, 0, 0});
+      const Point<double> sides[2] = {{beta, m, centre - h, 0, 0}, {beta, m, centre + h, 0, 0}};
+      double beside[2];
+      posterior_.values(sides, 2, beside);
+      const double lower = beside[0], upper = beside[1];
       const double gain = std::max(lower, upper) - top;
       if (gain > 0) {
         centre += lower > upper ? -h : h;
@@ -142,10 +146,43 @@ bool ExactIntegrator::laplace(double beta, double m, double u, double step, doub
   return false;
 }
 
+// The same beside a node already found, with its curvature: the gradient by differences, one step.
+void ExactIntegrator::beside(double u, const ExactNode& known, double log_weight,
+                             std::vector<ExactNode>& out) const {
+  const double h = posterior_.difference();
+  const Point<double> points[3] = {{known.beta, known.m, u, known.d1, known.d3},
+                                   {known.beta, known.m, u, known.d1 + h, known.d3},
+                                   {known.beta, known.m, u, known.d1, known.d3 + h}};
+  double f[3];
+  posterior_.values(points, 3, f);
+  const double p00 = known.l00 * known.l00, p10 = known.l00 * known.l10;
+  const double p11 = known.l10 * known.l10 + known.l11 * known.l11;
+  const double g0 = (f[1] - f[0]) / h + 0.5 * h * p00, g1 = (f[2] - f[0]) / h + 0.5 * h * p11;
+  const double determinant = p00 * p11 - p10 * p10;
+  const double sx = (p11 * g0 - p10 * g1) / determinant;
+  const double sy = (p00 * g1 - p10 * g0) / determinant;
+  ExactNode node = known;
+  node.u = u, node.d1 += sx, node.d3 += sy;
+  node.log_weight = f[0] + 0.5 * (sx * g0 + sy * g1) + kLogTwoPi - std::log(known.l00 * known.l11) +
+                    std::log(known.step) + log_weight;
+  out.push_back(node);
+}
+
 void ExactIntegrator::inner(double beta, double m, double log_weight, Inner& state,
                             std::vector<ExactNode>& out) const {
-  const auto value = [&](std::int64_t key, double step) {
-    return posterior_.value({beta, m, static_cast<double>(key) * step, state.d1, state.d3});
+  std::vector<Point<double>> points;
+  std::vector<double> values;
+  // Evaluates the samples that are not known yet.
+  const auto evaluate = [&](std::vector<Sample>& list, double width) {
+    points.clear();
+    for (const auto& s : list)
+      if (std::isnan(s.value))
+        points.push_back({beta, m, static_cast<double>(s.key) * width, state.d1, state.d3});
+    values.resize(points.size());
+    posterior_.values(points.data(), points.size(), values.data());
+    std::size_t next = 0;
+    for (auto& s : list)
+      if (std::isnan(s.value)) s.value = values[next++];
   };
   std::vector<Sample> samples;
   double step = kCoarse;
@@ -180,9 +217,10 @@ void ExactIntegrator::inner(double beta, double m, double log_weight, Inner& sta
       auto key = static_cast<std::int64_t>(std::floor(from + 0.5));
       if (!samples.empty()) key = std::max(key, samples.back().key + 1);
       for (; key <= static_cast<std::int64_t>(std::floor(to + 0.5)) || samples.empty(); ++key)
-        samples.push_back({key, value(key, step)});
+        samples.push_back({key, kUnknown});
       i = last + 1;
     }
+    evaluate(samples, step);
     double top = top_of();
     // Grow both ends of every run until it has died away.
     for (int round = 0; round < 400; ++round) {
@@ -194,16 +232,17 @@ void ExactIntegrator::inner(double beta, double m, double log_weight, Inner& sta
         const bool last = i + 1 == samples.size() || samples[i + 1].key != s.key + 1;
         const bool alive = s.value > top - kDrop;
         if (first && alive && (grown.empty() || grown.back().key != s.key - 1)) {
-          grown.push_back({s.key - 1, value(s.key - 1, step)});
+          grown.push_back({s.key - 1, kUnknown});
           any = true;
         }
         grown.push_back(s);
         if (last && alive) {
-          grown.push_back({s.key + 1, value(s.key + 1, step)});
+          grown.push_back({s.key + 1, kUnknown});
           any = true;
         }
       }
       samples.swap(grown);
+      evaluate(samples, step);
       top = top_of();
       if (!any) break;
     }
@@ -213,7 +252,7 @@ void ExactIntegrator::inner(double beta, double m, double log_weight, Inner& sta
     samples.clear();
     step = kCoarse;
     const auto last = static_cast<std::int64_t>(std::ceil(end / step));
-    for (std::int64_t key = -last; key <= last; ++key) samples.push_back({key, value(key, step)});
+    for (std::int64_t key = -last; key <= last; ++key) samples.push_back({key, kUnknown});
     for (int level = 0; level < kMostHalvings; ++level) {
       const double top = top_of();
       const double largest = bend(top);
@@ -228,13 +267,13 @@ void ExactIntegrator::inner(double beta, double m, double log_weight, Inner& sta
                            samples[i + 1].value > keep;
         if (!(s.value > keep || left || right)) continue;
         const std::int64_t key = 2 * s.key;
-        if (finer.empty() || finer.back().key < key - 1)
-          finer.push_back({key - 1, value(key - 1, 0.5 * step)});
+        if (finer.empty() || finer.back().key < key - 1) finer.push_back({key - 1, kUnknown});
         finer.push_back({key, s.value});
-        finer.push_back({key + 1, value(key + 1, 0.5 * step)});
+        finer.push_back({key + 1, kUnknown});
       }
       samples.swap(finer);
       step *= 0.5;
+      evaluate(samples, step);
     }
   }
   // From the top outwards, each node started from its neighbour's variances.
@@ -247,6 +286,7 @@ void ExactIntegrator::inner(double beta, double m, double log_weight, Inner& sta
                out))
     return;
   const double top1 = d1, top3 = d3;
+  const ExactNode peak = out.back();
   state.keys.clear();
   state.keys.push_back(samples[best].key);
   for (int side = 0; side < 2; ++side) {
@@ -256,6 +296,11 @@ void ExactIntegrator::inner(double beta, double m, double log_weight, Inner& sta
       if (outside) break;
       const auto& s = side == 0 ? samples[best - k] : samples[best + k];
       if (s.value < top - kDrop) continue;
+      if (!posterior_.closed_form()) {
+        beside(static_cast<double>(s.key) * step, peak, log_weight, out);
+        state.keys.push_back(s.key);
+        continue;
+      }
       if (laplace(beta, m, static_cast<double>(s.key) * step, step, log_weight, d1, d3, out))
         state.keys.push_back(s.key);
     }

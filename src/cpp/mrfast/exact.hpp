@@ -70,6 +70,8 @@ class ExactIntegrator {
              std::vector<ExactNode>& out) const;
   bool laplace(double beta, double m, double u, double step, double log_weight, double& d1,
                double& d3, std::vector<ExactNode>& out) const;
+  void beside(double u, const ExactNode& known, double log_weight,
+              std::vector<ExactNode>& out) const;
   double reach(double c) const;
 
   const AssociationData& data_;

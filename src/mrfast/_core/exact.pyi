@@ -28,6 +28,7 @@ class Problem:
         effect_sd: float,
         confounding_sd: float,
         scale_power: float,
+        blocks: list[tuple[list[int], _Float, _Float]] = ...,
     ) -> None: ...
     @property
     def eta(self) -> float: ...
@@ -51,6 +52,15 @@ class Problem:
     ) -> dict[str, Any]: ...
     def moments(self, nodes: _Float, weights: _Float, threads: int) -> _Float: ...
     def conditional(self, nodes: _Float) -> _Float: ...
+    def draw_blocks(
+        self,
+        nodes: _Float,
+        uniforms: _Float,
+        normals: _Float,
+        slab: NDArray[np.bool_],
+        first: _Float,
+        direct: _Float,
+    ) -> None: ...
     def time_kernel(self, kind: str, repeats: int) -> float: ...
     def certificate(
         self, nodes: _Float, draws: int, threads: int

@@ -52,9 +52,7 @@ class Model:
         pi: NDArray[np.float64],  # (H,)
         weight: NDArray[np.float64],  # (H,)
         # Places, eigenvalues and eigenvectors (columns) of the groups of correlated candidates.
-        blocks: Sequence[
-            tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
-        ] = ...,
+        blocks: Sequence[tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]] = ...,
     ) -> None: ...
     def log_likelihood(
         self,

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mrfast import _validation as check
 from mrfast._validation import Float
@@ -180,10 +181,32 @@ class CollapsedPosterior:
             alpha[part] = mean_a + sd * noise[0]
             rest = np.sqrt(np.maximum(var_g - cov * cov / var_a, 0.0))
             gamma[part] = mean_g + cov / sd * noise[0] + rest * noise[1]
+            if self.associations.blocks:
+                self._draw_blocks(rows[part], source, slab[part], gamma[part], alpha[part])
         out["slab"] = slab
         out["first_stage"] = gamma * np.sqrt(self.associations.residual_exposure)
         out["pleiotropy"] = alpha * np.sqrt(self.associations.residual_outcome)
         return out
+
+    def _draw_blocks(
+        self,
+        rows: Float,
+        source: np.random.Generator,
+        slab: NDArray[np.bool_],
+        gamma: Float,
+        alpha: Float,
+    ) -> None:
+        """Draws of the candidates in LD blocks, in place."""
+        blocks = self.associations.blocks
+        members = sum(block.indices.size for block in blocks)
+        self.problem.draw_blocks(
+            np.ascontiguousarray(rows),
+            source.random((len(rows), len(blocks))),
+            source.standard_normal((len(rows), 3 * members)),
+            slab,
+            gamma,
+            alpha,
+        )
 
 
 def collapsed_problem(associations: StandardisedAssociations, prior: SpikeSlabPrior) -> Problem:
@@ -220,6 +243,14 @@ def collapsed_problem(associations: StandardisedAssociations, prior: SpikeSlabPr
         effect_sd=prior.effect_sd,
         confounding_sd=prior.confounding_sd,
         scale_power=prior.scale_power,
+        blocks=[
+            (
+                [int(i) for i in block.indices],
+                np.ascontiguousarray(block.eigenvalues),
+                np.ascontiguousarray(block.eigenvectors),
+            )
+            for block in s.blocks
+        ],
     )
 
 
