@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mrfast.bayes.evidence_cache import EvidenceCache
     from mrfast.bayes.exact_result import ExactResult
 
-__all__ = ["LARGEST_BLOCK", "massive"]
+__all__ = ["LARGEST_BLOCK", "choose_method", "massive"]
 
 LARGEST_BLOCK = 12  # candidates in one LD block whose models are all summed
 _CAUTION = (
@@ -139,7 +139,7 @@ def massive(
         "moves": moves,
     }
     given = [name for name, value in search_options.items() if value is not None]
-    chosen, reason = _choose(moments, prior, method, given)
+    chosen, reason = choose_method(moments, prior, method, given)
     if chosen == "exact":
         return _exact(
             moments,
@@ -183,7 +183,7 @@ def massive(
     )
 
 
-def _choose(
+def choose_method(
     moments: Moments,
     prior: SpikeSlabPrior | IdentifiedPrior | None,
     method: str,
@@ -261,13 +261,14 @@ def _exact(
                 n_threads=threads,
                 progress=hook,
             )
+            stage, means = identified.first_stage_prior, identified.hyper_means
             words, numbers = effect_warnings(
                 identified.effect,
                 instruments,
                 identified=True,
-                directional=identified.hyper_means["directional"],
-                mean_probability=identified.hyper_means["pi"],
-                selection="" if selection_p is None else identified.first_stage_prior.note,
+                directional=means["directional"],
+                mean_probability=means["pi"],
+                selection=stage.note if selection_p is not None or stage.g == 0 else "",
             )
             posterior = identified
         else:
