@@ -293,8 +293,8 @@ void ExactIntegrator::inner(double beta, double m, double log_weight, Inner& sta
   const double top1 = d1, top3 = d3;
   const ExactNode peak = out.back();
   // Blocks of candidates are dear, and where people are many the curvature hardly changes with u.
-  const bool quick = !data_.blocks.empty() &&
-                     std::min(data_.n1, data_.n2) > 100 * static_cast<double>(data_.size);
+  const bool quick =
+      !data_.blocks.empty() && std::min(data_.n1, data_.n2) > 100 * static_cast<double>(data_.size);
   state.keys.clear();
   state.keys.push_back(samples[best].key);
   for (int side = 0; side < 2; ++side) {
