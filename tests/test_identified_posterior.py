@@ -20,7 +20,7 @@ from scipy.stats import norm
 from mrfast._core.identified import SlopePrior, first_stage_variance
 from mrfast.bayes.identified import first_stage, identified_model, identified_posterior
 from mrfast.bayes.identified_prior import IdentifiedPrior, SlabPart
-from mrfast.data.standardised import LDBlock, StandardisedAssociations
+from mrfast.data.standardised import StandardisedAssociations
 from mrfast.errors import InvalidInputError
 
 LEVELS = np.array([0.025, 0.25, 0.5, 0.75, 0.975])
@@ -872,6 +872,3 @@ def test_wrong_arguments():
         identified_posterior(s, "default")
     with pytest.raises(InvalidInputError, match=r"^n_threads: expected"):
         identified_posterior(s, n_threads=0)
-    block = LDBlock.of_matrix(np.array([0, 1]), np.array([[1, 0.5], [0.5, 1]]))
-    with pytest.raises(InvalidInputError, match=r"^associations: expected uncorrelated candidates"):
-        identified_posterior(changed(s, blocks=(block,)))

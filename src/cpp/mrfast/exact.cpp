@@ -632,7 +632,7 @@ Certificate certify(const CollapsedPosterior& posterior, const std::vector<Exact
   double sum = 0;
   for (std::size_t i = 0; i < nodes.size(); ++i)
     cumulative[i] = sum += std::exp(nodes[i].log_weight);
-  std::vector<double> ratio(draws, 0);
+  std::vector<double> ratio(draws, 0), normal(draws, 0);
   const auto gaussian = [](Philox& stream) {
     const double u = 1 - stream.uniform(), v = stream.uniform();
     return std::sqrt(-2 * std::log(u)) * std::cos(6.283185307179586477 * v);
@@ -653,22 +653,27 @@ Certificate certify(const CollapsedPosterior& posterior, const std::vector<Exact
     const double y = z1 / node.l11, x = (z0 - node.l10 * y) / node.l00;
     const double f = posterior.value({node.beta, node.m, node.u, node.d1 + x, node.d3 + y});
     const double mode = posterior.value({node.beta, node.m, node.u, node.d1, node.d3});
-    // Ratio to the Laplace term: f exp(...) / (t density) over 2 pi / |L|.
+    // Ratio to the Laplace term: f exp(...) / (t density) over 2 pi / |L|; that of the normal law
+    // itself has the mean 1.
     const double log_density =
         -kLogTwoPi - 0.5 * (kDegrees + 2) * std::log1p((z0 * z0 + z1 * z1) / kDegrees);
     ratio[i] = std::exp(f - mode - log_density - kLogTwoPi);
+    normal[i] = std::exp(-0.5 * (z0 * z0 + z1 * z1) - log_density - kLogTwoPi);
     monitor.step();
   });
-  double mean = 0, square = 0;
-  for (const double r : ratio) {
-    mean += r;
-    square += r * r;
+  double mean = 0, square = 0, shift = 0, shift2 = 0;
+  for (std::size_t i = 0; i < draws; ++i) {
+    const double gap = ratio[i] - normal[i];
+    mean += ratio[i];
+    square += ratio[i] * ratio[i];
+    shift += gap;
+    shift2 += gap * gap;
   }
   const double n = static_cast<double>(draws);
-  mean /= n;
-  square /= n;
-  out.log_mean = std::log(mean);
-  out.std_error = std::sqrt(std::max(0.0, square - mean * mean) / n) / mean;
+  mean /= n, square /= n, shift /= n, shift2 /= n;
+  out.log_mean = std::log(std::max(1 + shift, 1e-300));
+  out.std_error =
+      std::sqrt(std::max(0.0, shift2 - shift * shift) / n) / std::max(1 + shift, 1e-300);
   out.effective = mean * mean / square;
   return out;
 }

@@ -274,9 +274,18 @@ def _exact(
         else:
             collapsed = collapsed_posterior(associations, used, threads=threads, progress=hook)
             words, numbers = effect_warnings(collapsed.effect, instruments, identified=False)
-            words.append(_CAUTION)
+            if _is_empirical(used, moments):
+                words.append(_CAUTION)
             if selection_p is not None:
                 words.append("selection_p is used under an IdentifiedPrior only")
+            check_of = collapsed.certificate
+            if check_of.effective_share < 0.9 or abs(check_of.log_evidence_shift) > 0.01:
+                words.insert(
+                    0,
+                    "Laplace's method for the residual variances is rough here: effective share "
+                    f"{check_of.effective_share:.2f}, log evidence off by about "
+                    f"{check_of.log_evidence_shift:+.2g}",
+                )
             if not collapsed.converged:
                 words.insert(
                     0,
@@ -294,3 +303,9 @@ def _exact(
         diagnostics=pd.Series(numbers, dtype=np.float64, name="diagnostics"),
         seconds=time.perf_counter() - begin,
     )
+
+
+def _is_empirical(prior: SpikeSlabPrior, moments: Moments) -> bool:
+    """Whether the slab is about that of the empirical rule, which pins skappa_X."""
+    rule = SpikeSlabPrior.empirical(moments).slab_sd
+    return bool(0.5 * rule < prior.slab_sd < 2 * rule)
