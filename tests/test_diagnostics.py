@@ -82,6 +82,8 @@ def test_warnings_at_their_thresholds():
     assert "directional" not in words(directional=1.9)
     assert "directional pleiotropy: -2.1" in words(directional=-2.1)
     assert "majority" in words(mean_probability=0.51)
+    assert "too narrow" in words(beyond_slab=2.5)
+    assert "too narrow" not in words(beyond_slab=1.9)
     assert "Egger" in words(calm._replace(egger_z=-3.5))
     assert "Egger" not in words(calm._replace(egger_z=-3.5, largest_weight=0.8))
     assert "Egger" not in words(calm._replace(egger_z=-3.5, mean_f=20.0))

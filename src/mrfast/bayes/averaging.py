@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from mrfast import _validation as check
-from mrfast._runtime import thread_count
+from mrfast._runtime import generator, thread_count
 from mrfast.bayes.diagnostics import effect_warnings, instrument_diagnostics
 from mrfast.bayes.identified_prior import IdentifiedPrior
 from mrfast.bayes.priors import SpikeSlabPrior
@@ -23,6 +23,7 @@ from mrfast.data.standardised import StandardisedAssociations
 if TYPE_CHECKING:
     from mrfast.bayes.evidence_cache import EvidenceCache
     from mrfast.bayes.exact_result import ExactResult
+    from mrfast.bayes.identified import IdentifiedPosterior
 
 __all__ = ["LARGEST_BLOCK", "choose_method", "massive"]
 
@@ -126,6 +127,7 @@ def massive(
     check.choice("selected_in", selected_in, ("exposure", "independent"))
     if selection_p is not None:
         check.scalar("selection_p", selection_p, above=0, below=1)
+    generator(rng)  # refuses what is none, also where none is needed
     if prior is not None and not isinstance(prior, (SpikeSlabPrior, IdentifiedPrior)):
         raise check.fail(
             "prior", "an IdentifiedPrior, a SpikeSlabPrior or None", type(prior).__name__
@@ -268,6 +270,7 @@ def _exact(
                 identified=True,
                 directional=means["directional"],
                 mean_probability=means["pi"],
+                beyond_slab=_in_slab_sds(identified),
                 selection=stage.note if selection_p is not None or stage.g == 0 else "",
             )
             posterior = identified
@@ -303,6 +306,14 @@ def _exact(
         diagnostics=pd.Series(numbers, dtype=np.float64, name="diagnostics"),
         seconds=time.perf_counter() - begin,
     )
+
+
+def _in_slab_sds(posterior: IdentifiedPosterior) -> float:
+    """Largest posterior mean of a pleiotropic effect, in sds of the widest slab."""
+    s = posterior.associations
+    unit = np.sqrt(np.median(s.noise_outcome) * s.residual_outcome)
+    largest = np.abs(posterior.pleiotropy[0]).max() / unit
+    return float(largest / max(posterior.prior.slab_sd))
 
 
 def _is_empirical(prior: SpikeSlabPrior, moments: Moments) -> bool:

@@ -211,6 +211,11 @@ def _standard_settings(moments: Moments) -> list[Setting]:
         ),
         (
             IDENTIFIED,
+            "slab: also very wide (40 to 320)",
+            replace(base, slab_sd=(*base.slab_sd, 40.0, 80.0, 160.0, 320.0), slab_weights=None),
+        ),
+        (
+            IDENTIFIED,
             "spike: narrow only (0.1)",
             replace(base, spike_sd=(0.1,), spike_weights=(1.0,)),
         ),
