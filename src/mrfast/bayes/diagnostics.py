@@ -155,8 +155,9 @@ def effect_warnings(
         numbers["largest_effect_in_slab_sd"] = beyond_slab
         if beyond_slab > BEYOND_SLAB:
             words.append(
-                f"a pleiotropic effect is {beyond_slab:.0f} times as large as the widest slab's "
-                "sd: the prior is too narrow for these data, add wider ones (IdentifiedPrior(slab_sd=))"
+                f"a pleiotropic effect is {beyond_slab:.0f} times as large as the sd of the "
+                "widest slab: the prior is too narrow for these data, add wider ones "
+                "(IdentifiedPrior(slab_sd=))"
             )
         if abs(directional) > DIRECTIONAL:
             words.append(
