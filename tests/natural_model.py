@@ -133,8 +133,10 @@ def log_variances(setup, s11, s12, s22):
     d = setup
     m, rest = s12 / s11, s22 - s12**2 / s11
     observed22 = d.s221 + d.slope**2 * d.s11
-    out = -0.5 * d.n_shared * (
-        2 * LOG_TWO_PI + np.log(s11) + np.log(rest) + d.s11 / s11 + d.s221 / rest
+    out = (
+        -0.5
+        * d.n_shared
+        * (2 * LOG_TWO_PI + np.log(s11) + np.log(rest) + d.s11 / s11 + d.s221 / rest)
     )
     out = out - 0.5 * d.n_slope * (m - d.slope) ** 2 * d.s11 / rest
     out = out - 0.5 * (d.n1 - d.n_shared) * (LOG_TWO_PI + np.log(s11) + d.s11 / s11)
@@ -273,8 +275,12 @@ def integrate(setup, power=16, repeats=8, seed=1, width=1.2, scale=1.0):
         "log_evidence": np.log(z.mean()) + np.max(evidence),
         "std_error": z.std(ddof=1) / z.mean() / repeats**0.5,
         "effective": w.sum() ** 2 / (w**2).sum(),
-        "inclusion": np.array([(np.exp(a - top)[None] * s).sum(axis=1) for a, s in
-                               zip(weights, inclusion, strict=True)]),
+        "inclusion": np.array(
+            [
+                (np.exp(a - top)[None] * s).sum(axis=1)
+                for a, s in zip(weights, inclusion, strict=True)
+            ]
+        ),
         "mass": np.array([np.exp(a - top).sum() for a in weights]),
         "effects": np.concatenate(effects),
         "weights": w / w.sum(),

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import mrfast
+from mrfast.bayes.confounding_surface import confounding_surface
 from mrfast.errors import InvalidInputError, MissingExtraError
 from mrfast.plots.massive_posterior import (
     check_reference,
@@ -21,7 +22,17 @@ LEFT, RIGHT = 0, 1
 
 
 def result_of(
-    j, *, names=None, seed=0, slopes=(0.3,), n=50_000, n_iter=500, confounding_sd=10, **options
+    j,
+    *,
+    names=None,
+    seed=0,
+    slopes=(0.3,),
+    n=50_000,
+    n_iter=500,
+    confounding_sd=10,
+    identified=False,
+    design=None,
+    **options,
 ):
     """Posterior of J candidates whose Wald ratios take the given values in turn."""
     rng = np.random.default_rng(seed)
@@ -37,9 +48,11 @@ def result_of(
         se_outcome=std_error,
         n_outcome=n,
         eaf=eaf,
-        beta_observational=0.4,
         names=names,
+        **{"beta_observational": 0.4, **(design or {})},
     )
+    if identified:
+        return mrfast.massive(moments)
     prior = mrfast.SpikeSlabPrior.empirical(moments, confounding_sd=confounding_sd)
     return mrfast.massive(moments, prior=prior, rng=1, n_iter=n_iter, **options)
 
@@ -59,6 +72,27 @@ def light():
 def bimodal():
     """Half of the candidates say -0.1, half 0.5."""
     return result_of(8, slopes=(-0.1, 0.5), n=100_000)
+
+
+@pytest.fixture(scope="module")
+def exact():
+    """The sum over all models, under MASSIVE's prior."""
+    return result_of(12, n_iter=None)
+
+
+@pytest.fixture(scope="module")
+def exact_bimodal():
+    return result_of(8, slopes=(-0.1, 0.5), n=100_000, n_iter=None)
+
+
+@pytest.fixture(scope="module")
+def identified():
+    return result_of(12, identified=True)
+
+
+@pytest.fixture(scope="module")
+def identified_bimodal():
+    return result_of(8, slopes=(-0.1, 0.5), n=100_000, identified=True)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +138,11 @@ def test_curve_is_the_density(plain):
     assert x.size < 3000
 
 
-@pytest.mark.parametrize("name", ["plain", "light", "bimodal", "many"])
+EVERY = ["plain", "light", "bimodal", "many"]
+EVERY += ["exact", "exact_bimodal", "identified", "identified_bimodal"]
+
+
+@pytest.mark.parametrize("name", EVERY)
 def test_no_peak_falls_between_points(name, request):
     result = request.getfixturevalue(name)
     figure = massive_posterior_figure(result)
@@ -117,11 +155,11 @@ def test_no_peak_falls_between_points(name, request):
 
 def test_curve_of_a_needle_on_a_plain():
     """A peak a thousand times narrower than the axis keeps its height."""
-    from mrfast.plots.massive_posterior import _density_curve
+    from mrfast.plots.massive_posterior import density_curve
 
     result = result_of(4, n=1_000_000)
     centre, sd = result.effect.median, result.effect.sd
-    _, y = _density_curve(result, centre - 5_000 * sd, centre + 5_000 * sd)
+    _, y = density_curve(result, centre - 5_000 * sd, centre + 5_000 * sd)
     peak = result.effect_density(np.linspace(centre - sd, centre + sd, 2001)).max()
     assert y.max() > 0.99 * peak
 
@@ -168,6 +206,112 @@ def test_zero_is_left_out_where_it_is_far():
     figure = massive_posterior_figure(result)
     assert figure.axes[LEFT].get_xlim()[0] > 0
     assert "no effect" not in legend_texts(figure.axes[LEFT])
+
+
+@pytest.mark.parametrize("name", ["bimodal", "exact_bimodal", "identified_bimodal"])
+def test_several_peaks_are_marked(name, request):
+    result = request.getfixturevalue(name)
+    axes = massive_posterior_figure(result).axes[LEFT]
+    assert "peaks with their probabilities" in legend_texts(axes)
+    marks = [line for line in axes.lines if line.get_marker() == "v"]
+    peaks = sorted(float(line.get_xdata()[0]) for line in marks)
+    assert peaks == pytest.approx([-0.1, 0.5], abs=0.05)
+    shares = [float(text.get_text()) for text in axes.texts]
+    assert sum(shares) == pytest.approx(1, abs=0.02)
+    if name != "bimodal":
+        modes = result.effect_modes[:2]
+        assert sorted(shares) == sorted(round(mode.probability, 2) for mode in modes)
+
+
+def test_one_peak_is_not_marked(identified):
+    axes = massive_posterior_figure(identified).axes[LEFT]
+    assert "peaks with their probabilities" not in legend_texts(axes)
+
+
+def test_axis_says_the_scale(identified):
+    label = massive_posterior_figure(identified).axes[LEFT].get_xlabel()
+    assert label == "Causal effect: change of the outcome per unit of the exposure"
+    binary = result_of(12, identified=True, design={"outcome_type": "binary"})
+    for figure, place in ((binary.plot(), LEFT), (binary.plot_confounding(n=200), 0)):
+        label = " ".join(figure.axes[place].get_xlabel().split())
+        assert "Causal effect: log odds ratio of the outcome per unit of the exposure" in label
+        assert "averaged over the population" in label
+
+
+# ------------------------------------------------------------------ effect and confounding
+
+
+@pytest.mark.parametrize("name", ["plain", "exact", "identified", "identified_bimodal"])
+def test_confounding_is_drawn_from_the_posterior(name, request):
+    result = request.getfixturevalue(name)
+    figure = result.plot_confounding(n=500, rng=3)
+    assert png(figure).startswith(b"\x89PNG")
+    draws = result._confounding_draws(500, 3)
+    joint = figure.axes[0]
+    x, y = next(line for line in joint.lines if line.get_marker() == "o").get_data()
+    np.testing.assert_array_equal(x, draws["beta"])
+    np.testing.assert_array_equal(y, draws["bias"])
+    assert joint.get_ylabel() == "Bias of the observed slope by confounding"
+    slope = result.moments.standardised.residual_slope
+    assert f"effect + bias = {slope:.3g}" in joint.texts[0].get_text()
+    points = figure.axes[-2].collections[0].get_offsets()
+    np.testing.assert_allclose(np.sinh(points[:, 0]), draws["skappa_X"], rtol=1e-9)
+    assert (draws["skappa_X"] >= 0).all()
+    # The four are one: c from the confounder's effects, the bias from c.
+    kx, ky = draws["skappa_X"], draws["skappa_Y"]
+    c = kx * ky / np.sqrt(1 + kx**2 + ky**2)
+    np.testing.assert_allclose(draws["confounding_coordinate"], c, rtol=1e-6, atol=1e-9)
+    if name != "plain":
+        total = (draws["beta"] + draws["bias"]).to_numpy()
+        assert np.median(total) == pytest.approx(slope, abs=0.01)
+
+
+@pytest.mark.parametrize("reference", [None, (0.25, 0.2, 0.3)], ids=["alone", "reference"])
+@pytest.mark.parametrize("name", ["plain", "exact_bimodal", "identified"])
+def test_nothing_of_the_confounding_is_cut_off(name, reference, request):
+    figure = request.getfixturevalue(name).plot_confounding(n=200, reference=reference)
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        box = axes.get_tightbbox()
+        assert figure.bbox.x0 - 1 <= box.x0
+        assert box.x1 <= figure.bbox.x1 + 1
+        assert figure.bbox.y0 - 1 <= box.y0
+        assert box.y1 <= figure.bbox.y1 + 1
+    if reference is not None:
+        assert "reference 0.250 (0.200 to 0.300)" in legend_texts(figure.axes[0])
+
+
+def test_no_figure_of_confounding_without_a_slope(identified):
+    design = {"beta_observational": None, "overlap": 0}
+    result = result_of(12, identified=True, design=design)
+    with pytest.raises(InvalidInputError, match="result: expected one from data with an observ"):
+        result.plot_confounding()
+    with pytest.raises(InvalidInputError, match="n: "):
+        identified.plot_confounding(n=5)
+
+
+def test_surface_marks_its_modes(exact_bimodal):
+    moments, prior = exact_bimodal.moments, exact_bimodal.prior
+    surface = confounding_surface(moments, prior, points=81)
+    figure = surface.plot()
+    assert png(figure).startswith(b"\x89PNG")
+    axes = figure.axes[0]
+    marks = np.array([[line.get_xdata()[0], line.get_ydata()[0]] for line in axes.lines])
+    modes = surface.modes[:, :2]
+    expected = np.arcsinh(np.concatenate([modes, -modes]))
+    np.testing.assert_allclose(np.sort(marks, axis=0), np.sort(expected, axis=0), atol=1e-9)
+    assert len(modes) >= 2
+    figure.draw_without_rendering()
+    for axis in (axes.xaxis, axes.yaxis):
+        boxes = [label.get_window_extent() for label in axis.get_ticklabels()]
+        ends = sorted((box.x0, box.x1) if axis is axes.xaxis else (box.y0, box.y1) for box in boxes)
+        assert all(low[1] <= high[0] for low, high in itertools.pairwise(ends))
+    box = figure.get_tightbbox()
+    assert box.x0 >= 0
+    model = np.arange(8) % 2 == 0
+    given = confounding_surface(moments, prior, model=model, points=41).plot().axes[0]
+    assert axes.get_title(loc="left") == "averaged over all models"
+    assert given.get_title(loc="left") == "given one model"
 
 
 # ----------------------------------------------------------------------- the reference
@@ -265,7 +409,7 @@ def test_names_are_text_not_markup(name):
 
 
 @pytest.mark.parametrize("reference", [None, (0.25, 0.2, 0.3)], ids=["alone", "reference"])
-@pytest.mark.parametrize("name", ["plain", "light", "bimodal", "many"])
+@pytest.mark.parametrize("name", EVERY)
 def test_nothing_is_cut_off_or_overlaps(name, reference, request):
     figure = massive_posterior_figure(request.getfixturevalue(name), reference)
     figure.draw_without_rendering()

@@ -359,27 +359,6 @@ def test_pleiotropy_of_the_default_prior_has_its_moments():
 # ----------------------------------------------------------------------------- figures
 
 
-@pytest.mark.slow
-def test_the_surface_integrates_the_residual_covariance():
-    """Laplace's method over Sigma against importance sampling, at three points of Figure 3."""
-    from scipy import stats
-    from scipy.special import logsumexp
-
-    figures = load("paper_figures")
-    data = figures.problem("figure 3")
-    rng = np.random.default_rng(0)
-    for kappa in ([0.7, -0.4], [1.3, -1.4], [0.2, 3.0]):
-        x, y = np.array(kappa)[:, None]
-        value = figures.confounding_surface(data, data.model, x, y)[0]
-        mode, curvature = figures._climb(figures._Collapsed(data, data.model, x, y), 1)
-        root = np.linalg.cholesky(np.linalg.inv(curvature[0]))
-        z = rng.standard_t(8, (50_000, 3))
-        points = figures._Collapsed(data, data.model, np.repeat(x, 50_000), np.repeat(y, 50_000))
-        weight = points(mode + z @ root.T) - stats.t(8).logpdf(z).sum(axis=1)
-        sampled = logsumexp(weight) - np.log(50_000) + np.log(np.diag(root)).sum()
-        assert value + 1.5 * np.log(2 * np.pi) == pytest.approx(sampled, abs=0.02)
-
-
 def test_figures_of_the_documentation_are_there():
     folder = ROOT / "docs" / "figures"
     for name in ("massive_figure_3", "massive_figure_4", "jam_mr_error"):

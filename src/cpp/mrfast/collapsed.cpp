@@ -17,6 +17,7 @@ namespace {
 
 constexpr double kLogTwoPi = 1.8378770664093454836;
 constexpr std::size_t kMostGroups = 6;
+constexpr double kLowestD3 = -4;                // where a search for it stops
 constexpr double kSmallestConfounding = 1e-12;  // |c|; the density is integrable at 0
 
 std::size_t padded(std::size_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
@@ -47,8 +48,15 @@ struct Sums {
   double pp = 0, ppr2 = 0, ppra = 0, ppr4 = 0, ppr3a = 0, ppr2a2 = 0;
 };
 
+// Rows of lanes between renormalisations, less one (a mask): none where a few factors as small as
+// the smallest that may occur would underflow.
+std::size_t rows_between(double smallest, std::size_t usual) {
+  return smallest > 1e-35 ? usual : 0;
+}
+
 MRFAST_DISPATCH void value_sums(const double* a, const double* b, const double* odds, std::size_t n,
-                                double lambda, double kappa, double factor, Sums& out) {
+                                double lambda, double kappa, double factor, std::size_t mask,
+                                Sums& out) {
   LogProduct product;
   double r2[kLanes] = {};
   for (std::size_t i = 0; i < n; i += kLanes) {
@@ -58,7 +66,7 @@ MRFAST_DISPATCH void value_sums(const double* a, const double* b, const double* 
       product.product[l] *= fast_exp(-kappa * square) + factor * odds[i + l];
       r2[l] += square;
     }
-    if ((i / kLanes) % 8 == 7) product.renormalise();
+    if (((i / kLanes) & mask) == mask) product.renormalise();
   }
   out.log_sum = product.log();
   for (std::size_t l = 0; l < kLanes; ++l) out.r2 += r2[l];
@@ -66,7 +74,7 @@ MRFAST_DISPATCH void value_sums(const double* a, const double* b, const double* 
 
 MRFAST_DISPATCH void derivative_sums(const double* a, const double* b, const double* odds,
                                      std::size_t n, double lambda, double kappa, double factor,
-                                     Sums& out) {
+                                     std::size_t mask, Sums& out) {
   LogProduct product;
   double s[12][kLanes] = {};
   for (std::size_t i = 0; i < n; i += kLanes) {
@@ -93,7 +101,7 @@ MRFAST_DISPATCH void derivative_sums(const double* a, const double* b, const dou
       s[10][l] += pp * square * ra;
       s[11][l] += pp * ra * ra;
     }
-    if ((i / kLanes) % 8 == 7) product.renormalise();
+    if (((i / kLanes) & mask) == mask) product.renormalise();
   }
   out.log_sum = product.log();
   double total[12] = {};
@@ -116,7 +124,7 @@ MRFAST_DISPATCH void derivative_sums(const double* a, const double* b, const dou
 // What a point means for candidates of one noise law (all in units of S11, S22.1).
 template <class S>
 struct Scales {
-  S c11, lambda, lambda_noise, v0, v1, noise;  // noise: V less the prior variance of alpha
+  S c11, lambda, v0, v1;
 };
 
 template <class S>
@@ -126,19 +134,19 @@ Scales<S> scales(double n11, double n22, double ratio, double q2, const Point<S>
   const S share = n11 / (n11 + g);
   Scales<S> out;
   out.c11 = s1 * (n11 + g);
-  out.lambda_noise = share * w;
-  out.lambda = at.beta + out.lambda_noise;
-  out.noise = s3 * n22 + s1 * (g * share * w * w + q2 * (at.m * at.m));
-  out.v0 = out.noise + s3 * a0;
-  out.v1 = out.noise + s3 * a1;
+  out.lambda = at.beta + share * w;
+  const S noise = s3 * n22 + s1 * (g * share * w * w + q2 * (at.m * at.m));
+  out.v0 = noise + s3 * a0;
+  out.v1 = noise + s3 * a1;
   return out;
 }
 
-// Sum over candidates with a noise law each; out[0..] as in `value`.
+// Sum over candidates with a noise law each, without the J d3 / 2 that their scales share.
 MRFAST_DISPATCH double separate_sums(const double* a, const double* b, const double* odds,
                                      const double* n11, const double* n22, const double* ratio,
                                      const double* q2, std::size_t size, double beta, double m,
-                                     double s1, double s3, double g, double a0, double a1) {
+                                     double s1, double s3, double g, double a0, double a1,
+                                     std::size_t mask) {
   LogProduct product, scale;
   const std::size_t n = padded(size);
   double rest[kLanes] = {};
@@ -159,7 +167,7 @@ MRFAST_DISPATCH double separate_sums(const double* a, const double* b, const dou
       scale.product[l] *= i + l < size ? ratio_of : 1.0;
       rest[l] += a[i + l] * a[i + l] / (s1 * (nx + g)) + square / v1;
     }
-    if ((i / kLanes) % 4 == 3) {
+    if (((i / kLanes) & mask) == mask) {
       product.renormalise();
       scale.renormalise();
     }
@@ -189,17 +197,18 @@ double mixture(const AssociationData& data, const NoiseGroup& group, const Scale
   const double kappa = 0.5 * (1 / at.v0 - 1 / at.v1), factor = std::sqrt(at.v0 / at.v1);
   Sums sums;
   value_sums(data.a.data() + group.begin, data.b.data() + group.begin,
-             data.odds.data() + group.begin, padded(group.size), at.lambda, kappa, factor, sums);
+             data.odds.data() + group.begin, padded(group.size), at.lambda, kappa, factor,
+             rows_between(factor * data.least_odds, 7), sums);
   return sums.log_sum - 0.5 * sums.r2 / at.v1;
 }
 template <std::size_t D>
 Jet<D> mixture(const AssociationData& data, const NoiseGroup& group, const Jet<D>& lambda,
                const Jet<D>& kappa, const Jet<D>& log_factor, const Jet<D>& inverse_v1) {
-  const double k = kappa.value;
+  const double k = kappa.value, factor = std::exp(log_factor.value);
   Sums s;
   derivative_sums(data.a.data() + group.begin, data.b.data() + group.begin,
-                  data.odds.data() + group.begin, padded(group.size), lambda.value, k,
-                  std::exp(log_factor.value), s);
+                  data.odds.data() + group.begin, padded(group.size), lambda.value, k, factor,
+                  rows_between(factor * data.least_odds, 7), s);
   Jet<D> out(s.log_sum);
   add_first(out, s.p1, log_factor);
   add_first(out, -s.p0r2, kappa);
@@ -230,8 +239,12 @@ Confounding<S> confounding(const S& c, const S& u) {
   return out;
 }
 
+template Confounding<double> confounding(const double&, const double&);
+
 void AssociationData::prepare() {
   eta = std::sqrt(s221 / s11);
+  least_odds = 1;
+  for (const double odd : log_odds) least_odds = std::min(least_odds, std::exp(odd));
   log_spikes = 0;
   std::vector<bool> in_block(size, false);
   const double root1 = std::sqrt(s11), root2 = std::sqrt(s221);
@@ -311,6 +324,24 @@ double AssociationData::variance_precision() const {
   return derivative * derivative / variance;
 }
 
+// Likeliest d3 given m by the variances alone, d1 = 0: with the outcome measured in others,
+// Var(Y|G) ties it to m. By Fisher scoring.
+double AssociationData::likeliest_d3(double m) const {
+  const double dm = m - slope / eta, alone = n2 - n_shared;
+  const double total = 1 + slope * slope / (eta * eta);
+  double d3 = 0;
+  for (int iteration = 0; iteration < 50; ++iteration) {
+    const double back = std::exp(-d3), y = 1 / back, sum = y + m * m, share = y / sum;
+    const double gradient =
+        -n_shared * (1 - back) + n_slope * dm * dm * back - alone * (1 - total / sum) * share;
+    const double information = n_shared + n_slope * dm * dm * back + alone * share * share;
+    const double step = std::clamp(gradient / information, -0.5, 0.5);
+    d3 = std::max(d3 + step, kLowestD3);
+    if (std::abs(step) < 1e-6 || d3 == kLowestD3) break;
+  }
+  return d3;
+}
+
 CollapsedPosterior::CollapsedPosterior(const AssociationData& data, const ScaleFreePrior& prior)
     : data_(data), prior_(prior) {
   constant_ = data.constant + data.log_spikes - 1.5 * kLogTwoPi - std::log(prior.effect_sd) -
@@ -319,7 +350,7 @@ CollapsedPosterior::CollapsedPosterior(const AssociationData& data, const ScaleF
 
 // Everything that does not belong to one candidate.
 template <class S>
-S CollapsedPosterior::common(const Point<S>& at, const S& c, const Confounding<S>& k) const {
+S CollapsedPosterior::common(const Point<S>& at, const Confounding<S>& k) const {
   const auto& d = data_;
   const S dm = at.m - d.slope / d.eta;
   const S back = exp(-at.d3);
@@ -338,7 +369,6 @@ S CollapsedPosterior::common(const Point<S>& at, const S& c, const Confounding<S
   out += (-0.5 / sk2) * (k.kx2 + k.ky2);
   out += (1 - 0.5 * tau) * at.d1 - (1 + 0.5 * tau) * at.d3;
   out += (0.5 * tau + 1) * log(k.k2) - log(k.k1);
-  (void)c;
   return out + ((1 - 0.5 * tau) * std::log(d.s11) - (1 + 0.5 * tau) * std::log(d.s221));
 }
 
@@ -366,13 +396,13 @@ double CollapsedPosterior::independent(const Point<double>& at) const {
   const double s1 = std::exp(at.d1), s3 = std::exp(at.d3);
   const double g = prior_.slab / k.k1;
   const double a0 = prior_.spike * k.k1 / k.k2, a1 = prior_.slab * k.k1 / k.k2;
-  double out = common(at, c, k);
+  double out = common(at, k);
   const auto candidates = static_cast<double>(d.order.size());
   if (!d.grouped)
     return out + 0.5 * candidates * at.d3 +
            separate_sums(d.a.data(), d.b.data(), d.odds.data(), d.na.data(), d.nb.data(),
-                         d.nr.data(), d.nq.data(), d.order.size(), at.beta, at.m, s1, s3, g, a0,
-                         a1);
+                         d.nr.data(), d.nq.data(), d.order.size(), at.beta, at.m, s1, s3, g, a0, a1,
+                         rows_between(std::sqrt(a0 / a1) * d.least_odds, 3));
   for (const auto& group : d.groups) {
     const auto s = scales(group.n11, group.n22, group.ratio, group.excess, at, s1, s3, g, a0, a1);
     const double delta = group.n11 * (group.n22 + at.m * at.m * (s1 / s3) * group.excess);
@@ -440,29 +470,24 @@ template <std::size_t D>
 Jet<D> CollapsedPosterior::expand(const Point<Jet<D>>& at) const {
   using S = Jet<D>;
   const auto& d = data_;
+  if (!d.grouped) throw std::logic_error("expand: candidates with many noise laws");
   const S c = coordinate(at);
   const auto k = confounding(c, at.u);
   const S s1 = exp(at.d1), s3 = exp(at.d3);
   const S g = prior_.slab / k.k1, turn = k.k1 / k.k2;
   const S a0 = prior_.spike * turn, a1 = prior_.slab * turn;
-  S out = common(at, c, k);
+  S out = common(at, k);
   for (const auto& group : d.groups) {
-    const auto add = [&](const NoiseGroup& one) {
-      const auto s = scales(one.n11, one.n22, one.ratio, one.excess, at, s1, s3, g, a0, a1);
-      S share = log(s.c11) + log(s.v0);
-      S delta = one.excess > 0 ? log(at.m * at.m * exp(at.d1 - at.d3) * one.excess + one.n22) +
-                                     std::log(one.n11)
-                               : S(std::log(one.n11) + std::log(one.n22));
-      out += 0.5 * static_cast<double>(one.size) * (delta - share + at.d1 + at.d3);
-      out += (-0.5 * one.sum_a2) * inverse(s.c11);
-      const S i0 = inverse(s.v0), i1 = inverse(s.v1);
-      out += mixture(d, one, s.lambda, 0.5 * (i0 - i1), 0.5 * (log(s.v0) - log(s.v1)), i1);
-    };
-    if (d.grouped) {
-      add(group);
-    } else {
-      throw std::logic_error("expand: candidates with many noise laws");
-    }
+    const auto s = scales(group.n11, group.n22, group.ratio, group.excess, at, s1, s3, g, a0, a1);
+    const S share = log(s.c11) + log(s.v0);
+    const S delta =
+        group.excess > 0
+            ? log(at.m * at.m * exp(at.d1 - at.d3) * group.excess + group.n22) + std::log(group.n11)
+            : S(std::log(group.n11) + std::log(group.n22));
+    out += 0.5 * static_cast<double>(group.size) * (delta - share + at.d1 + at.d3);
+    out += (-0.5 * group.sum_a2) * inverse(s.c11);
+    const S i0 = inverse(s.v0), i1 = inverse(s.v1);
+    out += mixture(d, group, s.lambda, 0.5 * (i0 - i1), 0.5 * (log(s.v0) - log(s.v1)), i1);
   }
   return out;
 }
@@ -509,7 +534,6 @@ Jet<2> CollapsedPosterior::grouped_curvature(double beta, double m, double u, do
     const R noise_g = g + group.n11;
     const R inverse_g = inverse(noise_g);
     const double w = group.ratio * m - beta;
-    Scales<S> s;
     const R share = group.n11 * inverse_g;
     const R noise = turn2 * ((w * w) * (g * share) + group.excess * m * m) + group.n22;
     const R v0 = noise + prior_.spike * ratio, v1 = noise + prior_.slab * ratio;
@@ -596,9 +620,7 @@ struct NodeScales {
   double s1, s3, g, a0, a1;
 };
 
-}  // namespace
-
-static NodeScales node_scales(const CollapsedPosterior& posterior, const Point<double>& at) {
+NodeScales node_scales(const CollapsedPosterior& posterior, const Point<double>& at) {
   const double c = coordinate(at);
   const auto k = confounding(c, at.u);
   const auto& prior = posterior.prior();
@@ -606,8 +628,7 @@ static NodeScales node_scales(const CollapsedPosterior& posterior, const Point<d
           prior.slab * k.k1 / k.k2};
 }
 
-namespace {
-
+// Conditional moments with a noise law for every candidate.
 MRFAST_DISPATCH void moment_sums(const double* a, const double* b, const double* odds,
                                  const double* n11, const double* n22, const double* ratio,
                                  const double* q2, std::size_t n, double beta, double m,

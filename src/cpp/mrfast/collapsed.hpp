@@ -47,11 +47,13 @@ struct AssociationData {
   std::vector<NoiseGroup> groups;
   std::vector<double> a, b, odds, na, nb, nr, nq;  // sorted, padded; noise per candidate
   double log_spikes = 0;                           // sum of log P(spike), candidates in no block
+  double least_odds = 1;                           // of slab against spike
   double constant = 0;                             // of the log evidence, without the prior's
   double sd_slope = 0;                             // of m given all residual variances
   bool grouped = true;  // few noise laws: closed derivatives; otherwise differences
 
   void prepare();
+  double likeliest_d3(double m) const;  // m in units of eta
 
  private:
   double variance_precision() const;
@@ -71,9 +73,10 @@ struct Confounding {
 template <class S>
 Confounding<S> confounding(const S& c, const S& u);
 
-// Moments of one candidate's effects given the parameters.
+// Weighted sums over points, per sorted candidate: P(slab), first and second moments of the effects
+// on the exposure and of the direct effects on the outcome.
 struct NodeMoments {
-  std::vector<double> inclusion, first, first2, direct, direct2;  // sums over nodes, weighted
+  std::vector<double> inclusion, first, first2, direct, direct2;
 };
 
 class CollapsedPosterior {
@@ -112,7 +115,7 @@ class CollapsedPosterior {
   double independent(const Point<double>& at) const;
   Jet<2> grouped_curvature(double beta, double m, double u, double d1, double d3) const;
   template <class S>
-  S common(const Point<S>& at, const S& c, const Confounding<S>& k) const;
+  S common(const Point<S>& at, const Confounding<S>& k) const;
 
   const AssociationData& data_;
   ScaleFreePrior prior_;

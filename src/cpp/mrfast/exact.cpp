@@ -15,7 +15,7 @@ namespace {
 constexpr double kLogTwoPi = 1.8378770664093454836;
 constexpr double kReach = 9;      // confounding coefficients end at so many sd
 constexpr double kCoarse = 0.4;   // first step in u
-constexpr double kBend = 1.2;     // largest second difference in u: trapezoid error 1e-7
+constexpr double kBend = 0.9;     // largest second difference in u: trapezoid error 1e-9
 constexpr double kDrop = 18;      // nodes below exp(-kDrop) of the largest are left out
 constexpr double kScanDrop = 28;  // intervals of beta whose profile is lower are left out
 constexpr double kTail = 7;       // sd of m that are integrated over
@@ -41,7 +41,7 @@ struct ExactIntegrator::Inner {
   bool known = false;
   double step = kCoarse, old_step = kCoarse;  // to be used, and of the keys
   std::vector<std::int64_t> keys;
-  double d1 = 0, d3 = 0;
+  double d1 = 0, d3 = 0;  // d3 less its likeliest value given m
 };
 
 ExactIntegrator::ExactIntegrator(const AssociationData& data, const ScaleFreePrior& prior)
@@ -55,14 +55,16 @@ double ExactIntegrator::reach(double c) const {
   return std::max(1.2, 0.5 * std::log(end * end / rho));
 }
 
-// max over u at d1 = d3 = 0: a grid, then steps halved around its local maxima.
+// max over u with the variances at their estimates: a grid, then steps halved around its local
+// maxima.
 double ExactIntegrator::refined_maximum(double beta, double m) const {
   const double end = reach(m - beta);
+  const double d3 = data_.likeliest_d3(m);
   constexpr int kHalf = 11;
   const double step = end / kHalf;
   double value[2 * kHalf + 1];
   Point<double> points[2 * kHalf + 1];
-  for (int i = -kHalf; i <= kHalf; ++i) points[i + kHalf] = {beta, m, i * step, 0, 0};
+  for (int i = -kHalf; i <= kHalf; ++i) points[i + kHalf] = {beta, m, i * step, 0, d3};
   posterior_.values(points, 2 * kHalf + 1, value);
   double best = *std::max_element(value, value + 2 * kHalf + 1);
   const double threshold = best;
@@ -77,7 +79,7 @@ double ExactIntegrator::refined_maximum(double beta, double m) const {
     double centre = (i - kHalf) * step, top = here, h = step;
     for (int level = 0; level < 12; ++level) {
       h *= 0.5;
-      const Point<double> sides[2] = {{beta, m, centre - h, 0, 0}, {beta, m, centre + h, 0, 0}};
+      const Point<double> sides[2] = {{beta, m, centre - h, 0, d3}, {beta, m, centre + h, 0, d3}};
       double beside[2];
       posterior_.values(sides, 2, beside);
       const double lower = beside[0], upper = beside[1];
@@ -105,12 +107,12 @@ bool ExactIntegrator::laplace(double beta, double m, double u, double step, doub
                               double& d1, double& d3, std::vector<ExactNode>& out) const {
   double x = d1, y = d3;
   Jet<2> f = posterior_.curvature(beta, m, u, x, y);
-  const double floor = 0.5 * std::min(data_.n1, data_.n2);
+  const double floor = std::max(1.0, 0.5 * std::min(data_.n1, data_.n2));
   for (int iteration = 0; iteration < 30; ++iteration) {
     double p00 = -f.hessian[0][0], p10 = -f.hessian[0][1], p11 = -f.hessian[1][1];
     bool definite = p00 > 0 && p11 > 0 && p00 * p11 > p10 * p10;
     for (int guard = 0; !definite && guard < 60; ++guard) {
-      const double lift = std::ldexp(std::max(floor, 1.0), guard);
+      const double lift = std::ldexp(floor, guard);
       const double q00 = p00 + lift, q11 = p11 + lift;
       if (q00 > 0 && q11 > 0 && q00 * q11 > p10 * p10) {
         p00 = q00, p11 = q11;
@@ -134,12 +136,12 @@ bool ExactIntegrator::laplace(double beta, double m, double u, double step, doub
     double factor = std::min(1.0, 0.5 / std::max(std::abs(sx), std::abs(sy)));
     for (int halving = 0;; ++halving) {
       const Jet<2> next = posterior_.curvature(beta, m, u, x + factor * sx, y + factor * sy);
-      if (next.value >= f.value - 1e-9 * std::abs(f.value) * 1e-3 || halving == 30) {
-        if (halving == 30) return false;
+      if (next.value >= f.value - 1e-12 * std::abs(f.value)) {
         x += factor * sx, y += factor * sy;
         f = next;
         break;
       }
+      if (halving == 30) return false;
       factor *= 0.5;
     }
   }
@@ -170,6 +172,7 @@ void ExactIntegrator::beside(double u, const ExactNode& known, double log_weight
 
 void ExactIntegrator::inner(double beta, double m, double log_weight, Inner& state,
                             std::vector<ExactNode>& out) const {
+  const double likeliest = data_.likeliest_d3(m);
   std::vector<Point<double>> points;
   std::vector<double> values;
   // Evaluates the samples that are not known yet.
@@ -177,7 +180,8 @@ void ExactIntegrator::inner(double beta, double m, double log_weight, Inner& sta
     points.clear();
     for (const auto& s : list)
       if (std::isnan(s.value))
-        points.push_back({beta, m, static_cast<double>(s.key) * width, state.d1, state.d3});
+        points.push_back(
+            {beta, m, static_cast<double>(s.key) * width, state.d1, likeliest + state.d3});
     values.resize(points.size());
     posterior_.values(points.data(), points.size(), values.data());
     std::size_t next = 0;
@@ -253,6 +257,7 @@ void ExactIntegrator::inner(double beta, double m, double log_weight, Inner& sta
     step = kCoarse;
     const auto last = static_cast<std::int64_t>(std::ceil(end / step));
     for (std::int64_t key = -last; key <= last; ++key) samples.push_back({key, kUnknown});
+    evaluate(samples, step);
     for (int level = 0; level < kMostHalvings; ++level) {
       const double top = top_of();
       const double largest = bend(top);
@@ -281,12 +286,15 @@ void ExactIntegrator::inner(double beta, double m, double log_weight, Inner& sta
   for (std::size_t i = 1; i < samples.size(); ++i)
     if (samples[i].value > samples[best].value) best = i;
   const double top = samples[best].value;
-  double d1 = state.d1, d3 = state.d3;
+  double d1 = state.d1, d3 = likeliest + state.d3;
   if (!laplace(beta, m, static_cast<double>(samples[best].key) * step, step, log_weight, d1, d3,
                out))
     return;
   const double top1 = d1, top3 = d3;
   const ExactNode peak = out.back();
+  // Blocks of candidates are dear, and where people are many the curvature hardly changes with u.
+  const bool quick =
+      !data_.blocks.empty() && std::min(data_.n1, data_.n2) > 100 * static_cast<double>(data_.size);
   state.keys.clear();
   state.keys.push_back(samples[best].key);
   for (int side = 0; side < 2; ++side) {
@@ -296,7 +304,7 @@ void ExactIntegrator::inner(double beta, double m, double log_weight, Inner& sta
       if (outside) break;
       const auto& s = side == 0 ? samples[best - k] : samples[best + k];
       if (s.value < top - kDrop) continue;
-      if (!posterior_.closed_form()) {
+      if (quick) {
         beside(static_cast<double>(s.key) * step, peak, log_weight, out);
         state.keys.push_back(s.key);
         continue;
@@ -310,7 +318,7 @@ void ExactIntegrator::inner(double beta, double m, double log_weight, Inner& sta
   state.old_step = step;
   state.step =
       std::min(kCoarse, step * std::min(1.8, std::sqrt(0.9 * kBend / std::max(1e-3, bend(top)))));
-  state.d1 = top1, state.d3 = top3;
+  state.d1 = top1, state.d3 = top3 - likeliest;
 }
 
 EffectNode ExactIntegrator::effect(double beta) const {
@@ -322,7 +330,11 @@ EffectNode ExactIntegrator::effect(double beta) const {
   const double centre = data_.slope / data_.eta;
   const double z = (beta - centre) / sd_;
   const double distance = std::abs(z);
-  const std::size_t order = distance < 6 ? 6 : distance < 12 ? 5 : distance < 40 ? 4 : 3;
+  // Wide against the law of c, the integrand is no longer nearly the normal law.
+  const double sk = posterior_.prior().confounding_sd;
+  const double spread = sd_ / std::min(1.0, sk * sk);
+  const std::size_t more = spread < 0.03 ? 0 : spread < 0.1 ? 6 : 14;
+  const std::size_t order = more + (distance < 6 ? 6 : distance < 12 ? 5 : distance < 40 ? 4 : 3);
   std::vector<double> x(legendre.node.size()), weight(legendre.node.size());
   for (const double side : {-1.0, 1.0}) {
     const double length = kTail - side * z;  // sd from beta to where m has died away
@@ -501,7 +513,8 @@ ExactReport ExactIntegrator::run(const ExactOptions& options, Monitor& monitor) 
     for (const double k : {-7.0, -2.5, 2.5, 7.0}) wanted.push_back(peak.at + k * peak.width);
   std::sort(breaks.begin(), breaks.end());
   const double lowest = breaks.front(), highest = breaks.back();
-  for (const double k : {1.0, 6.0}) {
+  // The rule in m changes its number of nodes at 6, 12 and 40 sd.
+  for (const double k : {1.0, 6.0, 12.0, 40.0}) {
     wanted.push_back(centre - k * sd_);
     wanted.push_back(centre + k * sd_);
   }
@@ -619,12 +632,11 @@ Certificate certify(const CollapsedPosterior& posterior, const std::vector<Exact
   double sum = 0;
   for (std::size_t i = 0; i < nodes.size(); ++i)
     cumulative[i] = sum += std::exp(nodes[i].log_weight);
-  std::vector<double> ratio(draws, 0);
+  std::vector<double> ratio(draws, 0), normal(draws, 0);
   const auto gaussian = [](Philox& stream) {
     const double u = 1 - stream.uniform(), v = stream.uniform();
     return std::sqrt(-2 * std::log(u)) * std::cos(6.283185307179586477 * v);
   };
-  const double log_t = std::log((kDegrees) / (2 * 3.14159265358979323846 * kDegrees));
   parallel_for(draws, threads, monitor, [&](std::size_t i) {
     Philox stream(20201, i);
     // Stratified over the nodes.
@@ -641,22 +653,27 @@ Certificate certify(const CollapsedPosterior& posterior, const std::vector<Exact
     const double y = z1 / node.l11, x = (z0 - node.l10 * y) / node.l00;
     const double f = posterior.value({node.beta, node.m, node.u, node.d1 + x, node.d3 + y});
     const double mode = posterior.value({node.beta, node.m, node.u, node.d1, node.d3});
-    // Ratio to the Laplace term: f exp(...) / (t density) over 2 pi / |L|.
+    // Ratio to the Laplace term: f exp(...) / (t density) over 2 pi / |L|; that of the normal law
+    // itself has the mean 1.
     const double log_density =
-        log_t - 0.5 * (kDegrees + 2) * std::log1p((z0 * z0 + z1 * z1) / kDegrees);
+        -kLogTwoPi - 0.5 * (kDegrees + 2) * std::log1p((z0 * z0 + z1 * z1) / kDegrees);
     ratio[i] = std::exp(f - mode - log_density - kLogTwoPi);
+    normal[i] = std::exp(-0.5 * (z0 * z0 + z1 * z1) - log_density - kLogTwoPi);
     monitor.step();
   });
-  double mean = 0, square = 0;
-  for (const double r : ratio) {
-    mean += r;
-    square += r * r;
+  double mean = 0, square = 0, shift = 0, shift2 = 0;
+  for (std::size_t i = 0; i < draws; ++i) {
+    const double gap = ratio[i] - normal[i];
+    mean += ratio[i];
+    square += ratio[i] * ratio[i];
+    shift += gap;
+    shift2 += gap * gap;
   }
   const double n = static_cast<double>(draws);
-  mean /= n;
-  square /= n;
-  out.log_mean = std::log(mean);
-  out.std_error = std::sqrt(std::max(0.0, square - mean * mean) / n) / mean;
+  mean /= n, square /= n, shift /= n, shift2 /= n;
+  out.log_mean = std::log(std::max(1 + shift, 1e-300));
+  out.std_error =
+      std::sqrt(std::max(0.0, shift2 - shift * shift) / n) / std::max(1 + shift, 1e-300);
   out.effective = mean * mean / square;
   return out;
 }

@@ -1,4 +1,4 @@
-#include "identified.hpp"
+#include "mrfast/identified.hpp"
 
 #include <algorithm>
 #include <array>
@@ -9,9 +9,9 @@
 #include <tuple>
 #include <utility>
 
-#include "dispatch.hpp"
-#include "quadrature.hpp"
-#include "vector_log.hpp"
+#include "mrfast/dispatch.hpp"
+#include "mrfast/quadrature.hpp"
+#include "mrfast/vector_log.hpp"
 
 #if defined(_MSC_VER)
 #define MRFAST_RESTRICT __restrict
@@ -26,6 +26,7 @@ namespace {
 constexpr std::size_t kChunk = 64;     // candidates whose intermediate values stay in the cache
 constexpr std::size_t kGroup = 6;      // slab probabilities multiplied side by side
 constexpr double kNegligible = 1e-13;  // posterior weight of a family that is not worth a sum
+constexpr std::size_t kModes = 16;     // local maxima of the scan that are looked at
 constexpr double kWorthKeeping = 27;   // log posterior below the mode of a node that is kept
 constexpr double kLogTwoPi = 1.8378770664093454836;
 
@@ -427,11 +428,19 @@ IdentifiedModel::IdentifiedModel(const Associations& data, const HyperTable& tab
   double square = 0;
   for (const double value : data.x) square += value * value;
   const double rms = std::sqrt(square / static_cast<double>(size_));
+  const double least_a0 = *std::min_element(table_.a0.begin(), table_.a0.end());
+  const auto note = [&](const Line& line, double share) {
+    if (line.gradient == 0) return;
+    const double square = line.gradient * line.gradient;
+    const double ratio = line.intercept / line.gradient, gap = ratio - line.center;
+    information_ += share * square / (line.base + least_a0 * least_a0);
+    ratios_.push_back({ratio, share * square / (line.base + line.steep * gap * gap)});
+  };
   for (const std::size_t j : member_) {
     const double n11 = data.n11[j], x = data.x[j];
     const double keep = g / (n11 + g);
     const Line line = line_of(data, j, g);
-    lines_.push_back(line);
+    note(line, 1);
     intercept_.push_back(line.intercept);
     gradient_.push_back(line.gradient);
     base_.push_back(line.base);
@@ -445,19 +454,22 @@ IdentifiedModel::IdentifiedModel(const Associations& data, const HyperTable& tab
 
   if (extra_ != nullptr) {
     const Associations directions = extra_->directions();
-    for (std::size_t k = 0; k < directions.x.size(); ++k)
-      lines_.push_back(line_of(directions, k, g));
-    for (std::size_t j = 0; j < size_; ++j) {
-      const Line line = line_of(data, j, g);
-      if (!independent[j] && line.gradient != 0) ratios_.push_back(line.intercept / line.gradient);
-    }
+    for (std::size_t k = 0; k < directions.x.size(); ++k) note(line_of(directions, k, g), 1);
+    // Their own ratios are looked at too, but tell nothing that their directions do not.
+    for (std::size_t j = 0; j < size_; ++j)
+      if (!independent[j]) note(line_of(data, j, g), 1e-6);
   }
-  information_ = 0;
-  const double a0 = *std::min_element(table_.a0.begin(), table_.a0.end());
-  for (const Line& line : lines_)
-    information_ += line.gradient * line.gradient / (line.base + a0 * a0);
+  std::sort(ratios_.begin(), ratios_.end());
   log_normaliser_ = static_cast<double>(member_.size()) * std::log(unit_);
   everything_ = make_plan(std::vector<char>(table_.size(), 1));
+  // A slab proportional to x that holds most candidates shifts the effect by as much.
+  for (std::size_t h = 0; h < table_.size() && rms > 0; ++h)
+    if (table_.mean[h] == SlabMean::kProportional)
+      shifts_.push_back(table_.rho[h] * table_.a1[h] * unit_ / rms);
+  std::sort(shifts_.begin(), shifts_.end());
+  shifts_.erase(std::unique(shifts_.begin(), shifts_.end(),
+                            [](double p, double q) { return q - p <= 0.02 * std::abs(p); }),
+                shifts_.end());
   zero_.assign(size_, 0.0);
 }
 
@@ -647,8 +659,9 @@ double IdentifiedModel::log_prior(double b, double effect_sd) const {
 struct IdentifiedModel::Panels {
   struct Panel {
     double lower, upper;
-    std::size_t first;  // of its nodes
-    double value, error;
+    std::size_t first = 0;  // of its nodes
+    double value = 0, error = 0;
+    double law[kPanelNodes] = {};  // log of the law of c, smoothed where it is too sharp
   };
   Plan plan;                            // what counts of the table
   std::vector<double> node, log_value;  // log marginal likelihood plus the normal prior
@@ -663,38 +676,31 @@ struct IdentifiedModel::Panels {
 std::vector<double> IdentifiedModel::scan_points(double effect_sd) const {
   constexpr std::size_t kRatios = 48;
   constexpr double kSteps[] = {0, 0.5, 1, 2, 3};
-  std::vector<std::pair<double, double>> ratios;  // with weights
   double weight = 0, mean = 0;
-  for (const Line& line : lines_) {
-    if (line.gradient == 0) continue;
-    const double ratio = line.intercept / line.gradient;
-    const double gap = ratio - line.center;
-    const double w = line.gradient * line.gradient / (line.base + line.steep * gap * gap);
-    ratios.emplace_back(ratio, w);
+  for (const auto& [ratio, w] : ratios_) {
     weight += w;
     mean += w * ratio;
   }
   const double prior_precision = 1 / (effect_sd * effect_sd);
   const double sd = 1 / std::sqrt(information_ + prior_precision);
-  std::vector<double> out = ratios_;
+  std::vector<double> out;
   for (const double step : kSteps)
     for (const double side : {-1.0, 1.0}) {
       out.push_back(side * step * effect_sd);
       out.push_back((weight > 0 ? mean / (weight + prior_precision) : 0.0) + side * 2 * step * sd);
       if (slope_prior_ != nullptr) out.push_back(slope_ + side * step * 4 * slope_sd_);
     }
-  std::sort(ratios.begin(), ratios.end());
-  if (ratios.size() <= kRatios) {
-    for (const auto& [ratio, w] : ratios) out.push_back(ratio);
+  if (ratios_.size() <= kRatios) {
+    for (const auto& [ratio, w] : ratios_) out.push_back(ratio);
   } else {  // quantiles by information and by number
     double below = 0;
     std::size_t next = 0;
-    for (std::size_t i = 0; i < ratios.size(); ++i) {
-      below += ratios[i].second;
+    for (std::size_t i = 0; i < ratios_.size(); ++i) {
+      below += ratios_[i][1];
       const auto rank = static_cast<std::size_t>(below / weight * kRatios);
       const bool counted =
-          i * (kRatios / 2) / ratios.size() != (i + 1) * (kRatios / 2) / ratios.size();
-      if (rank > next || counted) out.push_back(ratios[i].first);
+          i * (kRatios / 2) / ratios_.size() != (i + 1) * (kRatios / 2) / ratios_.size();
+      if (rank > next || counted) out.push_back(ratios_[i][0]);
       next = std::max(next, rank);
     }
   }
@@ -757,29 +763,66 @@ void IdentifiedModel::run(double effect_sd, const IdentifiedOptions& options, Mo
     return found;
   };
 
-  // Where the modes are, by a small part of the table; then all of it around them.
+  // Where the modes are, by a small part of the table; then all of it there and around.
   Scan rough, scan;
-  look(scan_plan(), scan_points(effect_sd), rough);
+  const Plan rough_plan = scan_plan();
+  look(rough_plan, scan_points(effect_sd), rough);
   if (monitor.stopped()) return;
-  std::vector<Mode> rough_modes = find_modes(rough, options.depth + 8);
+  std::vector<Mode> rough_modes = find_modes(rough, 1e300);
+  for (int round = 0; round < 20; ++round) {  // narrow what lies far above both its neighbours
+    std::vector<double> points;
+    const double floor = highest(rough) - options.depth - 8;
+    for (std::size_t i = 1; i + 1 < rough.size(); ++i) {
+      const double rise = rough[i][1] - std::max(rough[i - 1][1], rough[i + 1][1]);
+      const double width = rough[i + 1][0] - rough[i - 1][0];
+      if (rise > 12 && rough[i][1] + rise > floor && width > 1e-9 * std::abs(rough[i][0]))
+        for (std::size_t l = 1; l <= kLanes; ++l)
+          points.push_back(rough[i - 1][0] + width * static_cast<double>(l) / (kLanes + 1));
+    }
+    if (points.empty() || monitor.stopped()) break;
+    look(rough_plan, points, rough);
+    rough_modes = find_modes(rough, 1e300);
+  }
   std::stable_sort(rough_modes.begin(), rough_modes.end(),
                    [](const Mode& p, const Mode& q) { return p.height > q.height; });
-  if (rough_modes.size() > 8) rough_modes.resize(8);
-  std::vector<double> around;
-  for (const Mode& mode : rough_modes)
-    for (const double step : {-4.0, -2.4, -1.2, -0.4, 0.4, 1.2, 2.4, 4.0})
-      around.push_back(mode.at + step * mode.sd);
-  std::vector<double> level(around.size());
-  std::vector<double> share(around.size() * hyper_size());
-  for_each(everything_, around.data(), around.size(), options.threads, monitor,
-           [&](std::size_t i, std::size_t l, const Workspace& w) {
-             level[i] =
-                 w.log_sum[l] - log_normaliser_ + smooth_prior(around[i]) + law_of_c(around[i]);
-             for (std::size_t k = 0; k < hyper_size(); ++k)
-               share[i * hyper_size() + k] = w.terms[k * kLanes + l];
-           });
+  if (rough_modes.size() > kModes) rough_modes.resize(kModes);
+  std::vector<double> around, level, share;
+  const auto evaluate_new = [&] {
+    const std::size_t done = level.size();
+    level.resize(around.size());
+    share.resize(around.size() * hyper_size());
+    for_each(everything_, around.data() + done, around.size() - done, options.threads, monitor,
+             [&](std::size_t n, std::size_t l, const Workspace& w) {
+               const std::size_t i = done + n;
+               level[i] =
+                   w.log_sum[l] - log_normaliser_ + smooth_prior(around[i]) + law_of_c(around[i]);
+               for (std::size_t k = 0; k < hyper_size(); ++k)
+                 share[i * hyper_size() + k] = w.terms[k * kLanes + l];
+             });
+    out.evaluations += around.size() - done;
+  };
+  for (const Mode& mode : rough_modes) around.push_back(mode.at);
+  const std::size_t first_shift = around.size();
+  for (const double shift : shifts_) around.push_back(rough_modes.front().at - shift);
+  evaluate_new();
   if (monitor.stopped()) return;
-  out.evaluations += around.size();
+  // What is tried may lie off a mode's peak; a shift counts where it stands out.
+  const double first_summit = *std::max_element(level.begin(), level.end());
+  std::vector<std::size_t> order(around.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::sort(order.begin(), order.end(),
+            [&](std::size_t i, std::size_t k) { return around[i] < around[k]; });
+  for (std::size_t n = 0; n < order.size(); ++n) {
+    const std::size_t i = order[n];
+    const bool peak = (n == 0 || level[i] > level[order[n - 1]]) &&
+                      (n + 1 == order.size() || level[i] > level[order[n + 1]]);
+    if (level[i] < first_summit - options.depth - 8 || (i >= first_shift && !peak)) continue;
+    const double sd = i < first_shift ? rough_modes[i].sd : 1.5 * least_sd;
+    for (const double step : {-4.0, -2.4, -1.2, -0.4, 0.4, 1.2, 2.4, 4.0})
+      around.push_back(around[i] + step * sd);
+  }
+  evaluate_new();
+  if (monitor.stopped()) return;
   const double summit = *std::max_element(level.begin(), level.end());
   std::vector<char> keep(hyper_size(), 0);
   for (std::size_t i = 0; i < around.size(); ++i) {
@@ -833,9 +876,17 @@ void IdentifiedModel::run(double effect_sd, const IdentifiedOptions& options, Mo
     for (const std::size_t p : fresh) {
       Panels::Panel& panel = out.panel[p];
       panel.first = out.node.size();
-      for (const double t : rule.node)
-        out.node.push_back(0.5 * (panel.lower + panel.upper) +
-                           0.5 * (panel.upper - panel.lower) * t);
+      // The law of c has panels of its own, see finish(): its peak does not count here.
+      const double middle = 0.5 * (panel.lower + panel.upper);
+      const double half = 0.5 * (panel.upper - panel.lower);
+      const bool near = std::abs(slope_ - middle) < 2 * half;
+      for (std::size_t i = 0; i < kPanelNodes; ++i) {
+        const double b = middle + half * rule.node[i];
+        out.node.push_back(b);
+        if (slope_prior_ != nullptr)
+          panel.law[i] =
+              slope_prior_->log_smoothed(slope_ - b, near ? std::max(slope_sd_, half) : slope_sd_);
+      }
     }
     out.log_value.resize(out.node.size());
     out.share.resize(out.node.size() * width);
@@ -856,7 +907,7 @@ void IdentifiedModel::run(double effect_sd, const IdentifiedOptions& options, Mo
         (edges[i][0] - lower < edges[i][1] || edges.back()[0] - edges[i][0] < 0.5 * edges[i][1]))
       continue;
     fresh.push_back(out.panel.size());
-    out.panel.push_back({lower, edges[i][0], 0, 0, 0});
+    out.panel.push_back({lower, edges[i][0]});
     lower = edges[i][0];
   }
   fill(fresh);
@@ -864,11 +915,9 @@ void IdentifiedModel::run(double effect_sd, const IdentifiedOptions& options, Mo
     if (monitor.stopped()) return;
     double total = 0, error = 0;
     for (auto& panel : out.panel) {
-      // The law of c has panels of its own: here its level is that at the peak.
       double f[kPanelNodes];
-      const double level_of_c = law_of_c(std::clamp(slope_, panel.lower, panel.upper));
       for (std::size_t i = 0; i < kPanelNodes; ++i)
-        f[i] = std::exp(out.log_value[panel.first + i] + level_of_c - out.top);
+        f[i] = std::exp(out.log_value[panel.first + i] + panel.law[i] - out.top);
       const RuleValue result = apply_rule(f, 0.5 * (panel.upper - panel.lower));
       panel.value = result.value;
       panel.error = result.error;
@@ -888,7 +937,7 @@ void IdentifiedModel::run(double effect_sd, const IdentifiedOptions& options, Mo
       }
       for (const auto& [a, b] : {std::pair{panel.lower, middle}, std::pair{middle, panel.upper}}) {
         fresh.push_back(next.size());
-        next.push_back({a, b, 0, 0, 0});
+        next.push_back({a, b});
       }
     }
     if (fresh.empty()) break;

@@ -5,14 +5,15 @@
 // All in units of the residual sds: x = h1 / sqrt(S11), y = h2 / sqrt(S22.1), b = beta / eta.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <vector>
 
-#include "parallel.hpp"
-#include "slope_prior.hpp"
-#include "vector_math.hpp"
+#include "mrfast/parallel.hpp"
+#include "mrfast/slope_prior.hpp"
+#include "mrfast/vector_math.hpp"
 
 namespace mrfast {
 
@@ -194,15 +195,17 @@ class IdentifiedModel {
   Plan everything_;
   const ExtraLikelihood* extra_;
 
-  double unit_;                 // sqrt(median n22)
-  double slope_;                // m / eta
-  double information_;          // about b if every candidate were valid
-  std::vector<Line> lines_;     // of the independent candidates and the directions of the others
-  std::vector<double> ratios_;  // of the others
-  double log_normaliser_;       // of the likelihood in units of unit_
+  double unit_;   // sqrt(median n22)
+  double slope_;  // m / eta
+  // For the scan: information about b if every candidate were valid; ratios y / x freed of the
+  // shared noise with their precisions, ascending, of candidates and of the blocks' directions.
+  double information_ = 0;
+  std::vector<std::array<double, 2>> ratios_;
+  double log_normaliser_;  // of the likelihood in units of unit_
   // The lines of the independent candidates.
   std::vector<double> intercept_, gradient_, base_, steep_, center_;
   std::vector<double> sign_, proportional_, zero_;
+  std::vector<double> shifts_;  // of b by proportional slabs
   // First stage given x alone: mean g x / (n11 + g) and variance g n11 / (n11 + g).
   std::vector<double> shrunk_, spread_;
   const SlopePrior* slope_prior_ = nullptr;

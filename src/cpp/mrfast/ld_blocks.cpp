@@ -16,23 +16,14 @@
 
 #include "mrfast/dispatch.hpp"
 #include "mrfast/lanes.hpp"
-#include "mrfast/ld_spectrum.hpp"
+#include "mrfast/ld_tree.hpp"
 
 namespace mrfast {
 
 namespace {
 
 constexpr double kUnderflow = 1e-250;  // sums below are computed again with another scale
-constexpr double kNever = -1e4;        // log odds of candidates that only fill up a block
 constexpr std::size_t kLeaf = 3;       // last candidates, summed in one go
-
-// Candidates still to come, m of them, in reverse order: the next one is row m - 1, and what is
-// left without it is a prefix of the arrays.
-struct State {
-  const Lanes* matrix;   // (m (m + 1) / 2,) lower triangle of G
-  const Lanes* vector;   // (m,) w
-  const Lanes* scalars;  // exponent, factor: the weight so far is factor exp(exponent)
-};
 
 enum class Sum { kTotal, kInclusion, kSlabs, kSlabsInclusion };
 
@@ -42,61 +33,19 @@ constexpr bool with_inclusion(Sum sum) {
 }
 
 // Scratch memory of one thread.
-struct Workspace {
+struct Workspace : TreeRoot {
   explicit Workspace(std::size_t size)
-      : m(std::max(size, kLeaf)),
-        matrix(packed(m)),
-        vector(m),
-        gain(m),
+      : TreeRoot(std::max(size, kLeaf)),
         pending(m * (m + 1)),
         total(m + 1),
         inclusion(m * (m + 1)) {
-    std::size_t needed = 0;
-    for (std::size_t left = 1; left < m; ++left) needed += packed(left) + left + 2;
-    buffers.resize(needed);
+    buffers.resize(buffer_lanes());
   }
 
-  std::size_t m;                            // candidates, with those that fill up a small block
-  std::vector<Lanes> matrix, vector, gain;  // G, w and what a slab adds to the exponent
-  Lanes scalars[2];                         // exponent and factor of the model without slabs
-  Lanes log_scale;                          // the sums are to be multiplied by its exponential
   std::vector<Lanes> buffers, pending;
   std::vector<Lanes> total;      // (1 or m + 1,) sums
   std::vector<Lanes> inclusion;  // (m, 1 or m + 1) those with a row in
 };
-
-// Takes row m - 1 in: one step of elimination on the rows before it.
-MRFAST_INLINE void eliminate(const State& in, std::size_t m, const Lanes& gain, Lanes* matrix,
-                             Lanes* vector, Lanes* scalars) {
-  const Lanes* const row = in.matrix + packed(m - 1);
-  const Lanes diagonal = row[m - 1], last = in.vector[m - 1], c = gain;
-  Lanes exponent = in.scalars[0], factor = in.scalars[1], inverse, scaled;
-  for (std::size_t l = 0; l < kLanes; ++l) {
-    const double root = inverse_root(diagonal.v[l]);
-    inverse.v[l] = root * root;
-    scaled.v[l] = last.v[l] * inverse.v[l];
-    exponent.v[l] += 0.5 * last.v[l] * scaled.v[l] + c.v[l];
-    factor.v[l] *= root;
-  }
-  scalars[0] = exponent;
-  scalars[1] = factor;
-  for (std::size_t a = 0; a + 1 < m; ++a) {
-    Lanes f = row[a], w = in.vector[a];
-    for (std::size_t l = 0; l < kLanes; ++l) {
-      w.v[l] -= f.v[l] * scaled.v[l];
-      f.v[l] *= inverse.v[l];
-    }
-    vector[a] = w;
-    const Lanes* const from = in.matrix + packed(a);
-    Lanes* const to = matrix + packed(a);
-    for (std::size_t b = 0; b <= a; ++b) {
-      Lanes x = from[b];
-      const Lanes y = row[b];
-      for (std::size_t l = 0; l < kLanes; ++l) x.v[l] -= f.v[l] * y.v[l];
-      to[b] = x;
-    }
-  }
-}
 
 // Weights with row 0 out and in, the only one left.
 MRFAST_INLINE void leaf_one(double g00, double w0, double exponent, double factor, double c0,
@@ -229,47 +178,6 @@ MRFAST_INLINE void descend(Workspace& work, const State& root, std::size_t m) {
   }
 }
 
-// G and w of eight nodes, rows in reverse order of the candidates; most: log odds of the model
-// that is most probable before the data. The exponent of a model is -q/2, with q what it leaves of
-// the squared residual, plus its log odds less most.
-MRFAST_INLINE void prepare(Workspace& work, const Block& block, const BlockNode* const* nodes,
-                           const double* log_odds, double most, const Lanes& extra) {
-  const std::size_t size = block.size, m = work.m;
-  Spectrum spectrum;
-  decompose(spectrum, block, nodes);
-  Lanes root;
-  for (std::size_t l = 0; l < kLanes; ++l) {
-    root.v[l] = std::sqrt(spectrum.difference.v[l]);
-    work.log_scale.v[l] = spectrum.log_spikes.v[l] + (most - extra.v[l]);
-    work.scalars[0].v[l] = extra.v[l] - (0.5 * spectrum.square.v[l] + most);
-    work.scalars[1].v[l] = 1.0;
-  }
-  for (std::size_t j = 0; j < size; ++j) {
-    const std::size_t a = size - 1 - j;
-    const double odds = log_odds == nullptr ? 0.0 : log_odds[j];
-    const Lanes r = rotate_back(block, j, spectrum.rotated);
-    for (std::size_t l = 0; l < kLanes; ++l) {
-      const double mean = nodes[l]->means == nullptr ? 0.0 : nodes[l]->means[j] / root.v[l];
-      work.vector[a].v[l] = root.v[l] * r.v[l] + mean;
-      work.gain[a].v[l] = odds - 0.5 * mean * mean;
-    }
-    for (std::size_t i = j; i < size; ++i) {
-      Lanes g = precision_of(block, j, i, spectrum);
-      const double unit = i == j ? 1.0 : 0.0;
-      for (std::size_t l = 0; l < kLanes; ++l) g.v[l] = g.v[l] * spectrum.difference.v[l] + unit;
-      work.matrix[packed(a) + (size - 1 - i)] = g;
-    }
-  }
-  for (std::size_t a = size; a < m; ++a) {  // rows that fill up a small block
-    for (std::size_t b = 0; b <= a; ++b)
-      for (std::size_t l = 0; l < kLanes; ++l) work.matrix[packed(a) + b].v[l] = a == b ? 1.0 : 0.0;
-    for (std::size_t l = 0; l < kLanes; ++l) {
-      work.vector[a].v[l] = 0.0;
-      work.gain[a].v[l] = kNever;
-    }
-  }
-}
-
 // Eliminates row m - 1 in place, in the lanes whose number has this bit.
 MRFAST_INLINE void eliminate_in_lanes(Workspace& work, std::size_t m, std::size_t bit) {
   const Lanes* const row = work.matrix.data() + packed(m - 1);
@@ -309,7 +217,8 @@ struct Task {
 
 template <Sum kSum>
 MRFAST_INLINE void sum_lanes(Workspace& work, const Task& task, const Lanes& extra) {
-  prepare(work, task.block, task.nodes, task.log_odds, task.most, extra);
+  Spectrum spectrum;
+  prepare(work, spectrum, task.block, task.nodes, task.log_odds, task.most, extra);
   std::size_t m = work.m;
   if (task.split)
     for (std::size_t bit = 4; bit > 0; bit /= 2) eliminate_in_lanes(work, m--, bit);
@@ -421,7 +330,8 @@ void for_each_node(const Block& block, const BlockNode* nodes, std::size_t count
       double total = 0;
       for (const double x : sums.total) total += x;
       if (!(total < kUnderflow)) continue;
-      if (!again) prepare(work, block, lanes, log_odds, most, extra);
+      Spectrum spectrum;
+      if (!again) prepare(work, spectrum, block, lanes, log_odds, most, extra);
       again = true;
       double largest = -std::numeric_limits<double>::infinity();
       visit_lane(work, l, [&](double value) { largest = std::max(largest, value); });
@@ -479,7 +389,8 @@ std::vector<bool> draw_model(const Block& block, const BlockNode& node, const do
   Workspace work(block.size);
   const BlockNode* lanes[kLanes];
   std::fill(lanes, lanes + kLanes, &node);
-  prepare(work, block, lanes, log_odds, 0.0, Lanes{});
+  Spectrum spectrum;
+  prepare(work, spectrum, block, lanes, log_odds, 0.0, Lanes{});
   std::vector<double> weights;
   double largest = -std::numeric_limits<double>::infinity(), total = 0;
   visit_lane(work, 0, [&](double value) {

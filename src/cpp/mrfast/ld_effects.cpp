@@ -1,143 +1,240 @@
-// Moments of the effects over all models of a block, by rank-one updates of the inverse of the
-// residuals' covariance along the same tree of models as in ld_blocks.cpp.
+// Moments of the effects over all models of a block. With e = effects + noise, noise of covariance
+// P, and C, e_S the covariance and the residuals under model S, the noise has posterior mean
+// P C^-1 e_S and covariance P - P C^-1 P: derivatives of the likelihood by e and by P. Those of the
+// sum over all models come from one pass back through the tree of ld_blocks.cpp.
 #include <algorithm>
 #include <cmath>
 
 #include "mrfast/dispatch.hpp"
 #include "mrfast/lanes.hpp"
-#include "mrfast/ld_blocks.hpp"
-#include "mrfast/ld_spectrum.hpp"
+#include "mrfast/ld_tree.hpp"
 
 namespace mrfast {
 
 namespace {
 
-// Inverse of the covariance of the residuals under a model, and its product with the residuals.
-struct EffectState {
-  const Lanes* inverse;  // (B (B + 1) / 2,)
-  const Lanes* vector;   // (B,)
-  const Lanes* scalars;  // exponent, factor
-};
-
-struct EffectSums {
-  explicit EffectSums(std::size_t size) : mean(size), inclusion(size), second(packed(size)) {
-    buffers.resize((size + 1) * (packed(size) + size + 2));
+struct EffectSums : TreeRoot {
+  explicit EffectSums(std::size_t size)
+      : TreeRoot(size),
+        inclusion(size),
+        matrix_slope(packed(size)),
+        vector_slope(size),
+        mean(size),
+        second(packed(size)),
+        pending(size * (packed(size) + size + 1)) {
+    buffers.resize(buffer_lanes());
   }
-  std::vector<Lanes> mean, inclusion, second, buffers;
+
+  Lanes total;
+  std::vector<Lanes> inclusion;                   // (m,) sums of the models with a row in
+  std::vector<Lanes> matrix_slope, vector_slope;  // derivatives of the total by G and w
+  std::vector<Lanes> mean, second;                // by candidate
+  std::vector<Lanes> pending, buffers;
 };
 
-// One rank-one update: candidate j gets a slab.
-MRFAST_INLINE void take_in(const EffectState& in, std::size_t size, std::size_t j,
-                           const Lanes& difference, const Lanes& mean, double log_odds,
-                           Lanes* inverse, Lanes* vector, Lanes* scalars) {
-  Lanes column[kMaxBlock], gain, scaled;
-  for (std::size_t i = 0; i < size; ++i)
-    column[i] = in.inverse[i < j ? packed(j) + i : packed(i) + j];
-  Lanes exponent = in.scalars[0], factor = in.scalars[1];
-  const Lanes r = in.vector[j], diagonal = column[j];
+// Adds row m - 1 to the derivatives: `slope` and `vector` hold, for the rows before it, those of
+// the models with the row in, whose sum is `inside`; they are derivatives by what elimination left.
+MRFAST_INLINE void take_back(const State& state, std::size_t m, const Lanes& inside, Lanes* slope,
+                             Lanes* vector) {
+  const Lanes* const row = state.matrix + packed(m - 1);
+  const Lanes diagonal = row[m - 1], last = state.vector[m - 1];
+  Lanes inverse, scaled, quadratic{}, linear{};
   for (std::size_t l = 0; l < kLanes; ++l) {
-    const double d = difference.v[l];
-    const double root = inverse_root(1.0 + d * diagonal.v[l]);
-    const double h = d * r.v[l] + mean.v[l];
-    scaled.v[l] = h * root * root;
-    gain.v[l] = d * root * root;
-    exponent.v[l] += 0.5 * (h * scaled.v[l] - mean.v[l] * mean.v[l]) / d + log_odds;
-    factor.v[l] *= root;
+    const double root = inverse_root(diagonal.v[l]);
+    inverse.v[l] = root * root;
+    scaled.v[l] = last.v[l] * inverse.v[l];
   }
-  scalars[0] = exponent;
-  scalars[1] = factor;
-  for (std::size_t a = 0; a < size; ++a) {
-    Lanes f = column[a], w = in.vector[a];
+  Lanes product[kMaxBlock];  // slope times row
+  for (std::size_t a = 0; a + 1 < m; ++a) {
+    const Lanes g = row[a];
+    Lanes sum;
+    for (std::size_t l = 0; l < kLanes; ++l) sum.v[l] = slope[packed(a) + a].v[l] * g.v[l];
+    for (std::size_t b = 0; b < a; ++b) {
+      const Lanes x = slope[packed(a) + b], y = row[b];
+      Lanes other = product[b];
+      for (std::size_t l = 0; l < kLanes; ++l) {
+        sum.v[l] += x.v[l] * y.v[l];
+        other.v[l] += x.v[l] * g.v[l];
+      }
+      product[b] = other;
+    }
+    product[a] = sum;
+  }
+  Lanes* const out = slope + packed(m - 1);
+  for (std::size_t a = 0; a + 1 < m; ++a) {
+    const Lanes g = row[a], u = product[a], h = vector[a];
+    Lanes x;
     for (std::size_t l = 0; l < kLanes; ++l) {
-      w.v[l] -= scaled.v[l] * f.v[l];
-      f.v[l] *= gain.v[l];
+      quadratic.v[l] += g.v[l] * u.v[l];
+      linear.v[l] += g.v[l] * h.v[l];
+      x.v[l] = -(u.v[l] * inverse.v[l] + 0.5 * h.v[l] * scaled.v[l]);
     }
-    vector[a] = w;
-    for (std::size_t b = 0; b <= a; ++b) {
-      Lanes x = in.inverse[packed(a) + b];
-      const Lanes y = column[b];
-      for (std::size_t l = 0; l < kLanes; ++l) x.v[l] -= f.v[l] * y.v[l];
-      inverse[packed(a) + b] = x;
-    }
+    out[a] = x;
   }
+  Lanes x, y;
+  for (std::size_t l = 0; l < kLanes; ++l) {
+    x.v[l] = inverse.v[l] * (quadratic.v[l] * inverse.v[l] + linear.v[l] * scaled.v[l]) -
+             0.5 * inside.v[l] * (scaled.v[l] * scaled.v[l] + inverse.v[l]);
+    y.v[l] = inside.v[l] * scaled.v[l] - linear.v[l] * inverse.v[l];
+  }
+  out[m - 1] = x;
+  vector[m - 1] = y;
 }
 
-// Sums over all models, weighted with the prior odds, the coefficients (B + 1) by the number of
-// slabs, and the likelihood divided by exp(log_scale).
-MRFAST_DISPATCH void sum_effects(EffectSums& sums, const Block& block,
-                                 const BlockNode* const* nodes, const double* log_odds,
-                                 const Lanes& log_scale, const Lanes* coefficients) {
-  const std::size_t size = block.size, stride = packed(size) + size + 2;
-  Spectrum spectrum;
-  decompose(spectrum, block, nodes);
-  const auto zero = [](std::vector<Lanes>& lanes) {
-    std::fill(lanes.begin(), lanes.end(), Lanes{});
-  };
-  zero(sums.mean);
-  zero(sums.inclusion);
-  zero(sums.second);
-  const auto state_at = [&](std::size_t i) { return sums.buffers.data() + i * stride; };
-
-  Lanes means[kMaxBlock], spike, slab;
-  Lanes* first = state_at(size);
-  for (std::size_t j = 0; j < size; ++j) {
-    for (std::size_t i = 0; i <= j; ++i) first[packed(j) + i] = precision_of(block, j, i, spectrum);
-    first[packed(size) + j] = rotate_back(block, j, spectrum.rotated);
-    for (std::size_t l = 0; l < kLanes; ++l)
-      means[j].v[l] = nodes[l]->means == nullptr ? 0.0 : nodes[l]->means[j];
-  }
-  for (std::size_t l = 0; l < kLanes; ++l) {
-    spike.v[l] = nodes[l]->spike;
-    slab.v[l] = nodes[l]->slab;
-    first[stride - 2].v[l] = spectrum.log_spikes.v[l] - 0.5 * spectrum.square.v[l] - log_scale.v[l];
-    first[stride - 1].v[l] = 1.0;
-  }
-  const Lanes* at[kMaxBlock + 1];
+// Total, inclusion and slopes, weighted with coefficients (B + 1) by the number of slabs.
+MRFAST_INLINE void differentiate(EffectSums& sums, const Lanes* coefficients) {
+  const std::size_t size = sums.m, stride = packed(size) + size + 1;
+  Lanes* const slope = sums.matrix_slope.data();
+  Lanes* const vector = sums.vector_slope.data();
+  std::fill(sums.inclusion.begin(), sums.inclusion.end(), Lanes{});
+  State at[kMaxBlock + 1];
+  Lanes* buffer[kMaxBlock];
   bool in[kMaxBlock];
-  at[0] = first;
-  for (std::size_t depth = 0;;) {
+  Lanes* next = sums.buffers.data();
+  for (std::size_t t = 0; t < size; ++t) {
+    buffer[t] = next;
+    const std::size_t left = size - 1 - t;
+    next += packed(left) + left + 2;
+  }
+  at[0] = {sums.matrix.data(), sums.vector.data(), sums.scalars};
+  std::size_t depth = 0, slabs = 0;
+  for (;;) {
     for (; depth < size; ++depth) {
       in[depth] = false;
       at[depth + 1] = at[depth];
     }
-    const Lanes* const state = at[depth];
-    std::size_t slabs = 0;
-    for (std::size_t a = 0; a < size; ++a) slabs += in[a] ? 1 : 0;
-    const Lanes exponent = state[stride - 2], factor = state[stride - 1];
-    Lanes weight = coefficients[slabs], variance[kMaxBlock], effect[kMaxBlock];
-    for (std::size_t l = 0; l < kLanes; ++l) weight.v[l] *= factor.v[l] * fast_exp(exponent.v[l]);
-    for (std::size_t a = 0; a < size; ++a) {
-      const Lanes r = state[packed(size) + a];
-      variance[a] = in[a] ? slab : spike;
-      Lanes mean = sums.mean[a], inside = sums.inclusion[a];
-      const double slab_here = in[a] ? 1.0 : 0.0;
-      for (std::size_t l = 0; l < kLanes; ++l) {
-        effect[a].v[l] = slab_here * means[a].v[l] + variance[a].v[l] * r.v[l];
-        mean.v[l] += weight.v[l] * effect[a].v[l];
-        inside.v[l] += slab_here * weight.v[l];
+    const Lanes exponent = at[depth].scalars[0], factor = at[depth].scalars[1];
+    Lanes total = coefficients[slabs];
+    for (std::size_t l = 0; l < kLanes; ++l) total.v[l] *= factor.v[l] * fast_exp(exponent.v[l]);
+    while (depth > 0 && in[depth - 1]) {
+      --depth;
+      --slabs;
+      const std::size_t left = size - 1 - depth;
+      take_back(at[depth], left + 1, total, slope, vector);
+      const Lanes* const out = sums.pending.data() + depth * stride;  // those with the row out
+      for (std::size_t i = 0; i < packed(left); ++i) {
+        Lanes x = slope[i];
+        const Lanes y = out[i];
+        for (std::size_t l = 0; l < kLanes; ++l) x.v[l] += y.v[l];
+        slope[i] = x;
       }
-      sums.mean[a] = mean;
-      sums.inclusion[a] = inside;
-      for (std::size_t b = 0; b <= a; ++b) {
-        const Lanes s = state[packed(a) + b];
-        Lanes second = sums.second[packed(a) + b];
-        const double unit = a == b ? 1.0 : 0.0;
-        for (std::size_t l = 0; l < kLanes; ++l)
-          second.v[l] += weight.v[l] * (effect[a].v[l] * effect[b].v[l] +
-                                        variance[a].v[l] * (unit - s.v[l] * variance[b].v[l]));
-        sums.second[packed(a) + b] = second;
+      Lanes inside = sums.inclusion[left];
+      for (std::size_t l = 0; l < kLanes; ++l) inside.v[l] += total.v[l];
+      sums.inclusion[left] = inside;
+      for (std::size_t i = 0; i <= left; ++i) {
+        const Lanes y = out[packed(left) + i];
+        if (i == left) {
+          for (std::size_t l = 0; l < kLanes; ++l) total.v[l] += y.v[l];
+        } else {
+          Lanes x = vector[i];
+          for (std::size_t l = 0; l < kLanes; ++l) x.v[l] += y.v[l];
+          vector[i] = x;
+        }
       }
     }
-    while (depth > 0 && in[depth - 1]) --depth;
-    if (depth == 0) break;
+    if (depth == 0) {
+      sums.total = total;
+      return;
+    }
     --depth;
+    const std::size_t left = size - 1 - depth;
+    Lanes* const out = sums.pending.data() + depth * stride;
+    std::copy(slope, slope + packed(left), out);
+    std::copy(vector, vector + left, out + packed(left));
+    out[packed(left) + left] = total;
     in[depth] = true;
-    Lanes* const to = state_at(depth);
-    take_in({at[depth], at[depth] + packed(size), at[depth] + (stride - 2)}, size, depth,
-            spectrum.difference, means[depth], log_odds == nullptr ? 0.0 : log_odds[depth], to,
-            to + packed(size), to + (stride - 2));
-    at[depth + 1] = to;
+    ++slabs;
+    Lanes* const to = buffer[depth];
+    Lanes* const w = to + packed(left);
+    eliminate(at[depth], left + 1, sums.gain[left], to, w, w + left);
+    at[depth + 1] = {to, w, w + left};
     ++depth;
+  }
+}
+
+// Sums over all models, weighted with the prior odds, the coefficients by the number of slabs, and
+// the likelihood divided by exp(log_scale).
+MRFAST_DISPATCH void sum_effects(EffectSums& sums, const Block& block,
+                                 const BlockNode* const* nodes, const double* log_odds,
+                                 const Lanes& log_scale, const Lanes* coefficients) {
+  const std::size_t size = block.size;
+  Spectrum spectrum;
+  prepare(sums, spectrum, block, nodes, log_odds, 0.0, Lanes{});
+  for (std::size_t l = 0; l < kLanes; ++l)
+    sums.scalars[0].v[l] += sums.log_scale.v[l] - log_scale.v[l];
+  differentiate(sums, coefficients);
+
+  // T: total, r = R e, s^2 = d = A1 - A0, H and h the slopes by G and w, K = P R. Summed, the noise
+  // is T P r - s K h, and its square T (P r r' P - K P + P) - 2 d K H K' - s (K h r' P + P r h'
+  // K').
+  const Lanes total = sums.total;
+  Lanes noise[kMaxBlock], shrunk[kMaxBlock], pull[kMaxBlock];  // P r, K h
+  Lanes kept[kMaxBlock], keep[kMaxBlock], variance[kMaxBlock];
+  for (std::size_t k = 0; k < size; ++k)
+    for (std::size_t l = 0; l < kLanes; ++l) {
+      const double v = nodes[l]->variances[k];
+      kept[k].v[l] = v * spectrum.rotated[k].v[l];
+      keep[k].v[l] = v * spectrum.precision[k].v[l];
+      variance[k].v[l] = v * (1.0 - keep[k].v[l]);
+    }
+  const auto between = [&](const Lanes* diagonal, std::size_t j, std::size_t i) {
+    Lanes sum{};
+    for (std::size_t k = 0; k < size; ++k) {
+      const double v = block.eigenvectors[j * size + k] * block.eigenvectors[i * size + k];
+      const Lanes x = diagonal[k];
+      for (std::size_t l = 0; l < kLanes; ++l) sum.v[l] += v * x.v[l];
+    }
+    return sum;
+  };
+  Lanes shrink[kMaxBlock][kMaxBlock];  // K
+  for (std::size_t j = 0; j < size; ++j)
+    for (std::size_t i = 0; i <= j; ++i) shrink[j][i] = shrink[i][j] = between(keep, j, i);
+  for (std::size_t j = 0; j < size; ++j) {
+    shrunk[j] = rotate_back(block, j, kept);
+    Lanes sum{};
+    for (std::size_t i = 0; i < size; ++i) {
+      const Lanes x = shrink[j][i], y = sums.vector_slope[size - 1 - i];
+      for (std::size_t l = 0; l < kLanes; ++l) sum.v[l] += x.v[l] * y.v[l];
+    }
+    Lanes e, mean;
+    for (std::size_t l = 0; l < kLanes; ++l) {
+      sum.v[l] *= std::sqrt(spectrum.difference.v[l]);
+      e.v[l] = nodes[l]->residuals[j];
+      noise[j].v[l] = total.v[l] * shrunk[j].v[l] - sum.v[l];
+      mean.v[l] = total.v[l] * e.v[l] - noise[j].v[l];
+    }
+    pull[j] = sum;
+    sums.mean[j] = mean;
+  }
+  Lanes half[kMaxBlock];  // row j of K H
+  for (std::size_t j = 0; j < size; ++j) {
+    for (std::size_t i = 0; i < size; ++i) {
+      Lanes sum{};
+      for (std::size_t k = 0; k < size; ++k) {
+        const std::size_t a = size - 1 - k, b = size - 1 - i;
+        const Lanes x = shrink[j][k];
+        const Lanes y = sums.matrix_slope[a < b ? packed(b) + a : packed(a) + b];
+        for (std::size_t l = 0; l < kLanes; ++l) sum.v[l] += x.v[l] * y.v[l];
+      }
+      half[i] = sum;
+    }
+    for (std::size_t i = 0; i <= j; ++i) {
+      Lanes product{};
+      for (std::size_t k = 0; k < size; ++k) {
+        const Lanes x = half[k], y = shrink[i][k];
+        for (std::size_t l = 0; l < kLanes; ++l) product.v[l] += x.v[l] * y.v[l];
+      }
+      const Lanes own = between(variance, j, i);  // P - K P
+      Lanes second;
+      for (std::size_t l = 0; l < kLanes; ++l) {
+        const double ei = nodes[l]->residuals[i], ej = nodes[l]->residuals[j];
+        const double square = total.v[l] * (shrunk[i].v[l] * shrunk[j].v[l] + own.v[l]) -
+                              2.0 * spectrum.difference.v[l] * product.v[l] -
+                              (pull[j].v[l] * shrunk[i].v[l] + shrunk[j].v[l] * pull[i].v[l]);
+        second.v[l] = total.v[l] * ei * ej - ei * noise[j].v[l] - ej * noise[i].v[l] + square;
+      }
+      sums.second[packed(j) + i] = second;
+    }
   }
 }
 
@@ -164,7 +261,7 @@ void add_effect_sums(const Block& block, const BlockNode* nodes, std::size_t cou
       const std::size_t node = done + l;
       for (std::size_t a = 0; a < size; ++a) {
         mean[node * size + a] += sums.mean[a].v[l];
-        inclusion[node * size + a] += sums.inclusion[a].v[l];
+        inclusion[node * size + a] += sums.inclusion[size - 1 - a].v[l];
         for (std::size_t b = 0; b <= a; ++b) {
           const double value = sums.second[packed(a) + b].v[l];
           square[(node * size + a) * size + b] += value;
@@ -190,8 +287,11 @@ void block_effects(const Block& block, const BlockNode* nodes, std::size_t count
                   covariance);
   for (std::size_t i = 0; i < count; ++i)
     for (std::size_t a = 0; a < size; ++a)
-      for (std::size_t b = 0; b < size; ++b)
-        covariance[(i * size + a) * size + b] -= mean[i * size + a] * mean[i * size + b];
+      for (std::size_t b = 0; b < size; ++b) {
+        double& value = covariance[(i * size + a) * size + b];
+        value -= mean[i * size + a] * mean[i * size + b];
+        if (a == b) value = std::max(value, 0.0);  // without spread but for rounding
+      }
 }
 
 }  // namespace mrfast

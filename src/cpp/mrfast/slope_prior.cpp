@@ -1,11 +1,11 @@
-#include "slope_prior.hpp"
+#include "mrfast/slope_prior.hpp"
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numbers>
 
-#include "quadrature.hpp"
+#include "mrfast/quadrature.hpp"
 
 namespace mrfast {
 
@@ -150,7 +150,7 @@ SlopePrior::Peak SlopePrior::find_peak(double center, double sd) const {
 }
 
 double SlopePrior::log_smoothed(double center, double sd) const {
-  center = std::abs(center);
+  center = std::min(std::abs(center), 1e80);  // its cube has to be a number
   const Peak peak = find_peak(center, sd);
   const auto integrand = [&](double c, double log_c, double side) {
     const double z = (c - side * center) / sd;
@@ -158,7 +158,8 @@ double SlopePrior::log_smoothed(double center, double sd) const {
   };
   double sum = 0;
   if (peak.at > (kReach - 1) * peak.sd) {
-    // Far from the singularity: Gauss-Hermite around the peak, with exact weights.
+    // Far from the singularity: Gauss-Hermite around the peak, with exact weights while the
+    // exponents keep digits behind the point.
     static const Rule kFew = gauss_hermite(9), kMany = gauss_hermite(20);
     const double root = std::sqrt(1 + peak.at * peak.at);
     const double spread =
@@ -166,7 +167,8 @@ double SlopePrior::log_smoothed(double center, double sd) const {
                       product_ * peak.at * (3 + 2 * peak.at * peak.at) / (root * root * root));
     const Rule& rule = peak.at > 25 * peak.sd ? kFew : kMany;
     const double scale = spread * std::sqrt(2 * std::numbers::pi);
-    for (std::size_t i = 0; i < rule.node.size(); ++i) {
+    if (peak.top < -1e8) sum = scale * std::exp(remainder(std::log(peak.at)));
+    for (std::size_t i = 0; i < rule.node.size() && peak.top >= -1e8; ++i) {
       const double z = rule.node[i], c = peak.at + spread * z;
       if (c > 0)
         sum += scale * rule.weight[i] * std::exp(0.5 * z * z) * integrand(c, std::log(c), 1);
@@ -189,11 +191,11 @@ double SlopePrior::conditional_quantile(double center, double sd, double probabi
   center = std::abs(center);
   if (mirror < 0) probability = 1 - probability;
   const Peak peak = find_peak(center, sd);
-  constexpr int kCells = 1200;
+  constexpr int kCells = 400;
   const double low = std::max(peak.at - kReach * peak.sd, -kReach * peak.sd);
   const double high = peak.at + kReach * peak.sd;
   const bool split = low < 0;
-  // Even in t away from 0; c = t |t|^2 / length^2 where the range holds 0.
+  // Cells in the cube root of c where the range holds 0.
   const auto place = [&](double t) { return split ? t * t * t : t; };
   const double start = split ? std::cbrt(low) : low, end = split ? std::cbrt(high) : high;
   std::vector<double> edge(kCells + 1), mass(kCells + 1, 0.0);
@@ -221,7 +223,7 @@ double SlopePrior::confounding_quantile(double c, double probability) const {
   const double strength = rho * product_;
   const double end = 0.5 * std::acosh(1 + 40 / strength);
   const double ratio = sd_x_ / sd_y_;
-  constexpr std::size_t kCells = 400;
+  constexpr std::size_t kCells = 300;
   std::array<double, kCells + 1> mass{};
   const double step = 2 * end / kCells;
   for (std::size_t i = 0; i < kCells; ++i) {

@@ -4,7 +4,7 @@
 #include <bit>
 #include <cstdint>
 
-#include "vector_math.hpp"
+#include "mrfast/vector_math.hpp"
 
 namespace mrfast {
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import bayes as bayes
+from . import exact as exact
 from . import identified as identified
 from . import ld as ld
 

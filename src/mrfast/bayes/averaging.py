@@ -24,8 +24,9 @@ from mrfast.data.standardised import StandardisedAssociations
 if TYPE_CHECKING:
     from mrfast.bayes.evidence_cache import EvidenceCache
     from mrfast.bayes.exact_result import ExactResult
+    from mrfast.bayes.identified import IdentifiedPosterior
 
-__all__ = ["LARGEST_BLOCK", "massive"]
+__all__ = ["LARGEST_BLOCK", "choose_method", "massive"]
 
 _CAUTION = (
     "under the empirical rule for the slab skappa_X is near 10 whatever the data: its posterior "
@@ -127,6 +128,7 @@ def massive(
     check.choice("selected_in", selected_in, ("exposure", "independent"))
     if selection_p is not None:
         check.scalar("selection_p", selection_p, above=0, below=1)
+    generator(rng)  # refuses what is none, also where none is needed
     if prior is not None and not isinstance(prior, (SpikeSlabPrior, IdentifiedPrior)):
         raise check.fail(
             "prior", "an IdentifiedPrior, a SpikeSlabPrior or None", type(prior).__name__
@@ -140,7 +142,7 @@ def massive(
         "moves": moves,
     }
     given = [name for name, value in search_options.items() if value is not None]
-    chosen, reason = _choose(moments, prior, method, given)
+    chosen, reason = choose_method(moments, prior, method, given)
     if chosen == "exact":
         return _exact(
             moments,
@@ -184,7 +186,7 @@ def massive(
     )
 
 
-def _choose(
+def choose_method(
     moments: Moments,
     prior: SpikeSlabPrior | IdentifiedPrior | None,
     method: str,
@@ -266,13 +268,15 @@ def _exact(
                 progress=hook,
                 largest_block=largest_block,
             )
+            stage, means = identified.first_stage_prior, identified.hyper_means
             words, numbers = effect_warnings(
                 identified.effect,
                 instruments,
                 identified=True,
-                directional=identified.hyper_means["directional"],
-                mean_probability=identified.hyper_means["pi"],
-                selection="" if selection_p is None else identified.first_stage_prior.note,
+                directional=means["directional"],
+                mean_probability=means["pi"],
+                beyond_slab=_in_slab_sds(identified),
+                selection=stage.note if selection_p is not None or stage.g == 0 else "",
             )
             posterior = identified
         else:
@@ -285,9 +289,18 @@ def _exact(
                 largest_block=largest_block,
             )
             words, numbers = effect_warnings(collapsed.effect, instruments, identified=False)
-            words.append(_CAUTION)
+            if _is_empirical(used, moments):
+                words.append(_CAUTION)
             if selection_p is not None:
                 words.append("selection_p is used under an IdentifiedPrior only")
+            check_of = collapsed.certificate
+            if check_of.effective_share < 0.9 or abs(check_of.log_evidence_shift) > 0.01:
+                words.insert(
+                    0,
+                    "Laplace's method for the residual variances is rough here: effective share "
+                    f"{check_of.effective_share:.2f}, log evidence off by about "
+                    f"{check_of.log_evidence_shift:+.2g}",
+                )
             if not collapsed.converged:
                 words.insert(
                     0,
@@ -310,3 +323,17 @@ def _exact(
         diagnostics=pd.Series(numbers, dtype=np.float64, name="diagnostics"),
         seconds=time.perf_counter() - begin,
     )
+
+
+def _in_slab_sds(posterior: IdentifiedPosterior) -> float:
+    """Largest posterior mean of a pleiotropic effect, in sds of the widest slab."""
+    s = posterior.associations
+    unit = np.sqrt(np.median(s.noise_outcome) * s.residual_outcome)
+    largest = np.abs(posterior.pleiotropy[0]).max() / unit
+    return float(largest / max(posterior.prior.slab_sd))
+
+
+def _is_empirical(prior: SpikeSlabPrior, moments: Moments) -> bool:
+    """Whether the slab is about that of the empirical rule, which pins skappa_X."""
+    rule = SpikeSlabPrior.empirical(moments).slab_sd
+    return bool(0.5 * rule < prior.slab_sd < 2 * rule)

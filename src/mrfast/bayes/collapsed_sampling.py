@@ -23,6 +23,7 @@ from mrfast.bayes.collapsed import (
     EFFECT,
     LOG_WEIGHT,
     MAX_PANELS,
+    PARTS,
     Certificate,
     CollapsedPosterior,
     M,
@@ -208,9 +209,10 @@ class SampledCollapsedPosterior(CollapsedPosterior):
 
     def _choose(
         self, count: int, source: np.random.Generator
-    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp], Float]:
         state = source.integers(self.state_node.size, size=count)
-        return state, self.state_node[state].astype(np.intp)
+        within = np.broadcast_to(np.arange(1, PARTS) / PARTS, (count, PARTS - 1))
+        return state, self.state_node[state].astype(np.intp), within
 
     def _levels(self, index: NDArray[np.intp], share: Float) -> Float:
         # The law of the effect is smoother than the nodes' weights: between the middles of the
@@ -439,11 +441,11 @@ def sampled_collapsed_posterior(
         coverage=sample["coverage"],
         quadrature_error=float(report["quadrature_error"]),
         converged=ends,
+        effective_nodes=1 / float((share**2).sum()),
         flip_rate=sample["flip_rate"],
         swap_rate=sample["swap_rate"],
     )
     log_evidence, monte_carlo = sampled.evidence
-    effective_nodes = 1 / float((share**2).sum())
 
     def table(first: Float, second: Float, variance: float) -> Float:
         sd = np.sqrt(np.maximum(second - first * first, 0.0))
@@ -459,7 +461,7 @@ def sampled_collapsed_posterior(
         + float(report["quadrature_error"])
         + abs(log_mean)
         + std_error
-        + 1 / np.sqrt(effective_nodes),
+        + 1 / np.sqrt(sampled.effective_nodes),
         certificate=Certificate(_DRAWS, effective, log_mean, std_error),
         converged=bool(report["converged"]),
         inclusion=np.clip(sums[0], 0.0, 1.0),

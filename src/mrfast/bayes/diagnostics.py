@@ -22,6 +22,7 @@ DIRECTIONAL = 2.0  # mean oriented pleiotropy per candidate, in outcome standard
 EGGER = 3.0  # |z| of the intercept
 DOUBTFUL_MAJORITY = 0.5  # posterior mean share of pleiotropic candidates
 MODE_DISTANCE = 2.0  # posterior sds
+BEYOND_SLAB = 2.0  # largest pleiotropic effect, in sds of the widest slab
 _STRONG = 40.0  # mean F from which on Egger's intercept is worth a warning
 _WEAK = 60.0  # mean F below which selection in the same data matters
 _DOMINANT = 0.5  # share of the weight that one candidate may carry
@@ -123,6 +124,7 @@ def effect_warnings(
     identified: bool,
     directional: float = math.nan,
     mean_probability: float = math.nan,
+    beyond_slab: float = math.nan,
     selection: str = "",
 ) -> tuple[list[str], dict[str, float]]:
     """Warnings about a posterior, with the numbers behind them.
@@ -131,6 +133,8 @@ def effect_warnings(
     ----------
     directional, mean_probability : float
         Of the identified prior: E[rho a1 pi] and E[pi].
+    beyond_slab : float
+        Largest posterior mean of a pleiotropic effect in sds of the widest slab.
     selection : str
         What was done about selection in the exposure study, in words.
     """
@@ -148,6 +152,13 @@ def effect_warnings(
     if identified:
         numbers["directional_index"] = directional
         numbers["mean_slab_probability"] = mean_probability
+        numbers["largest_effect_in_slab_sd"] = beyond_slab
+        if beyond_slab > BEYOND_SLAB:
+            words.append(
+                f"a pleiotropic effect is {beyond_slab:.0f} times as large as the sd of the "
+                "widest slab: the prior is too narrow for these data, add wider ones "
+                "(IdentifiedPrior(slab_sd=))"
+            )
         if abs(directional) > DIRECTIONAL:
             words.append(
                 f"directional pleiotropy: {directional:+.1f} outcome standard errors per "

@@ -15,14 +15,12 @@ from mrfast._runtime import generator
 from mrfast._validation import Float
 from mrfast.bayes.collapsed import Certificate, CollapsedPosterior
 from mrfast.bayes.effect_density import EffectDensity, EffectMode
-from mrfast.bayes.result import MassiveResult, quantile_table
+from mrfast.bayes.result import CONFOUNDING, MassiveResult, quantile_table, summary_draws
 
 if TYPE_CHECKING:
     from mrfast.bayes.identified import IdentifiedPosterior
 
 __all__ = ["ExactResult"]
-
-_SUMMARY_DRAWS = 20_000  # behind the table of confounding under the identified prior
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -55,6 +53,10 @@ class ExactResult(MassiveResult):
         """Peaks of the effect's posterior with their probabilities, most probable first."""
         return self.posterior.effect.modes
 
+    def _places(self) -> Float:
+        law = self.posterior.effect
+        return np.append(law.quantiles(np.linspace(0, 1, 201)), [mode.peak for mode in law.modes])
+
     @property
     def inclusion_probabilities(self) -> Float:
         """As in `MassiveResult`."""
@@ -83,19 +85,17 @@ class ExactResult(MassiveResult):
         posterior = self.posterior
         if isinstance(posterior, CollapsedPosterior):
             values = posterior.coordinates(posterior.nodes)
-            names = ("skappa_X", "skappa_Y", "confounding_coordinate", "bias")
-            return quantile_table({name: values[name] for name in names}, posterior.weights)
-        draws = posterior.draw(_SUMMARY_DRAWS, np.random.default_rng(0))
-        names = tuple(
-            name
-            for name in ("skappa_X", "skappa_Y", "confounding_coordinate", "bias")
-            if name in draws
-        )
-        return quantile_table({name: draws[name] for name in names})
+            return quantile_table({name: values[name] for name in CONFOUNDING}, posterior.weights)
+        draws = posterior.draw(summary_draws(self.moments.J), np.random.default_rng(0))
+        return quantile_table({name: draws[name] for name in CONFOUNDING if name in draws})
 
     def _per_dosage(self, values: Float) -> dict[str, Float]:
         mean, sd = values / self.moments.sigma_g
         return {"mean": mean, "sd": sd}
+
+    def _confounding_draws(self, n: int, rng: object) -> pd.DataFrame:
+        draws = self.posterior.draw(n, generator(rng))
+        return pd.DataFrame({name: draws[name] for name in ("beta", *CONFOUNDING)})
 
     @cached_property
     def first_stage(self) -> pd.DataFrame:
@@ -136,12 +136,12 @@ class ExactResult(MassiveResult):
 
         Returns
         -------
-        DataFrame, shape (n, 2J + 7) or (n, 2J + 3)
+        DataFrame, shape (n, 2J + 7), (n, 2J + 6) or (n, 2J + 2)
             beta (causal effect in units of the data), then under a `SpikeSlabPrior` the 2J + 5
             scale-free parameters as `log_posterior` names them, with skappa_X >= 0; under an
             `IdentifiedPrior` first_stage[..] and pleiotropy[..], effects per unit of dosage, and
-            the bias of the observed slope where that was given; last n_slab, the number of
-            candidates in the slab.
+            where a slope was observed the four columns of `confounding`; last n_slab, the number
+            of candidates in the slab.
         """
         count = check.integer("n", n, minimum=1)
         draws = self.posterior.draw(count, generator(rng))
@@ -165,8 +165,9 @@ class ExactResult(MassiveResult):
         else:
             add("first_stage", draws["first_stage"] / self.moments.sigma_g)
             add("pleiotropy", draws["pleiotropy"] / self.moments.sigma_g)
-            if "bias" in draws:
-                single("bias")
+            for name in CONFOUNDING:
+                if name in draws:
+                    single(name)
         columns.append("n_slab")
         parts.append(draws["slab"].sum(axis=1, dtype=np.float64)[:, None])
         return pd.DataFrame(np.concatenate(parts, axis=1), columns=columns, copy=False)

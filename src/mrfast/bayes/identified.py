@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FirstStage", "IdentifiedPosterior", "first_stage", "identified_posterior"]
 
-TOLERANCE = 1e-6  # relative, of the evidence
+TOLERANCE = 1e-5  # relative, of the evidence
 DEPTH = 23.0  # log density below its maximum where the integration ends
 _CELLS_AT_ONCE = 2_000_000  # draws times candidates
 
@@ -418,6 +418,8 @@ def identified_posterior(
     """
     s = associations
     prior = IdentifiedPrior() if prior is None else prior
+    if not isinstance(prior, IdentifiedPrior):
+        raise check.fail("prior", "an IdentifiedPrior", type(prior).__name__)
     threads = thread_count(n_threads)
     stage = first_stage(s, selection_p=selection_p, selected_in=selected_in)
     if s.largest_block > largest_block:

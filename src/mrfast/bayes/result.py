@@ -15,7 +15,7 @@ import pandas as pd
 from mrfast import _validation as check
 from mrfast._optional import import_extra
 from mrfast._validation import Float
-from mrfast.bayes.effect_density import EffectSummary
+from mrfast.bayes.effect_density import EffectDensity, EffectMode, EffectSummary
 from mrfast.data.moments import Moments
 
 if TYPE_CHECKING:
@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from mrfast.bayes.identified_prior import IdentifiedPrior
     from mrfast.bayes.priors import SpikeSlabPrior
 
-__all__ = ["EffectLaw", "MassiveResult", "quantile_table"]
+__all__ = ["CONFOUNDING", "EffectLaw", "MassiveResult", "quantile_table", "summary_draws"]
 
+CONFOUNDING = ("skappa_X", "skappa_Y", "confounding_coordinate", "bias")
 SCALES = (0.1, 0.3, 1.0, 3.0)
+_CELLS = 50_000_000  # draws times candidates behind a table
 
 
 class EffectLaw(Protocol):
@@ -38,6 +40,11 @@ class EffectLaw(Protocol):
     def cdf(self, value: float) -> float: ...  # noqa: D102
 
     def quantile(self, probability: float) -> float: ...  # noqa: D102
+
+
+def summary_draws(n_candidates: int) -> int:
+    """Number of draws behind a table: 20,000, fewer with thousands of candidates."""
+    return max(1_000, min(20_000, _CELLS // n_candidates))
 
 
 def quantile_table(columns: Mapping[str, Float], weight: Float | None = None) -> pd.DataFrame:
@@ -103,6 +110,23 @@ class MassiveResult:
         return self._law.density(np.asarray(values, dtype=np.float64))
 
     @property
+    def effect_modes(self) -> tuple[EffectMode, ...]:
+        """Peaks of the effect's posterior, most probable first; empty where a search made it."""
+        return ()
+
+    @abstractmethod
+    def _places(self) -> Float:
+        """Values of the effect near which the density may peak, in any order."""
+
+    def _modes_along(self, x: Float, density: Float) -> tuple[EffectMode, ...]:
+        """Peaks of the effect's posterior, from its density at ascending points where need be."""
+        if self.effect_modes:
+            return self.effect_modes
+        area = float((0.5 * (density[1:] + density[:-1]) * np.diff(x)).sum())
+        low, high = density[:-1] / area, density[1:] / area
+        return EffectDensity(x[:-1], x[1:], low, high).modes
+
+    @property
     def scale(self) -> str:
         """Unit of the causal effect, in words."""
         if self.moments.design.binary:
@@ -140,6 +164,24 @@ class MassiveResult:
         """Posterior probability that each candidate is pleiotropic (in the slab), shape (J,)."""
 
     @property
+    def prior_kind(self) -> str:
+        """Kind of the prior: "identified" or "massive"."""
+        from mrfast.bayes.priors import SpikeSlabPrior
+
+        return "massive" if isinstance(self.prior, SpikeSlabPrior) else "identified"
+
+    @property
+    def prior_inclusion_probability(self) -> float | None:
+        """Prior probability that a candidate is pleiotropic; None where it is not one for all."""
+        from mrfast.bayes.priors import SpikeSlabPrior
+
+        if isinstance(self.prior, SpikeSlabPrior):
+            given = self.prior.slab_probability
+            return float(given) if np.ndim(given) == 0 else None
+        table = self.prior.table
+        return float((table.prior * table.pi).sum())
+
+    @property
     @abstractmethod
     def log_evidence(self) -> float:
         """Log of p(D), summed over models; comparable for one data set and kind of prior only."""
@@ -166,6 +208,15 @@ class MassiveResult:
         units of the effect. Under MASSIVE's empirical prior skappa_X follows from the rule for the
         slab, near 10 whatever the data: no finding.
         """
+
+    @property
+    def has_confounding(self) -> bool:
+        """Whether the data and the prior tell of confounding: a slope was observed and is used."""
+        return self.moments.design.has_slope and getattr(self.prior, "use_slope", True)
+
+    @abstractmethod
+    def _confounding_draws(self, n: int, rng: object) -> pd.DataFrame:
+        """Draws of beta and of the four parameters of `confounding`."""
 
     @property
     @abstractmethod
@@ -340,6 +391,39 @@ class MassiveResult:
         from mrfast.plots.massive_posterior import massive_posterior_figure
 
         return massive_posterior_figure(self, reference)
+
+    def plot_confounding(
+        self, n: int = 10_000, rng: object = 0, reference: tuple[float, float, float] | None = None
+    ) -> Any:
+        """Effect against the bias that confounding gives the observed slope (plot extra).
+
+        Draws from the joint posterior with the laws of either: how much of the observed slope is
+        effect, how much confounding. Beside it the confounder's effects on exposure and outcome.
+
+        Parameters
+        ----------
+        n : int
+            Number of draws.
+        rng : None, int or numpy.random.Generator
+            Seed or generator.
+        reference : (estimate, lower, upper), optional
+            Another study's estimate of the effect with its interval.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        InvalidInputError
+            No observational slope was given (or the prior does not use it): nothing is known of
+            confounding.
+        MissingExtraError
+            matplotlib is not installed.
+        """
+        from mrfast.plots.confounding import confounding_figure
+
+        return confounding_figure(self, n, rng, reference)
 
     # ------------------------------------------------------------------ words
 

@@ -20,14 +20,13 @@ from mrfast.bayes.effect_density import EffectSummary
 from mrfast.bayes.evidence import posterior_kernel
 from mrfast.bayes.model import JointPosterior, parameter_names, solve_blocks
 from mrfast.bayes.priors import SpikeSlabPrior
-from mrfast.bayes.result import MassiveResult, quantile_table
+from mrfast.bayes.result import MassiveResult, quantile_table, summary_draws
 
 if TYPE_CHECKING:
     from mrfast._core.bayes import Posterior
 
 __all__ = ["SearchDiagnostics", "SearchResult"]
 
-_SUMMARY_DRAWS = 20_000  # behind the tables of confounding and of single candidates
 _REACH = 8.5  # standard deviations that the integral over the log scale covers
 
 
@@ -300,6 +299,12 @@ class SearchResult(MassiveResult):
     def _law(self) -> EffectMixture:
         return self._mixture
 
+    def _places(self) -> Float:
+        """Centres of the mixture's heaviest components."""
+        heaviest = np.argsort(-self.model_set.mode_weight)[:200]
+        modes = self.model_set.modes[heaviest]
+        return np.asarray(modes[:, 0] * np.exp(modes[:, 4] - modes[:, 3]))
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "kernel"}
 
@@ -424,24 +429,30 @@ class SearchResult(MassiveResult):
 
     @cached_property
     def _summary_draws(self) -> pd.DataFrame:
-        return self.sample(_SUMMARY_DRAWS, rng=0)
+        return self.sample(summary_draws(self.moments.J), rng=0)
 
-    @cached_property
-    def confounding(self) -> pd.DataFrame:
-        """As in `MassiveResult`, from 20,000 draws on a fixed seed."""
-        draws = self._summary_draws
+    def _confounding(self, draws: pd.DataFrame) -> dict[str, Float]:
+        """Confounding in draws, with skappa_X >= 0."""
         sign = np.where(draws["skappa_X"] < 0, -1.0, 1.0)  # both reversed fit as well
         kx, ky = draws["skappa_X"].to_numpy() * sign, draws["skappa_Y"].to_numpy() * sign
         coordinate = kx * ky / np.sqrt(1 + kx**2 + ky**2)
         eta = np.exp(draws["log_sigma_Y"] - draws["log_sigma_X"]) * np.sqrt(1 + kx**2 + ky**2)
-        return quantile_table(
-            {
-                "skappa_X": kx,
-                "skappa_Y": ky,
-                "confounding_coordinate": coordinate,
-                "bias": coordinate * eta.to_numpy() / (1 + kx**2),
-            }
-        )
+        return {
+            "skappa_X": kx,
+            "skappa_Y": ky,
+            "confounding_coordinate": coordinate,
+            "bias": coordinate * eta.to_numpy() / (1 + kx**2),
+        }
+
+    @cached_property
+    def confounding(self) -> pd.DataFrame:
+        """As in `MassiveResult`, from draws on a fixed seed."""
+        return quantile_table(self._confounding(self._summary_draws))
+
+    def _confounding_draws(self, n: int, rng: object) -> pd.DataFrame:
+        draws = self.sample(n, rng)
+        columns = {"beta": draws["beta"].to_numpy(), **self._confounding(draws)}
+        return pd.DataFrame(columns)
 
     def _effects(self, prefix: str, log_scale: str) -> tuple[Float, Float]:
         """Mean and sd of one kind of effect per candidate, per unit of its dosage."""
@@ -453,13 +464,13 @@ class SearchResult(MassiveResult):
 
     @cached_property
     def first_stage(self) -> pd.DataFrame:
-        """As in `MassiveResult`, from 20,000 draws on a fixed seed."""
+        """As in `MassiveResult`, from draws on a fixed seed."""
         mean, sd = self._effects("sgamma", "log_sigma_X")
         return pd.DataFrame({"candidate": list(self.moments.names), "mean": mean, "sd": sd})
 
     @cached_property
     def pleiotropy(self) -> pd.DataFrame:
-        """As in `MassiveResult`, from 20,000 draws on a fixed seed."""
+        """As in `MassiveResult`, from draws on a fixed seed."""
         mean, sd = self._effects("salpha", "log_sigma_Y")
         return pd.DataFrame(
             {
@@ -472,9 +483,10 @@ class SearchResult(MassiveResult):
 
     def _log_bayes_factors(self, scales: Sequence[float]) -> Float:
         """Savage and Dickey's ratio of the scale-free effect, a normal mixture here."""
-        mixture = self._mixture
-        weight = mixture.weight / mixture.weight.sum()
-        mean, variance, sd = mixture.slope, mixture.var_slope, self.prior.effect_sd
+        mixture, sd = self._mixture, self.prior.effect_sd
+        used = mixture.weight > 0
+        weight = mixture.weight[used] / mixture.weight.sum()
+        mean, variance = mixture.slope[used], mixture.var_slope[used]
         out = []
         for scale in scales:
             # A component times N(0, scale^2) / N(0, sd^2): normal again while that is finite.

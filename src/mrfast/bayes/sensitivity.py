@@ -147,7 +147,8 @@ def prior_sensitivity(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    rows, base = [], {}
+    rows: list[dict[str, Any]] = []
+    base: dict[type, float] = {}
     for (kind, setting, prior), result in zip(settings, results, strict=True):
         base.setdefault(type(prior), result.log_evidence)
         rows.append(_row(kind, setting, result, base[type(prior)]))
@@ -178,7 +179,8 @@ def _row(kind: str, setting: str, result: MassiveResult, base: float) -> dict[st
 
 
 def _given(priors: Mapping[str, Prior]) -> list[Setting]:
-    if not isinstance(priors, Mapping) or not priors:
+    given: object = priors
+    if not isinstance(given, Mapping) or not given:
         raise check.fail("priors", "a mapping of names to priors, not empty", repr(priors))
     for name, prior in priors.items():
         if not isinstance(prior, (IdentifiedPrior, SpikeSlabPrior)):
@@ -193,7 +195,7 @@ def _given(priors: Mapping[str, Prior]) -> list[Setting]:
 
 def _standard_settings(moments: Moments) -> list[Setting]:
     base = IdentifiedPrior()
-    weights = base.slab_weights or (1 / len(base.slab_sd),) * len(base.slab_sd)
+    weights = (1 / len(base.slab_sd),) * len(base.slab_sd)
     settings: list[Setting] = [
         (IDENTIFIED, "as recommended", base),
         (IDENTIFIED, "slab: half as wide", _scaled(base, slab=_NARROW)),
@@ -206,6 +208,11 @@ def _standard_settings(moments: Moments) -> list[Setting]:
                 slab_sd=(1.2, *base.slab_sd),
                 slab_weights=(float(np.mean(weights)), *weights),
             ),
+        ),
+        (
+            IDENTIFIED,
+            "slab: also very wide (40 to 320)",
+            replace(base, slab_sd=(*base.slab_sd, 40.0, 80.0, 160.0, 320.0), slab_weights=None),
         ),
         (
             IDENTIFIED,

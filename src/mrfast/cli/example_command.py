@@ -129,7 +129,7 @@ def run_massive(options: argparse.Namespace) -> int:
         [
             *("mrfast", "massive"),
             *(word for name in tables for word in (f"--{name}", str(folder / f"{name}.tsv.gz"))),
-            *("--beta-observational", slope, "--seed", str(seed)),
+            *("--beta-observational", slope, "--overlap", "0", "--seed", str(seed)),
             *("-o", str(folder / "results")),
         ]
     )

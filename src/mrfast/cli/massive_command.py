@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,17 @@ from mrfast.cli.association_options import (
     read_tables,
     reason_lines,
 )
+from mrfast.cli.massive_options import (
+    ARGUMENTS,
+    add_design_options,
+    add_method_options,
+    check_options,
+    chosen_method,
+    chosen_prior,
+    number,
+    search_arguments,
+)
+from mrfast.cli.massive_report import report_lines
 from mrfast.errors import InvalidInputError, MissingExtraError, ModelLimitError
 
 if TYPE_CHECKING:
@@ -26,6 +37,7 @@ if TYPE_CHECKING:
 
     from mrfast._validation import Float
     from mrfast.bayes.evidence_cache import EvidenceCache
+    from mrfast.bayes.identified_prior import IdentifiedPrior
     from mrfast.bayes.priors import SpikeSlabPrior
     from mrfast.bayes.result import MassiveResult
     from mrfast.data.harmonisation import Harmonised
@@ -33,80 +45,32 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser", "run"]
 
-_ARGUMENTS = {  # of the functions that are called, by option
-    "beta_observational": "--beta-observational",
-    "n_observational": "--n-observational",
-    "n": "--n-exposure, --n-outcome, --n-observational",
-    "n_exposure": "--n-exposure",
-    "n_outcome": "--n-outcome",
-    "ploidy": "--ploidy",
-    "ld": "--ld",
-    "slab_sd": "--slab-sd",
-    "spike_sd": "--spike-sd",
-    "slab_probability": "--slab-probability",
-    "effect_sd": "--effect-sd",
-    "confounding_sd": "--confounding-sd",
-    "scale_power": "--scale-power",
-    "n_iter": "--iterations",
-    "n_chains": "--chains",
-    "n_threads": "--threads",
-    "occam_window": "--occam-window",
-    "seed": "--seed",
-    "samples": "--samples",
-    "reference": "--reference",
-    "cache": "--cache",
-    "path": "--cache",
-    "max_models": "--max-models",
-    "eaf_tolerance": "--eaf-tolerance",
-    "outcome": "--outcome",
-}
+_WHOLE = {"type": int, "metavar": "N"}
+_DESIGN = (
+    *("beta_observational", "se_observational", "n_observational", "overlap", "n_overlap"),
+    *("outcome_type", "case_fraction", "prevalence"),
+)
 _MANY = 1000  # candidates from which on a note asks whether they were selected
-_PROBABLE = 0.5
-_NAMED = 10
 
 
 def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
         "massive",
-        help="causal effect by MASSIVE: average over which SNPs are pleiotropic",
+        help="causal effect, averaged over which SNPs are pleiotropic",
         description="Estimate the causal effect of an exposure on an outcome from their "
         "associations with SNPs, averaging over which SNPs act on the outcome by other ways "
-        "(MASSIVE; Bucur, Claassen and Heskes, 2020).",
+        "(the model of MASSIVE; Bucur, Claassen and Heskes, 2020).",
         epilog="Example: mrfast massive --exposure bmi.tsv.gz --outcome psoriasis.tsv.gz "
-        "--beta-observational 0.0392 -o results",
+        "--beta-observational 0.0392 --outcome-type binary -o results",
         allow_abbrev=False,
     )
     add_association_options(parser)
     add_harmonisation_options(parser)
 
-    def number(group: argparse._ArgumentGroup, name: str, text: str, **options: object) -> None:
-        default = {"type": float, "metavar": "X"}
-        group.add_argument(name, help=text, **{**default, **options})  # type: ignore[arg-type]
-
-    whole = {"type": int, "metavar": "N"}
     group = parser.add_argument_group("data")
-    number(
-        group,
-        "--beta-observational",
-        "slope of the outcome on the exposure as observed, confounding included (for a binary "
-        "outcome a log odds ratio)",
-        required=True,
-    )
-    for role in ("exposure", "outcome"):
-        number(
-            group,
-            f"--n-{role}",
-            f"sample size of the {role}'s study (default: the column n of its table)",
-            metavar="N",
-        )
-    number(
-        group,
-        "--n-observational",
-        "sample size behind the observational slope (default: not smaller than the others)",
-        metavar="N",
-    )
-    number(group, "--ploidy", "alleles per person (default %(default)s)", **whole, default=2)
+    add_design_options(group)
+    number(group, "--ploidy", "alleles per person (default %(default)s)", **_WHOLE, default=2)
     group.add_argument(
         "--ld",
         metavar="FILE",
@@ -118,40 +82,7 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
         action="store_true",
         help="moments about zero, without an intercept, as MASSIVE in R",
     )
-    group = parser.add_argument_group("prior (on the scale-free parameters)")
-    number(group, "--slab-sd", "sd of large effects; needs --spike-sd (default: from the data)")
-    number(group, "--spike-sd", "sd of negligible effects; needs --slab-sd")
-    number(
-        group, "--slab-probability", "that a SNP is pleiotropic (default %(default)s)", default=0.5
-    )
-    number(group, "--effect-sd", "sd of the causal effect (default %(default)s)", default=10.0)
-    number(group, "--confounding-sd", "sd of both confoundings (default %(default)s)", default=10.0)
-    number(
-        group,
-        "--scale-power",
-        "0 flat on the log scales, as the paper (default), 1 as MASSIVE's code in R",
-        default=0.0,
-    )
-    group = parser.add_argument_group("search")
-    number(group, "--iterations", "of each chain (default %(default)s)", **whole, default=10_000)
-    number(group, "--chains", "Markov chains (default %(default)s)", **whole, default=4)
-    number(
-        group,
-        "--occam-window",
-        "drop models less probable than this share of those above (default %(default)s)",
-        default=3e-3,
-    )
-    number(group, "--seed", "the same seed gives the same results (default: a new one)", **whole)
-    number(group, "--threads", "(default: all cores; at most --chains are of use)", **whole)
-    group.add_argument(
-        "--cache",
-        metavar="FILE",
-        help="keep the models evaluated in this file, and continue from it where it exists; it is "
-        "also written on Ctrl-C and when the run fails",
-    )
-    number(
-        group, "--max-models", "models kept in memory (default %(default)s)", **whole, default=10**6
-    )
+    add_method_options(parser)
     group = parser.add_argument_group("output")
     group.add_argument(
         "-o",
@@ -164,7 +95,7 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
         group,
         "--samples",
         "posterior draws, 0 for none (default %(default)s)",
-        **whole,
+        **_WHOLE,
         default=10_000,
     )
     group.add_argument(
@@ -175,16 +106,16 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     group.add_argument(
         "--reference",
         metavar="EST,LOWER,UPPER",
-        help="another study's estimate, to be drawn into the figure",
+        help="another study's estimate, to be drawn beside the posterior",
     )
-    group.add_argument("--no-plot", action="store_true", help="draw no figure")
+    group.add_argument("--no-plot", action="store_true", help="draw no figures")
     group.add_argument("--quiet", action="store_true", help="print nothing but errors")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Read, harmonise, search, write, and say what was found."""
-    with options_named(_ARGUMENTS):
+    """Read, harmonise, average over models, write, and say what was found."""
+    with options_named(ARGUMENTS):
         return _run(options)
 
 
@@ -199,8 +130,7 @@ def _run(options: argparse.Namespace) -> int:
     check.integer("samples", options.samples, minimum=0)
     if options.seed is not None:
         check.integer("seed", options.seed, minimum=0)
-    if (options.slab_sd is None) != (options.spike_sd is None):
-        raise InvalidInputError("--slab-sd, --spike-sd: expected both or neither, received one")
+    check_options(options)
     seed = int(generator(None).integers(2**32)) if options.seed is None else options.seed
 
     exposure, outcome = read_tables(options)
@@ -214,14 +144,14 @@ def _run(options: argparse.Namespace) -> int:
         se_outcome=associations["se_outcome"],
         n_outcome=associations["n_outcome"],
         eaf=associations["eaf"],
-        beta_observational=options.beta_observational,
-        n_observational=options.n_observational,
+        **{name: getattr(options, name) for name in _DESIGN},
         ld=_correlations(options, harmonised, exposure),
         ploidy=options.ploidy,
         center=not options.raw_moments,
         names=list(associations["snp"]),
     )
-    prior = _prior(options, moments)
+    method, reason = chosen_method(options, moments)
+    prior = chosen_prior(options, moments, method)
     cache = _cache(options)
     folder = Path(options.output)
     folder.mkdir(parents=True, exist_ok=True)
@@ -240,9 +170,15 @@ def _run(options: argparse.Namespace) -> int:
         )
     if cache is not None and cache.size:
         say(f"cache: {cache.size:,} models read from {options.cache}")
-    say(f"searching {options.chains} x {options.iterations:,} iterations, seed {seed} ...")
+    if method == "exact":
+        say(f"summing over all 2^{moments.J} models (seed {seed} for draws) ...")
+    else:
+        chains = 4 if options.n_chains is None else options.n_chains
+        iterations = 10_000 if options.n_iter is None else options.n_iter
+        say(f"searching {chains} x {iterations:,} iterations, seed {seed} ...")
     sys.stdout.flush()
-    result = _search(options, moments, prior, cache, seed)
+    result = _average(options, moments, method, prior, cache, seed)
+    result = replace(result, reason=reason)
 
     written = write_massive_result(
         result,
@@ -259,7 +195,7 @@ def _run(options: argparse.Namespace) -> int:
         str(harmonised.kept[role].iloc[0]) if "trait" in table.columns else f"the {role}"
         for role, table in (("exposure", exposure), ("outcome", outcome))
     ]
-    for line in _report(result, *traits):
+    for line in report_lines(result, *traits):
         say(line)
     say(f"\nfiles in {options.output}:")
     width = max(map(len, written))
@@ -371,75 +307,68 @@ def _correlations(
     return candidate_correlations(Path(options.ld), harmonised.kept, exposure, name)
 
 
-def _prior(options: argparse.Namespace, moments: Moments) -> SpikeSlabPrior:
-    from mrfast.bayes.priors import SpikeSlabPrior
-
-    others = {
-        name: getattr(options, name)
-        for name in ("slab_probability", "effect_sd", "confounding_sd", "scale_power")
-    }
-    if options.slab_sd is None:
-        return SpikeSlabPrior.empirical(moments, **others)
-    return SpikeSlabPrior(options.slab_sd, options.spike_sd, **others)
-
-
 def _cache(options: argparse.Namespace) -> EvidenceCache | None:
     """Cache from the file where it exists; its folder is checked before the work begins."""
     from mrfast.bayes.evidence_cache import EvidenceCache
 
+    limit = {} if options.max_models is None else {"max_models": options.max_models}
     if options.cache is None:
-        return None
+        return EvidenceCache(**limit) if limit else None
     path = Path(options.cache)
     if path.exists():
-        return EvidenceCache.load(path, max_models=options.max_models)
+        return EvidenceCache.load(path, **limit)
     if not path.parent.is_dir():
         raise InvalidInputError(f"--cache: expected a file in an existing folder, received {path}")
-    return EvidenceCache(options.max_models)
+    return EvidenceCache(**limit)
 
 
-# ---------------------------------------------------------------------- search
+# ---------------------------------------------------------------------- averaging
 
 
-def _search(
+def _average(
     options: argparse.Namespace,
     moments: Moments,
-    prior: SpikeSlabPrior,
+    method: str,
+    prior: SpikeSlabPrior | IdentifiedPrior | None,
     cache: EvidenceCache | None,
     seed: int,
 ) -> MassiveResult:
-    """Run the search; whatever happens, the cache's file gets what was evaluated."""
-    from mrfast.bayes.evidence_cache import EvidenceCache
-    from mrfast.bayes.search import massive
+    """Compute the posterior; whatever happens, the cache's file gets what was evaluated."""
+    from mrfast.bayes.averaging import massive
 
-    store = EvidenceCache(options.max_models) if cache is None else cache
+    kept = cache if options.cache is not None else None
+    searching = {**search_arguments(options), "cache": cache} if method == "mc3" else {}
     try:
         return massive(
             moments,
             prior=prior,
-            n_iter=options.iterations,
-            n_chains=options.chains,
-            occam_window=options.occam_window,
+            method=options.method if options.method == "auto" else method,
+            selection_p=options.selection_p,
+            selected_in=options.selected_in,
             rng=seed,
             n_threads=options.threads,
-            cache=store,
             progress=not options.quiet,
+            **searching,
         )
     except KeyboardInterrupt:
+        if method == "exact":
+            raise KeyboardInterrupt("no results were written") from None
         raise KeyboardInterrupt(
             "no results were written, and nothing is kept (--cache FILE would keep the models)"
-            if cache is None
-            else f"no results were written; {cache.size:,} models are kept in {options.cache}: "
+            if kept is None
+            else f"no results were written; {kept.size:,} models are kept in {options.cache}: "
             "run the same command again to continue from them"
         ) from None
     except ModelLimitError:
-        kept = "" if cache is None else f" (those found are kept in {options.cache})"
+        found = "" if kept is None else f" (those found are kept in {options.cache})"
+        limit = 1_000_000 if cache is None else cache.max_models
         raise ModelLimitError(
-            f"the search met more than {store.max_models:,} models{kept}; give a larger "
-            "--max-models, or fewer --iterations"
+            f"the search met more than {limit:,} models{found}; give a larger --max-models, or "
+            "fewer --iterations"
         ) from None
     finally:
-        if cache is not None and cache.misses:
-            cache.save(options.cache)
+        if kept is not None and kept.misses:
+            kept.save(options.cache)
 
 
 # ---------------------------------------------------------------------- output
@@ -458,38 +387,3 @@ def _can_draw(options: argparse.Namespace) -> bool:
             print(f"mrfast: note: no figure: {error}", file=sys.stderr)
         return False
     return True
-
-
-def _report(result: MassiveResult, exposure: str, outcome: str) -> Iterator[str]:
-    """Describe the result in words."""
-    from mrfast.plots.massive_posterior import interval_texts
-
-    effect, search = result.effect, result.search
-    median, lower, upper = interval_texts(effect.median, effect.ci_lower, effect.ci_upper)
-    positive = f"{effect.probability_positive:.4f}"
-    positive = {"1.0000": "above 0.9999", "0.0000": "below 0.0001"}.get(positive, positive)
-    yield f"\neffect of {exposure} on {outcome}:"
-    yield (
-        f"  {median} ({effect.level:.0%} credible interval {lower} to {upper}) change in {outcome} "
-        f"per unit of {exposure}"
-    )
-    yield f"  probability that it is positive: {positive}"
-    probability = result.inclusion_probabilities
-    order = sorted(range(probability.size), key=lambda i: -probability[i])
-    probable = [
-        f"{result.moments.names[i]} ({probability[i]:.2f})"
-        for i in order
-        if probability[i] >= _PROBABLE
-    ]
-    rest = len(probable) - _NAMED
-    more = f" and {rest} more, see candidates.tsv" if rest > 0 else ""
-    yield f"pleiotropic SNPs, each with probability {_PROBABLE:g} or more:"
-    yield f"  {', '.join(probable[:_NAMED]) or 'none'}{more}"
-    yield f"  expected number of pleiotropic SNPs: {probability.sum():.1f} of {probability.size}"
-    moved = sum(search.accepted.values()) / max(1, sum(search.proposed.values()))
-    yield "search:"
-    yield (
-        f"  {result.model_set.size:,} models averaged of {search.n_evaluated:,} evaluated; "
-        f"{moved:.0%} of the moves accepted; {search.seconds:.1f} s"
-    )
-    yield f"  log evidence {result.log_evidence:.4f}, a lower bound: sum over the models averaged"

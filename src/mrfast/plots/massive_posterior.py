@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,15 +14,23 @@ from mrfast._validation import Float
 if TYPE_CHECKING:
     from mrfast.bayes.result import MassiveResult
 
-__all__ = ["check_reference", "interval_texts", "massive_posterior_figure"]
+__all__ = [
+    "check_reference",
+    "density_curve",
+    "effect_limits",
+    "interval_texts",
+    "massive_posterior_figure",
+]
 
-_BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#555555"  # Okabe and Ito: safe for colour blindness
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#555555"  # Okabe and Ito: safe for colour blindness
 _NAMED = 20  # candidates with a bar
 _LONGEST_NAME = 22  # characters
 # Probability inside the axis, while the axis is at most so many times wider than half of it.
 _SHOWN = ((0.999, 16), (0.99, 25), (0.95, 50), (0.9, 100), (0.8, 200), (0.7, float("inf")))
+_LINE = 72  # characters of the axis label
 _POINTS = 1500  # of the curve, at most
 _PROBABLE = 0.5
+_PEAK = 0.02  # probability from which on a peak is marked
 
 
 def massive_posterior_figure(
@@ -87,15 +96,13 @@ def interval_texts(estimate: float, lower: float, upper: float) -> tuple[str, st
     return first, second, third
 
 
-def _density_curve(result: MassiveResult, lower: float, upper: float) -> tuple[Float, Float]:
-    """Points of the density between two values, dense where it bends.
+def density_curve(result: MassiveResult, lower: float, upper: float) -> tuple[Float, Float]:
+    """Points of the effect's density between two values, dense where it bends.
 
-    Begins with an even grid and the centres of the mixture's components, so that no peak falls
+    Begins with an even grid and the places where the law has its mass, so that no peak falls
     between points; then halves every gap whose middle is not on the straight line.
     """
-    modes, weight = result.model_set.modes, result.model_set.mode_weight
-    heaviest = np.argsort(-weight)[:200]
-    centres = modes[heaviest, 0] * np.exp(modes[heaviest, 4] - modes[heaviest, 3])
+    centres = result._places()
     centres = centres[(centres > lower) & (centres < upper)]
     x = np.union1d(np.linspace(lower, upper, 201), centres)
     y = result.effect_density(x)
@@ -113,7 +120,7 @@ def _density_curve(result: MassiveResult, lower: float, upper: float) -> tuple[F
     return x, y
 
 
-def _limits(
+def effect_limits(
     result: MassiveResult, reference: tuple[float, float, float] | None
 ) -> tuple[float, float]:
     """Limits of the axis: nearly all probability, the reference, and zero unless it is far.
@@ -122,7 +129,7 @@ def _limits(
     half of it, that the peak is a needle, more of the tails is left out.
     """
     most = result.effect_at(_SHOWN[0][0])
-    x, y = _density_curve(result, most.ci_lower, most.ci_upper)
+    x, y = density_curve(result, most.ci_lower, most.ci_upper)
     cumulative = np.concatenate([[0.0], np.cumsum(np.diff(x) * (y[1:] + y[:-1]))])
     cumulative *= most.level / cumulative[-1]
 
@@ -155,8 +162,8 @@ def _draw_effect(
 ) -> None:
     """Density of the effect with its median, interval, zero and the reference."""
     effect = result.effect
-    lower, upper = _limits(result, reference)
-    x, y = _density_curve(result, lower, upper)
+    lower, upper = effect_limits(result, reference)
+    x, y = density_curve(result, lower, upper)
     top = float(y.max())
     ends = np.clip([effect.ci_lower, effect.ci_upper], lower, upper)
     inside = np.union1d(ends, x[(x > ends[0]) & (x < ends[1])])
@@ -164,23 +171,43 @@ def _draw_effect(
     axes.fill_between(
         inside,
         result.effect_density(inside),
-        color=_BLUE,
+        color=BLUE,
         alpha=0.25,
         linewidth=0,
         label=f"{effect.level:.0%} credible interval {low} to {high}",
     )
-    axes.plot(x, y, color=_BLUE, linewidth=1.8)
+    axes.plot(x, y, color=BLUE, linewidth=1.8)
     axes.plot(
         [effect.median] * 2,
         [0, float(result.effect_density(effect.median))],
-        color=_BLUE,
+        color=BLUE,
         linewidth=1.5,
         label=f"posterior median {median}",
     )
     if lower < 0 < upper:
-        axes.axvline(
-            0, color=_GREY, linewidth=1, linestyle=(0, (4, 3)), label="no effect", zorder=1
+        axes.axvline(0, color=GREY, linewidth=1, linestyle=(0, (4, 3)), label="no effect", zorder=1)
+    peaks = [mode for mode in result._modes_along(x, y) if mode.probability > _PEAK]
+    peaks = [mode for mode in peaks if lower < mode.peak < upper] if len(peaks) > 1 else []
+    for place, mode in enumerate(peaks):
+        value, height = mode.peak, float(result.effect_density(mode.peak))
+        axes.plot(
+            value,
+            height + 0.025 * top,
+            "v",
+            color=ORANGE,
+            markersize=7,
+            label=None if place else "peaks with their probabilities",
         )
+        axes.annotate(
+            f"{mode.probability:.2f}",
+            (value, height + 0.04 * top),
+            (0, 5),
+            textcoords="offset points",
+            ha="center",
+            fontsize=9,
+            color=ORANGE,
+        )
+    head = 1.15 if peaks else 1.05
     bottom = 0.0
     if reference is not None:
         bottom = -0.11 * top
@@ -189,19 +216,19 @@ def _draw_effect(
             reference[0],
             bottom / 2,
             xerr=[[reference[0] - reference[1]], [reference[2] - reference[0]]],
-            color=_ORANGE,
+            color=ORANGE,
             marker="D",
             markersize=6,
             capsize=4,
             linewidth=1.8,
             label=f"reference {estimate} ({low} to {high})",
         )
-        axes.axhline(0, color=_GREY, linewidth=0.8)
+        axes.axhline(0, color=GREY, linewidth=0.8)
     axes.set_xlim(lower, upper)
-    axes.set_ylim(bottom, 1.05 * top)
-    axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 1.05 * top])
+    axes.set_ylim(bottom, head * top)
+    axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= head * top])
     axes.set_ylabel("Posterior density")
-    label = "Causal effect: change in the outcome per unit of the exposure"
+    label = "\n".join(textwrap.wrap(f"Causal effect: {result.scale}", _LINE))
     outside = 1 - float(np.sum(np.diff(x) * (y[1:] + y[:-1])) / 2)
     if outside > 2 * (1 - _SHOWN[0][0]):
         label += f"\n({outside:.1%} of the probability lies beyond this axis)"
@@ -218,8 +245,8 @@ def _draw_candidates(axes: Any, result: MassiveResult) -> None:
     thickness = 0.72 * min(1.0, shown.size / 10 + 0.2)
     probable = probability[shown] >= _PROBABLE
     for chosen, colour, label in (
-        (~probable, _BLUE, None),
-        (probable, _ORANGE, f"probability {_PROBABLE:g} or more"),
+        (~probable, BLUE, None),
+        (probable, ORANGE, f"probability {_PROBABLE:g} or more"),
     ):
         if chosen.any():
             axes.barh(
@@ -234,16 +261,16 @@ def _draw_candidates(axes: Any, result: MassiveResult) -> None:
             textcoords="offset points",
             va="center",
             fontsize=8,
-            color=_GREY,
+            color=GREY,
         )
-    if np.ndim(result.prior.slab_probability) == 0:
-        prior = float(result.prior.slab_probability)
+    prior = result.prior_inclusion_probability
+    if prior is not None:
         axes.axvline(
             prior,
-            color=_GREY,
+            color=GREY,
             linewidth=1,
             linestyle=(0, (1, 2)),
-            label=f"prior probability {prior:g}",
+            label=f"prior probability {prior:.3g}",
         )
     names = [result.moments.names[index] for index in shown]
     short = [
