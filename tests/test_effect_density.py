@@ -52,7 +52,7 @@ def kronrod_nodes():
     """From their defining property: 15 points on which the code's matrix is the identity."""
     from mrfast.bayes import effect_density
 
-    nodes = effect_density._NODES
+    nodes = effect_density.KRONROD_NODES
     np.testing.assert_allclose(nodes[1::2], KRONROD, atol=1e-15)
     return nodes
 

@@ -225,9 +225,12 @@ class EffectDensity:
         dips: list[int] = []
         peak = lowest = 0
         rising = True
-        # Walk along: a peak stands once the density has fallen below its share, and is divided
-        # from the next one at the lowest point between them, once that one stands out too.
-        for i in range(1, x.size):
+        # Walk along the turning points: a peak stands once the density has fallen below its share,
+        # and is divided from the next one at the lowest point between them, once that one stands
+        # out too.
+        slope = np.sign(np.diff(height))
+        turns = np.flatnonzero(slope[1:] != slope[:-1]) + 1
+        for i in (*(int(turn) for turn in turns), x.size - 1):
             if rising:
                 if height[i] > height[peak]:
                     peak = i

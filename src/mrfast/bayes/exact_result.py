@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -34,19 +34,24 @@ class ExactResult(MassiveResult):
     ----------
     posterior : CollapsedPosterior or IdentifiedPosterior
         The quadrature behind the answers, on the scale of standardised candidates.
-    diagnostics : pandas.Series
-        The numbers behind `warnings`, by name.
+    numbers : mapping of str to float
+        Those behind `warnings`, by name; `diagnostics` has them as a Series.
     seconds : float
         Wall time.
     """
 
     posterior: CollapsedPosterior | IdentifiedPosterior
-    diagnostics: pd.Series[float]
+    numbers: Mapping[str, float]
     seconds: float
 
     @property
     def _law(self) -> EffectDensity:
         return self.posterior.effect
+
+    @cached_property
+    def diagnostics(self) -> pd.Series[float]:
+        """The numbers behind `warnings`, by name."""
+        return pd.Series(dict(self.numbers), dtype=np.float64, name="diagnostics")
 
     @property
     def effect_modes(self) -> tuple[EffectMode, ...]:

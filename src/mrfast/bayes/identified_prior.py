@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -239,6 +239,12 @@ class IdentifiedPrior:
             f"{self.confounding_sd:g}, spike_sd={_brief(self.spike_sd)}, "
             f"slab_sd={_brief(self.slab_sd)}, parts: {parts}; {self.table.pi.size} nodes{slope})"
         )
+
+
+@cache
+def default_prior() -> IdentifiedPrior:
+    """The prior as recommended, with its table made once."""
+    return IdentifiedPrior()
 
 
 @dataclass(frozen=True, eq=False)
