@@ -48,7 +48,7 @@ _FEWER_NODES = 5_000  # where more than so many candidates are sampled:
 _MANY = 40
 _UNIFORM = 0.2  # share of the nodes that are taken without regard to their weights
 _EDGE = 7.0  # log density below its maximum that the ends of the panels must reach
-_ENOUGH_NODES = 2_000  # effective ones, with which the nodes are not chosen anew
+_GOOD_FIT = 0.5  # with which the nodes are not chosen anew
 _REFINEMENTS = 2
 _CERTAIN = 1e-9  # probability of the other kind where a candidate's is taken as known
 _LEAST = 1e-12  # share of the largest node below which nodes are left out
@@ -329,6 +329,18 @@ class _Table:
             progress,
         )
 
+    @property
+    def thinned(self) -> bool:
+        """Whether nodes were left out by chance."""
+        log_weight = self.report["nodes"][:, LOG_WEIGHT]
+        return len(self.nodes) < int((log_weight > log_weight.max() + np.log(_LEAST)).sum())
+
+    def fit(self, probability: Float) -> float:
+        """Efficiency of the approximation as a proposal for the posterior: 1 where they agree."""
+        approximate = np.exp(self.log_weight - np.logaddexp.reduce(self.log_weight))
+        share = probability / probability.sum()
+        return 1 / float((share**2 / approximate).sum())
+
     def run(
         self, nodes: Float, log_weight: Float, sampling: Sampling, seed: int, states: int
     ) -> Any:
@@ -386,7 +398,7 @@ def _near_model(
     The candidates in the slab stand alone; the others, of which these are marginalised out, along
     the eigenvectors of what then is their noise, in the spike.
     """
-    arrays = {
+    arrays: dict[str, Any] = {
         name: np.array(getattr(s, name))
         for name in ("exposure", "outcome", "noise_exposure", "noise_outcome", "noise_shared")
     }
@@ -477,21 +489,19 @@ def sampled_collapsed_posterior(
     members = np.concatenate([block.indices for block in large])
     short = Sampling(2, min(1_000, sampling.sweeps), min(300, sampling.burn_in))
     most = _NODES if members.size <= _MANY else _FEWER_NODES
-    best = None
+    tables: list[tuple[float, _Table]] = []
     # The nodes with the blocks cut; then with the models of the blocks about as they came out.
     cut, odds = cut_blocks(s, large), prior
     for _ in range(1 + _REFINEMENTS):
         cut = _with_more_noise(cut, members)
         table = _Table.of(s, cut, prior, odds, large, most, source, threads, progress)
         pilot = table.run(table.nodes, table.log_weight, short, int(source.integers(2**63)), 0)
-        share = pilot["node_probability"].mean(axis=0)
-        effective = 1 / float((share**2).sum())
-        if best is None or effective > best[0]:
-            best = effective, table
-        if effective > _ENOUGH_NODES:
+        fit = table.fit(pilot["node_probability"].mean(axis=0))
+        tables.append((fit, table))
+        if fit > _GOOD_FIT:
             break
         cut, odds = _near_model(s, large, pilot["inclusion"].mean(axis=0), prior)
-    table = best[1]
+    table = max(tables, key=lambda pair: pair[0])[1]
     report, approximation, cut = table.report, table.problem, table.cut
     nodes, log_weight = table.nodes, table.log_weight
     shift = float(report["log_evidence"]) - float(
@@ -543,13 +553,13 @@ def sampled_collapsed_posterior(
         coverage=sample["coverage"],
         quadrature_error=float(report["quadrature_error"]),
         converged=ends,
-        effective_nodes=1 / float((share**2).sum()),
+        quadrature_fit=table.fit(probability),
         flip_rate=sample["flip_rate"],
         swap_rate=sample["swap_rate"],
     )
     log_evidence, monte_carlo = sampled.evidence
 
-    def table(first: Float, second: Float, variance: float) -> Float:
+    def summary(first: Float, second: Float, variance: float) -> Float:
         sd = np.sqrt(np.maximum(second - first * first, 0.0))
         return np.asarray(np.stack([first, sd]) * np.sqrt(variance))
 
@@ -563,12 +573,12 @@ def sampled_collapsed_posterior(
         + float(report["quadrature_error"])
         + abs(log_mean)
         + std_error
-        + 1 / np.sqrt(sampled.effective_nodes),
+        + (float(np.sqrt((share**2).sum())) if table.thinned else 0.0),
         certificate=Certificate(_DRAWS, effective, log_mean, std_error),
         converged=bool(report["converged"]),
         inclusion=np.clip(sums[0], 0.0, 1.0),
-        first_stage=table(sums[1], sums[2], s.residual_exposure),
-        pleiotropy=table(sums[3], sums[4], s.residual_outcome),
+        first_stage=summary(sums[1], sums[2], s.residual_exposure),
+        pleiotropy=summary(sums[3], sums[4], s.residual_outcome),
         nodes=nodes,
         zero_nodes=zero,
         zero_log_density=float(zero_evidence.mean()),
