@@ -22,10 +22,11 @@ __all__ = [
 
 LARGEST_BLOCK = 12  # candidates in one LD block whose models are all summed
 _PIECE = 5  # candidates in a piece of a cut block
-_DISAGREEMENT = 0.05  # between chains: of an inclusion probability, and of the effect's median in
-# units of its posterior sd, from which on a reader is told that the chains are too short
-_BAD_FIT = 0.01
-_WORST_DISAGREEMENT = 0.2
+# Between chains, from which on a reader is told that they disagree: of the effect's median in units
+# of its posterior sd, and of an inclusion probability.
+_DISAGREEMENT = 0.05
+_WORST_DISAGREEMENT = 0.1
+_BAD_FIT = 0.01  # efficiency of the nodes' approximation
 
 
 @dataclass(frozen=True)
