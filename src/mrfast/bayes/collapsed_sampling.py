@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mrfast._runtime import generator
+from mrfast._runtime import generator, symmetric_eigen
 from mrfast._validation import Float
 from mrfast.bayes.collapsed import (
     BETA,
@@ -36,6 +36,9 @@ from mrfast.bayes.priors import SpikeSlabPrior
 from mrfast.data.ld_blocks import LDBlock
 from mrfast.data.standardised import StandardisedAssociations
 
+if TYPE_CHECKING:
+    from mrfast._core.exact import Problem
+
 __all__ = ["SampledCollapsedPosterior", "sampled_collapsed_posterior"]
 
 _TOLERANCE = 1e-3  # of the quadrature with the blocks cut
@@ -45,6 +48,9 @@ _FEWER_NODES = 5_000  # where more than so many candidates are sampled:
 _MANY = 40
 _UNIFORM = 0.2  # share of the nodes that are taken without regard to their weights
 _EDGE = 7.0  # log density below its maximum that the ends of the panels must reach
+_GOOD_FIT = 0.5  # with which the nodes are not chosen anew
+_REFINEMENTS = 2
+_CERTAIN = 1e-9  # probability of the other kind where a candidate's is taken as known
 _LEAST = 1e-12  # share of the largest node below which nodes are left out
 _STATES = 1_000  # of each chain that are stored
 _DRAWS = 4_000  # of the certificate
@@ -273,30 +279,77 @@ def _draw_members(
     return np.concatenate(gammas, axis=1), np.concatenate(alphas, axis=1)
 
 
-class _Sampler:
-    """Chains over models and nodes."""
+@dataclass(frozen=True)
+class _Table:
+    """Quadrature of an approximation, and chains over models and its nodes."""
 
-    def __init__(
-        self,
+    s: StandardisedAssociations
+    cut: StandardisedAssociations
+    prior: SpikeSlabPrior
+    odds: SpikeSlabPrior  # of the approximation
+    large: tuple[LDBlock, ...]
+    members: NDArray[np.intp]
+    problem: Problem
+    report: dict[str, Any]
+    nodes: Float
+    log_weight: Float
+    threads: int
+    progress: Callable[[int], None] | None
+
+    @classmethod
+    def of(
+        cls,
         s: StandardisedAssociations,
         cut: StandardisedAssociations,
         prior: SpikeSlabPrior,
-        large: Sequence[LDBlock],
-        sampling: Sampling,
+        odds: SpikeSlabPrior,
+        large: tuple[LDBlock, ...],
+        most: int,
+        source: np.random.Generator,
         threads: int,
         progress: Callable[[int], None] | None,
-    ) -> None:
-        self.s, self.cut, self.prior, self.large = s, cut, prior, large
-        self.sampling, self.threads, self.progress = sampling, threads, progress
-        self.members = np.concatenate([block.indices for block in large])
+    ) -> _Table:
+        """Integrate, and choose nodes."""
+        problem = collapsed_problem(cut, odds)
+        report = problem.run(_TOLERANCE, MAX_PANELS, threads, progress)
+        nodes, log_weight = _thin(report["nodes"], most, source)
+        members = np.concatenate([block.indices for block in large])
+        return cls(
+            s,
+            cut,
+            prior,
+            odds,
+            large,
+            members,
+            problem,
+            report,
+            nodes,
+            log_weight,
+            threads,
+            progress,
+        )
 
-    def run(self, nodes: Float, log_weight: Float, seed: int, states: int) -> Any:
-        """Sample, the nodes having these weights in the quadrature with the blocks cut."""
+    @property
+    def thinned(self) -> bool:
+        """Whether nodes were left out by chance."""
+        log_weight = self.report["nodes"][:, LOG_WEIGHT]
+        return len(self.nodes) < int((log_weight > log_weight.max() + np.log(_LEAST)).sum())
+
+    def fit(self, probability: Float) -> float:
+        """Efficiency of the approximation as a proposal for the posterior: 1 where they agree."""
+        approximate = np.exp(self.log_weight - np.logaddexp.reduce(self.log_weight))
+        share = probability / probability.sum()
+        return 1 / float((share**2 / approximate).sum())
+
+    def run(
+        self, nodes: Float, log_weight: Float, sampling: Sampling, seed: int, states: int
+    ) -> Any:
+        """Sample, the nodes having these weights in the quadrature of the approximation."""
         from mrfast._core import ld
 
         s, scales = self.s, _scales(nodes, self.prior)
         log_odds = self.prior.log_odds(s.J)
-        weight = log_weight - _piece_values(self.cut, self.members, self.prior, nodes, self.threads)
+        weight = log_weight - _piece_values(self.cut, self.members, self.odds, nodes, self.threads)
         blocks = [_at_nodes(s, block, nodes, scales) for block in self.large]
         for at in blocks:
             weight = weight + at.log_constant
@@ -315,14 +368,67 @@ class _Sampler:
             log_weight=weight,
             spike=scales.spike,
             slab=scales.slab,
-            chains=self.sampling.chains,
-            sweeps=self.sampling.sweeps,
-            burn_in=self.sampling.burn_in,
+            chains=sampling.chains,
+            sweeps=sampling.sweeps,
+            burn_in=sampling.burn_in,
             threads=self.threads,
             seed=seed,
             progress=self.progress,
             states=states,
         )
+
+
+def _with_more_noise(
+    cut: StandardisedAssociations, members: NDArray[np.intp]
+) -> StandardisedAssociations:
+    noise = [np.array(v) for v in (cut.noise_exposure, cut.noise_outcome, cut.noise_shared)]
+    for values in noise:
+        values[members] *= _WIDER
+    return replace(cut, noise_exposure=noise[0], noise_outcome=noise[1], noise_shared=noise[2])
+
+
+def _near_model(
+    s: StandardisedAssociations,
+    large: Sequence[LDBlock],
+    inclusion: Float,
+    prior: SpikeSlabPrior,
+) -> tuple[StandardisedAssociations, SpikeSlabPrior]:
+    """Uncorrelated candidates that tell about the effect what the blocks do in their main model.
+
+    The candidates in the slab stand alone; the others, of which these are marginalised out, along
+    the eigenvectors of what then is their noise, in the spike.
+    """
+    arrays: dict[str, Any] = {
+        name: np.array(getattr(s, name))
+        for name in ("exposure", "outcome", "noise_exposure", "noise_outcome", "noise_shared")
+    }
+    probability = np.array(np.broadcast_to(prior.slab_probability, s.J))
+    begin = 0
+    for block in large:
+        slab = inclusion[begin : begin + block.indices.size] > 0.5
+        begin += block.indices.size
+        places, v = block.indices[~slab], block.eigenvectors[~slab]
+        probability[block.indices] = np.where(slab, 1 - _CERTAIN, _CERTAIN)
+        noise = np.einsum("jk,k,ik->ji", v, 1 / block.eigenvalues, v)
+        alone = np.einsum("jk,k->j", block.eigenvectors[slab] ** 2, 1 / block.eigenvalues)
+        values, vectors = symmetric_eigen(noise) if places.size else (np.ones(0), noise)
+        for name, array in arrays.items():
+            if name in ("exposure", "outcome"):
+                array[places] = np.einsum("jk,j->k", vectors, array[places])
+            else:
+                array[places] *= values
+                array[block.indices[slab]] *= alone
+    cut = {id(block) for block in large}
+    blocks = tuple(block for block in s.blocks if id(block) not in cut)
+    odds = SpikeSlabPrior(
+        prior.slab_sd,
+        prior.spike_sd,
+        probability,
+        prior.effect_sd,
+        prior.confounding_sd,
+        prior.scale_power,
+    )
+    return replace(s, blocks=blocks, **arrays), odds
 
 
 def _thin(nodes: Float, most: int, source: np.random.Generator) -> tuple[Float, Float]:
@@ -381,22 +487,28 @@ def sampled_collapsed_posterior(
     s, source = associations, generator(rng)
     _, large = large_blocks(s, largest_block)
     members = np.concatenate([block.indices for block in large])
-    cut = cut_blocks(s, large)
-    wider = [np.array(v) for v in (cut.noise_exposure, cut.noise_outcome, cut.noise_shared)]
-    for values in wider:
-        values[members] *= _WIDER
-    cut = replace(cut, noise_exposure=wider[0], noise_outcome=wider[1], noise_shared=wider[2])
-    approximation = collapsed_problem(cut, prior)
-    report: dict[str, Any] = approximation.run(_TOLERANCE, MAX_PANELS, threads, progress)
-    nodes, log_weight = _thin(
-        report["nodes"], _NODES if members.size <= _MANY else _FEWER_NODES, source
-    )
-    sampler = _Sampler(s, cut, prior, large, sampling, threads, progress)
+    short = Sampling(2, min(1_000, sampling.sweeps), min(300, sampling.burn_in))
+    most = _NODES if members.size <= _MANY else _FEWER_NODES
+    tables: list[tuple[float, _Table]] = []
+    # The nodes with the blocks cut; then with the models of the blocks about as they came out.
+    cut, odds = cut_blocks(s, large), prior
+    for _ in range(1 + _REFINEMENTS):
+        cut = _with_more_noise(cut, members)
+        table = _Table.of(s, cut, prior, odds, large, most, source, threads, progress)
+        pilot = table.run(table.nodes, table.log_weight, short, int(source.integers(2**63)), 0)
+        fit = table.fit(pilot["node_probability"].mean(axis=0))
+        tables.append((fit, table))
+        if fit > _GOOD_FIT:
+            break
+        cut, odds = _near_model(s, large, pilot["inclusion"].mean(axis=0), prior)
+    table = max(tables, key=lambda pair: pair[0])[1]
+    report, approximation, cut = table.report, table.problem, table.cut
+    nodes, log_weight = table.nodes, table.log_weight
     shift = float(report["log_evidence"]) - float(
         np.logaddexp.reduce(report["nodes"][:, LOG_WEIGHT])
     )
     seeds = source.integers(2**63, size=2)
-    sample = sampler.run(nodes, log_weight, int(seeds[0]), min(_STATES, sampling.sweeps))
+    sample = table.run(nodes, log_weight, sampling, int(seeds[0]), min(_STATES, sampling.sweeps))
     by_chain = sample["node_probability"]
     probability = by_chain.mean(axis=0)
     eta = approximation.eta
@@ -404,7 +516,7 @@ def sampled_collapsed_posterior(
     medians = [_law(report, nodes, log_weight, row, eta)[0].quantile(0.5) for row in by_chain]
 
     zero = np.ascontiguousarray(report["zero"])
-    at_zero = sampler.run(zero, np.ascontiguousarray(zero[:, LOG_WEIGHT]), int(seeds[1]), 0)
+    at_zero = table.run(zero, np.ascontiguousarray(zero[:, LOG_WEIGHT]), sampling, int(seeds[1]), 0)
     zero_shift = float(report["zero_log_density"]) - float(np.logaddexp.reduce(zero[:, LOG_WEIGHT]))
     zero_evidence = at_zero["log_evidence"] + zero_shift
 
@@ -441,13 +553,13 @@ def sampled_collapsed_posterior(
         coverage=sample["coverage"],
         quadrature_error=float(report["quadrature_error"]),
         converged=ends,
-        effective_nodes=1 / float((share**2).sum()),
+        quadrature_fit=table.fit(probability),
         flip_rate=sample["flip_rate"],
         swap_rate=sample["swap_rate"],
     )
     log_evidence, monte_carlo = sampled.evidence
 
-    def table(first: Float, second: Float, variance: float) -> Float:
+    def summary(first: Float, second: Float, variance: float) -> Float:
         sd = np.sqrt(np.maximum(second - first * first, 0.0))
         return np.asarray(np.stack([first, sd]) * np.sqrt(variance))
 
@@ -461,12 +573,12 @@ def sampled_collapsed_posterior(
         + float(report["quadrature_error"])
         + abs(log_mean)
         + std_error
-        + 1 / np.sqrt(sampled.effective_nodes),
+        + (float(np.sqrt((share**2).sum())) if table.thinned else 0.0),
         certificate=Certificate(_DRAWS, effective, log_mean, std_error),
         converged=bool(report["converged"]),
         inclusion=np.clip(sums[0], 0.0, 1.0),
-        first_stage=table(sums[1], sums[2], s.residual_exposure),
-        pleiotropy=table(sums[3], sums[4], s.residual_outcome),
+        first_stage=summary(sums[1], sums[2], s.residual_exposure),
+        pleiotropy=summary(sums[3], sums[4], s.residual_outcome),
         nodes=nodes,
         zero_nodes=zero,
         zero_log_density=float(zero_evidence.mean()),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -23,10 +22,11 @@ __all__ = [
 
 LARGEST_BLOCK = 12  # candidates in one LD block whose models are all summed
 _PIECE = 5  # candidates in a piece of a cut block
-_DISAGREEMENT = 0.05  # between chains: of an inclusion probability, and of the effect's median in
-# units of its posterior sd, from which on a reader is told that the chains are too short
-_FEW_NODES = 100
-_WORST_DISAGREEMENT = 0.2
+# Between chains, from which on a reader is told that they disagree: of the effect's median in units
+# of its posterior sd, and of an inclusion probability.
+_DISAGREEMENT = 0.05
+_WORST_DISAGREEMENT = 0.1
+_BAD_FIT = 0.01  # efficiency of the nodes' approximation
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class SampledBlocks:
         Whether that is small and the effect's density has died away at the ends.
     flip_rate, swap_rate : ndarray, shape (chains,)
         Accepted of the proposed moves.
-    effective_nodes : float
-        Of a quadrature whose nodes were chosen with the blocks cut: how many of equal weight its
-        sums are worth; infinite where the nodes follow the posterior itself.
+    quadrature_fit : float
+        Where a quadrature's nodes come from an approximation of the large blocks, its efficiency
+        as a proposal for the posterior; 1 where they agree.
     """
 
     sizes: tuple[int, ...]
@@ -88,7 +88,7 @@ class SampledBlocks:
     converged: bool
     flip_rate: Float
     swap_rate: Float
-    effective_nodes: float = math.inf
+    quadrature_fit: float = 1.0
 
     @property
     def inclusion_difference(self) -> float:
@@ -111,17 +111,15 @@ class SampledBlocks:
     @property
     def numbers(self) -> dict[str, float]:
         """For the table of diagnostics."""
-        out = {
+        return {
             "sampled_candidates": float(sum(self.sizes)),
             "inclusion_difference": self.inclusion_difference,
             "median_difference": self.median_difference,
             "evidence_coverage": float(self.coverage.min()) if self.coverage.size else 0.0,
             "flip_rate": float(self.flip_rate.mean()),
             "swap_rate": float(self.swap_rate.mean()),
+            "quadrature_fit": self.quadrature_fit,
         }
-        if math.isfinite(self.effective_nodes):
-            out["effective_nodes"] = self.effective_nodes
-        return out
 
     @property
     def description(self) -> str:
@@ -148,10 +146,11 @@ class SampledBlocks:
             out.append(
                 "log_evidence is not known: the chains met too many models of the large LD blocks"
             )
-        if self.effective_nodes < _FEW_NODES:
+        if self.quadrature_fit < _BAD_FIT:
             out.append(
-                "the quadrature was made with the large LD blocks cut and fits them badly: only "
-                f"{self.effective_nodes:.0f} of its nodes count, quantiles of the effect are rough"
+                "the nodes of the quadrature come from an approximation of the large LD blocks "
+                f"that fits badly (efficiency {self.quadrature_fit:.2g}): quantiles of the effect "
+                "are rough"
             )
         if not self.converged:
             out.append(
