@@ -1251,3 +1251,13 @@ def test_bmi_and_psoriasis(command, reference_dir, tmp_path):
     assert 0.05 < effect["median"] < 0.11
     assert effect["ci_lower"] > 0
     assert len(read(tmp_path / "samples.tsv.gz")) == 10_000
+
+
+def test_sensitivity_to_the_prior(command, pair, tmp_path):
+    words = [*pair(), "--sensitivity"]
+    assert command(*words) == 0, command.err
+    table = read(tmp_path / "results" / "sensitivity.tsv")
+    assert set(table["prior"]) == {"default", "MASSIVE's"}
+    assert "sensitivity.tsv" in command.out
+    assert command(*words[:-1]) == 0
+    assert not (tmp_path / "results" / "sensitivity.tsv").exists()

@@ -66,7 +66,8 @@ class PriorSensitivity:
     def __repr__(self) -> str:
         columns = ["prior", "setting", "estimate", "ci_lower", "ci_upper", "log_bf10"]
         shown = self.table[columns].to_string(index=False, float_format=lambda v: f"{v:.4g}")
-        return f"PriorSensitivity, {len(self.table)} priors\n{shown}"
+        scale = next(iter(self.results.values())).scale
+        return f"PriorSensitivity, {len(self.table)} priors; {scale}\n{shown}"
 
     def _repr_html_(self) -> str:
         return str(self.table.to_html(index=False))

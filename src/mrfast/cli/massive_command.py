@@ -108,6 +108,11 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="EST,LOWER,UPPER",
         help="another study's estimate, to be drawn beside the posterior",
     )
+    group.add_argument(
+        "--sensitivity",
+        action="store_true",
+        help="also the effect under some thirty other priors: sensitivity.tsv and a figure",
+    )
     group.add_argument("--no-plot", action="store_true", help="draw no figures")
     group.add_argument("--quiet", action="store_true", help="print nothing but errors")
     parser.set_defaults(run=run)
@@ -122,6 +127,7 @@ def run(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     from mrfast import _validation as check
     from mrfast._runtime import generator
+    from mrfast.bayes.sensitivity import prior_sensitivity
     from mrfast.data.moments import Moments
     from mrfast.io.results import write_massive_result
 
@@ -180,6 +186,17 @@ def _run(options: argparse.Namespace) -> int:
     result = _average(options, moments, method, prior, cache, seed)
     result = replace(result, reason=reason)
 
+    sensitivity = None
+    if options.sensitivity:
+        say("the same under other priors ...")
+        sys.stdout.flush()
+        sensitivity = prior_sensitivity(
+            moments,
+            selection_p=options.selection_p,
+            selected_in=options.selected_in,
+            rng=seed,
+            n_threads=options.threads,
+        )
     written = write_massive_result(
         result,
         folder,
@@ -190,6 +207,7 @@ def _run(options: argparse.Namespace) -> int:
         rng=seed,
         figure=not options.no_plot and _can_draw(options),
         reference=reference,
+        sensitivity=sensitivity,
     )
     traits = [
         str(harmonised.kept[role].iloc[0]) if "trait" in table.columns else f"the {role}"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mrfast.bayes.exact_result import ExactResult
     from mrfast.bayes.result import MassiveResult
     from mrfast.bayes.search_result import SearchResult
+    from mrfast.bayes.sensitivity import PriorSensitivity
     from mrfast.data.design import StudyDesign
     from mrfast.data.harmonisation import Harmonised
 
@@ -37,6 +38,8 @@ MASSIVE_FILES: Mapping[str, str] = {
     "harmonisation.tsv": "rows of the tables, with the reason each was kept or dropped",
     "posterior.png": "posterior of the effect, probabilities of pleiotropy",
     "confounding.png": "posterior of the effect against the bias of the observed slope",
+    "sensitivity.tsv": "the effect under other priors",
+    "sensitivity.png": "the same, drawn",
 }
 """What `write_massive_result` writes: file names, and what the files hold."""
 
@@ -55,6 +58,7 @@ def write_massive_result(
     rng: object = None,
     figure: bool = True,
     reference: tuple[float, float, float] | None = None,
+    sensitivity: PriorSensitivity | None = None,
 ) -> dict[str, str]:
     """Write a result of `massive` into a folder, as the files of ``MASSIVE_FILES``.
 
@@ -84,6 +88,9 @@ def write_massive_result(
         Draw ``posterior.png``, and ``confounding.png`` where a slope was observed (plot extra).
     reference : (estimate, lower, upper), optional
         Another study's estimate, for the figures.
+    sensitivity : PriorSensitivity, optional
+        The same analysis under other priors: gives ``sensitivity.tsv`` and, with `figure`,
+        ``sensitivity.png``.
 
     Returns
     -------
@@ -108,6 +115,8 @@ def write_massive_result(
         drawings["posterior.png"] = result.plot(reference=reference)
         if result.has_confounding:
             drawings["confounding.png"] = result.plot_confounding(reference=reference)
+        if sensitivity is not None:
+            drawings["sensitivity.png"] = sensitivity.plot()
     draws = result.sample(count, rng) if count else None
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
@@ -140,6 +149,8 @@ def write_massive_result(
             np.savez(path, **_arrays(draws, names))  # type: ignore[arg-type]
     if harmonised is not None:
         table("harmonisation.tsv", harmonised.table)
+    if sensitivity is not None:
+        table("sensitivity.tsv", sensitivity.table)
     for name, drawing in drawings.items():
         with replacing(name) as path:
             drawing.savefig(path, format="png")
