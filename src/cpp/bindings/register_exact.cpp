@@ -182,21 +182,25 @@ DoubleArray moments(const Problem& self, const DoubleArray& nodes, const DoubleA
   const double* weight = weights.data();
   const auto n = static_cast<std::size_t>(nodes.shape(0)),
              width = static_cast<std::size_t>(nodes.shape(1));
-  const py::gil_scoped_release release;
+  Attendant attendant(py::none{});
   // Chunks of fixed size, added in order: the same sums for any number of threads.
   constexpr std::size_t kChunk = 256;
   const std::size_t chunks = (n + kChunk - 1) / kChunk;
   std::vector<NodeMoments> parts(chunks);
-  Monitor monitor({});
   std::size_t padded = d.a.size();
   for (const auto& block : d.blocks) padded += block.members.size();
-  parallel_for(chunks, threads, monitor, [&](std::size_t c) {
-    auto& part = parts[c];
-    for (auto* v : {&part.inclusion, &part.first, &part.first2, &part.direct, &part.direct2})
-      v->assign(padded, 0);
-    for (std::size_t i = c * kChunk; i < std::min(n, (c + 1) * kChunk); ++i)
-      self.posterior().accumulate(to_point(rows + i * width), weight[i], part);
-  });
+  {
+    const py::gil_scoped_release release;
+    Monitor monitor([&](std::uint64_t done) { return attendant(done); });
+    parallel_for(chunks, threads, monitor, [&](std::size_t c) {
+      auto& part = parts[c];
+      for (auto* v : {&part.inclusion, &part.first, &part.first2, &part.direct, &part.direct2})
+        v->assign(padded, 0);
+      for (std::size_t i = c * kChunk; i < std::min(n, (c + 1) * kChunk) && !monitor.step(); ++i)
+        self.posterior().accumulate(to_point(rows + i * width), weight[i], part);
+    });
+  }
+  attendant.rethrow();
   std::fill(target, target + 5 * d.size, 0.0);
   for (const auto& part : parts) {
     const std::vector<double>* columns[] = {&part.inclusion, &part.first, &part.first2,
@@ -245,11 +249,16 @@ void draw_blocks(const Problem& self, const DoubleArray& nodes, const DoubleArra
   bool* member = slab.mutable_data();
   double *gamma = first.mutable_data(), *alpha = direct.mutable_data();
   const auto width = static_cast<std::size_t>(nodes.shape(1));
-  const py::gil_scoped_release release;
-  for (std::size_t i = 0; i < n; ++i)
-    self.posterior().draw_blocks(to_point(row + i * width), uniform + i * count,
-                                 normal + 3 * i * members, member + i * size, gamma + i * size,
-                                 alpha + i * size);
+  Attendant attendant(py::none{});
+  {
+    const py::gil_scoped_release release;
+    Monitor monitor([&](std::uint64_t done) { return attendant(done); });
+    for (std::size_t i = 0; i < n && !monitor.step(); ++i)
+      self.posterior().draw_blocks(to_point(row + i * width), uniform + i * count,
+                                   normal + 3 * i * members, member + i * size, gamma + i * size,
+                                   alpha + i * size);
+  }
+  attendant.rethrow();
 }
 
 py::tuple certificate(const Problem& self, const DoubleArray& nodes, std::size_t draws,
