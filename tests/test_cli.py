@@ -21,6 +21,7 @@ from mrfast.errors import InvalidInputError
 from mrfast.io.ld_matrix import read_matrix
 from mrfast.io.results import MASSIVE_FILES, write_massive_result
 
+SENSITIVITY = {"sensitivity.tsv", "sensitivity.png"}
 QUICK = ("--iterations", "200", "--chains", "2", "--samples", "50", "--no-plot", "--seed", "7")
 # Later versions of pandas read numbers exactly by themselves.
 EXACTLY = {"float_precision": "round_trip"} if int(pd.__version__.partition(".")[0]) < 3 else {}
@@ -131,9 +132,9 @@ def test_example_says_what_to_run_and_that_runs(command, tmp_path):
     assert "SIMULATED DATA" in readme
     assert re.search(r"causal effect of the exposure on the outcome: 0\.25$", readme, re.MULTILINE)
     assert command(*words[1:]) == 0
-    assert {path.name for path in (folder / "results").iterdir()} == set(MASSIVE_FILES) - {
-        *("samples.npz", "models.tsv")
-    }
+    assert {path.name for path in (folder / "results").iterdir()} == set(
+        MASSIVE_FILES
+    ) - SENSITIVITY - {*("samples.npz", "models.tsv")}
 
 
 def test_example_is_labelled_and_seeded(command, example, tmp_path):
@@ -330,7 +331,7 @@ def test_exact_files_have_the_numbers_of_the_package(exact):
     folder, result, kept = exact
     identified = isinstance(result.prior, mrfast.IdentifiedPrior)
     absent = {"models.tsv"} if identified else {"models.tsv", "hyperparameters.tsv"}
-    assert {path.name for path in folder.iterdir()} == set(MASSIVE_FILES) - absent
+    assert {path.name for path in folder.iterdir()} == set(MASSIVE_FILES) - absent - SENSITIVITY
     candidates = read(folder / "candidates.tsv")
     np.testing.assert_array_equal(candidates["first_stage_mean"], result.first_stage["mean"])
     np.testing.assert_array_equal(candidates["first_stage_sd"], result.first_stage["sd"])

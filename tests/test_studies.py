@@ -63,10 +63,10 @@ def test_one_cell_of_the_exact_posteriors_comes_out_again(method):
     study = load("massive_jam_mr")
     label = getattr(study, method)
     table = read("massive_jam_mr").set_index(study.KEYS)
-    row = table.loc[(label, 1_000, 1.0, 0.3, 6)]
-    got = study.run_cell(1_000, 1.0, 0.3, 6, int(row["replicates"]), label)
+    row = table.loc[(label, 100_000, 4.0, 0.3, 6)]
+    got = study.run_cell(100_000, 4.0, 0.3, 6, int(row["replicates"]), label)
     for column in ("rmse", "bias", "coverage", "excludes_zero", "median_width"):
-        assert got[column] == pytest.approx(row[column], rel=1e-4, abs=1e-6), column
+        assert got[column] == pytest.approx(row[column], rel=5e-3, abs=1e-4), column
 
 
 def test_the_documented_table_is_that_of_the_study():
