@@ -33,23 +33,27 @@ def float_array(
     argument: str,
     values: ArrayLike,
     *,
-    ndim: int,
+    ndim: int | None,
     shape: tuple[int | None, ...] | None = None,
     positive: bool = False,
 ) -> Float:
     """Convert to a finite, C-contiguous float64 array of the given shape.
 
-    ``None`` in ``shape`` leaves that length free.
+    ``None`` in ``shape`` leaves that length free, ``None`` for ``ndim`` their number.
     """
     if np.ma.isMaskedArray(values):
         raise fail(argument, "an array without a mask", "a masked array")
-    if np.asarray(values).dtype.kind in "cSUMm":
-        raise fail(argument, "real numbers", f"an array of {np.asarray(values).dtype}")
+    try:
+        kind = np.asarray(values).dtype
+    except ValueError as error:  # lists of unequal lengths
+        raise fail(argument, "numbers", f"{type(values).__name__} ({error})") from error
+    if kind.kind in "cSUMm":
+        raise fail(argument, "real numbers", f"an array of {kind}")
     try:
         array = np.ascontiguousarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise fail(argument, "numbers", f"{type(values).__name__} ({error})") from error
-    if np.ndim(values) != ndim:
+    if ndim is not None and np.ndim(values) != ndim:
         raise fail(argument, f"{ndim} dimension(s)", f"{np.ndim(values)}")
     if shape is not None and any(
         want is not None and have != want for have, want in zip(array.shape, shape, strict=True)
@@ -104,6 +108,13 @@ def integer(argument: str, value: object, *, minimum: int, maximum: int | None =
     if number != int(number):
         raise fail(argument, "a whole number", repr(value))
     return int(number)
+
+
+def flag(argument: str, value: object) -> bool:
+    """Check that a value is True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise fail(argument, "True or False", f"{type(value).__name__} {value!r}")
+    return bool(value)
 
 
 def choice(argument: str, value: object, allowed: Sequence[str]) -> str:

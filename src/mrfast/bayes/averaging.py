@@ -245,7 +245,7 @@ def _exact(
     largest_block: int = LARGEST_BLOCK,
 ) -> ExactResult:
     """Sum over all models under either prior, or sample those of large LD blocks."""
-    from mrfast.bayes.collapsed import collapsed_posterior
+    from mrfast.bayes.collapsed import collapsed_posterior, is_vague
     from mrfast.bayes.exact_result import ExactResult
     from mrfast.bayes.identified import identified_posterior
 
@@ -292,6 +292,13 @@ def _exact(
                 words.append(_CAUTION)
             if selection_p is not None:
                 words.append("selection_p is used under an IdentifiedPrior only")
+            if is_vague(associations):
+                words.insert(
+                    0,
+                    "the observational slope is known too vaguely, or is too steep, for the "
+                    "quadrature under MASSIVE's prior: effect and probabilities may be far off; "
+                    "compare IdentifiedPrior()",
+                )
             check_of = collapsed.certificate
             if check_of.effective_share < 0.9 or abs(check_of.log_evidence_shift) > 0.01:
                 words.insert(
@@ -334,5 +341,7 @@ def _in_slab_sds(posterior: IdentifiedPosterior) -> float:
 
 def _is_empirical(prior: SpikeSlabPrior, moments: Moments) -> bool:
     """Whether the slab is about that of the empirical rule, which pins skappa_X."""
+    if not moments.standardised.exposure.any():
+        return False
     rule = SpikeSlabPrior.empirical(moments).slab_sd
     return bool(0.5 * rule < prior.slab_sd < 2 * rule)

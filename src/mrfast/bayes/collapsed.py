@@ -17,6 +17,7 @@ from mrfast.bayes.large_blocks import LARGEST_BLOCK, Sampling
 from mrfast.bayes.priors import SpikeSlabPrior
 from mrfast.data.ld_blocks import LDBlock
 from mrfast.data.standardised import StandardisedAssociations
+from mrfast.errors import ConvergenceError
 
 if TYPE_CHECKING:
     from mrfast._core.exact import Problem
@@ -28,6 +29,7 @@ MAX_PANELS = 400
 _DRAWS = 4_000  # of the certificate
 _SMALLEST = 1e-9  # share of the largest node below which nodes are left out of the moments
 PARTS = 16  # of a cell of u
+_VAGUE = 0.2  # of the way to the bound of the slope, in standard deviations of it
 _CELLS_AT_ONCE = 4_000_000  # of the conditional laws, in draws
 BETA, M, U, D1, D3, LOG_WEIGHT, L00, L10, L11, STEP, EFFECT = range(11)
 
@@ -85,6 +87,13 @@ class CollapsedPosterior:
     zero_nodes: Float
     zero_log_density: float
     zero_log_slope: float
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "problem"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__dict__["problem"] = collapsed_problem(self.associations, self.prior)
 
     @cached_property
     def weights(self) -> Float:
@@ -268,6 +277,29 @@ def _cells_of_u(nodes: Float, weights: Float) -> tuple[Float, Float]:
     return share * ratio[effect], below[:, :-1] / below[:, -1:]
 
 
+def slope_ratio(s: StandardisedAssociations) -> float:
+    """Standard deviation of the slope in units of eta: that of n people has 1 / sqrt(n)."""
+    return float(s.slope_sd * np.sqrt(s.residual_exposure / s.residual_outcome))
+
+
+def usable_slope(s: StandardisedAssociations) -> bool:
+    """Whether the slope tells as much as one person would."""
+    return s.has_slope and slope_ratio(s) <= 1
+
+
+def is_vague(s: StandardisedAssociations) -> bool:
+    """Whether slopes within the error of the observed one leave the outcome little variance.
+
+    Without people in both studies the slope given G is bounded, at sd(Y|G) / sd(X|G); near that
+    bound the residual variance of the outcome is far from normal, whatever the sample sizes.
+    """
+    if s.slope_in_overlap:
+        return slope_ratio(s) > _VAGUE
+    mu = abs(s.residual_slope) * np.sqrt(s.residual_exposure / s.residual_outcome)
+    room = np.sqrt(1 + mu * mu) - mu
+    return bool(slope_ratio(s) > _VAGUE * room)
+
+
 def collapsed_problem(associations: StandardisedAssociations, prior: SpikeSlabPrior) -> Problem:
     """The compiled log posterior of data with a prior."""
     from mrfast._core import exact
@@ -281,6 +313,13 @@ def collapsed_problem(associations: StandardisedAssociations, prior: SpikeSlabPr
             "moments without",
         )
     prior.check_length(s.J)
+    if not usable_slope(s):
+        raise check.fail(
+            "moments",
+            "an observational slope that tells more than one person would, for MASSIVE's prior "
+            "(prior=IdentifiedPrior() does without)",
+            f"one with the standard error {s.slope_sd:.3g} given the candidates",
+        )
     external = s.external_slope_sd
     return exact.Problem(
         exposure=s.exposure,
@@ -343,6 +382,8 @@ def collapsed_posterior(
     problem = collapsed_problem(associations, prior)
     report: dict[str, Any] = problem.run(tolerance, MAX_PANELS, threads, progress)
     nodes: Float = report["nodes"]
+    if not len(nodes):
+        raise ConvergenceError("the posterior density is 0 to rounding wherever it was evaluated")
     weight = np.exp(nodes[:, LOG_WEIGHT])
     kept = weight > _SMALLEST * weight.max()
     selected, share = np.ascontiguousarray(nodes[kept]), weight[kept] / weight[kept].sum()

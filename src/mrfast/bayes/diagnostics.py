@@ -26,7 +26,7 @@ BEYOND_SLAB = 2.0  # largest pleiotropic effect, in sds of the widest slab
 _STRONG = 40.0  # mean F from which on Egger's intercept is worth a warning
 _WEAK = 60.0  # mean F below which selection in the same data matters
 _DOMINANT = 0.5  # share of the weight that one candidate may carry
-_GRID = 2_000
+_NO_ASSOCIATION = 1e-9  # |z| up to which a candidate has no ratio
 
 
 class InstrumentDiagnostics(NamedTuple):
@@ -68,7 +68,7 @@ def instrument_diagnostics(s: StandardisedAssociations) -> InstrumentDiagnostics
     variance_y = s.residual_outcome + s.residual_slope**2 * s.residual_exposure
     se_y = np.sqrt(s.noise_outcome * variance_y)
     z = np.abs(s.exposure) / se_x
-    used = s.exposure != 0
+    used = z > _NO_ASSOCIATION
     x, y = s.exposure[used], s.outcome[used]
     weight = (x / se_y[used]) ** 2
     return InstrumentDiagnostics(

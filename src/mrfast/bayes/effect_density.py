@@ -167,9 +167,10 @@ class EffectDensity:
         values = np.asarray(values, dtype=np.float64)
         cell = np.clip(np.searchsorted(self.left, values, side="right") - 1, 0, None)
         inside = (values >= self.left[cell]) & (values <= self.right[cell])
-        t = (values - self.left[cell]) / (self.right[cell] - self.left[cell])
+        place = np.clip(values, self.left[cell], self.right[cell]) - self.left[cell]
+        t = place / (self.right[cell] - self.left[cell])
         low, high = self.height_left[cell], self.height_right[cell]
-        return np.where(inside, low + np.clip(t, 0, 1) * (high - low), 0.0)
+        return np.where(inside, low + t * (high - low), 0.0)
 
     def quantiles(self, probabilities: Float) -> Float:
         """Values with the given probabilities below them."""

@@ -15,7 +15,7 @@ from mrfast._runtime import generator
 from mrfast._validation import Float
 from mrfast.bayes.collapsed import Certificate, CollapsedPosterior
 from mrfast.bayes.effect_density import EffectDensity, EffectMode
-from mrfast.bayes.result import CONFOUNDING, MassiveResult, quantile_table, summary_draws
+from mrfast.bayes.result import CONFOUNDING, MOST_DRAWS, MassiveResult, quantile_table, summary_draws
 
 if TYPE_CHECKING:
     from mrfast.bayes.identified import IdentifiedPosterior
@@ -148,7 +148,7 @@ class ExactResult(MassiveResult):
             where a slope was observed the four columns of `confounding`; last n_slab, the number
             of candidates in the slab.
         """
-        count = check.integer("n", n, minimum=1)
+        count = check.integer("n", n, minimum=1, maximum=MOST_DRAWS)
         draws = self.posterior.draw(count, generator(rng))
         names = self.moments.names
         columns: list[str] = ["beta"]

@@ -100,6 +100,14 @@ class IdentifiedPosterior:
     hyper_probability: Float
     evaluations: int
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "model"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        model = identified_model(self.associations, self.prior, self.first_stage_prior.g)
+        self.__dict__["model"] = model
+
     @cached_property
     def effect(self) -> EffectDensity:
         """Law of beta."""

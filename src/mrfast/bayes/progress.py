@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from mrfast import _validation as check
+
 __all__ = ["ProgressLine", "progress_hook"]
 
 
@@ -51,6 +53,8 @@ def progress_hook(
     progress: bool | Callable[[int, int], None], total: int | None, unit: str
 ) -> Iterator[Callable[[int], None] | None]:
     """Callable for the kernel, taking the steps done; their number may not be known."""
+    if not callable(progress) and not isinstance(progress, bool):
+        raise check.fail("progress", "True, False or a callable", repr(progress))
     if callable(progress):
         yield lambda done: progress(done, done if total is None else total)
     elif progress:

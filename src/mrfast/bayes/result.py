@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["CONFOUNDING", "EffectLaw", "MassiveResult", "quantile_table", "summary_draws"]
 
 CONFOUNDING = ("skappa_X", "skappa_Y", "confounding_coordinate", "bias")
+MOST_DRAWS = 10**9
 SCALES = (0.1, 0.3, 1.0, 3.0)
+_WIDEST = 1e6  # prior of the effect that a Bayes factor is asked for
 _CELLS = 50_000_000  # draws times candidates behind a table
 
 
@@ -107,7 +109,8 @@ class MassiveResult:
 
     def effect_density(self, values: Any) -> Float:
         """Posterior density of the causal effect at `values`, in their shape."""
-        return self._law.density(np.asarray(values, dtype=np.float64))
+        numbers = check.float_array("values", values, ndim=None)
+        return self._law.density(numbers.reshape(np.shape(values)))
 
     @property
     def effect_modes(self) -> tuple[EffectMode, ...]:
@@ -275,7 +278,10 @@ class MassiveResult:
         ----------
         Dickey (1971), doi:10.1214/aoms/1177693507 (the Savage-Dickey ratio).
         """
-        values = [check.scalar("scales", s, above=0) for s in np.atleast_1d(np.asarray(scales))]
+        values = [
+            check.scalar("scales", s, minimum=1 / _WIDEST, maximum=_WIDEST)
+            for s in np.atleast_1d(np.asarray(scales))
+        ]
         if not values:
             raise check.fail("scales", "at least one standard deviation", "none")
         log10 = self._log_bayes_factors(values)

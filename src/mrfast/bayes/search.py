@@ -113,6 +113,8 @@ def search_models(
 
 def _move_probabilities(moves: Mapping[str, float] | None) -> list[float]:
     """Probabilities of the moves in the kernel's order."""
+    if moves is not None and not isinstance(moves, Mapping):
+        raise check.fail("moves", "a mapping of names of moves to probabilities", repr(moves))
     chosen = _DEFAULT_MOVES if moves is None else dict(moves)
     for name in chosen:
         check.choice("moves", name, MOVES)

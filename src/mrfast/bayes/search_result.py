@@ -20,7 +20,7 @@ from mrfast.bayes.effect_density import EffectSummary
 from mrfast.bayes.evidence import posterior_kernel
 from mrfast.bayes.model import JointPosterior, parameter_names, solve_blocks
 from mrfast.bayes.priors import SpikeSlabPrior
-from mrfast.bayes.result import MassiveResult, quantile_table, summary_draws
+from mrfast.bayes.result import MOST_DRAWS, MassiveResult, quantile_table, summary_draws
 
 if TYPE_CHECKING:
     from mrfast._core.bayes import Posterior
@@ -379,7 +379,7 @@ class SearchResult(MassiveResult):
             mixture of normal laws at its modes; of a mode and its mirror image, the one with
             skappa_X >= 0 stands for both.
         """
-        count = check.integer("n", n, minimum=1)
+        count = check.integer("n", n, minimum=1, maximum=MOST_DRAWS)
         source = generator(rng)
         models = self.model_set
         j = models.n_candidates

@@ -13,6 +13,7 @@ import pandas as pd
 from mrfast import _validation as check
 from mrfast._runtime import thread_count
 from mrfast.bayes.averaging import massive
+from mrfast.bayes.collapsed import usable_slope
 from mrfast.bayes.identified_prior import IdentifiedPrior
 from mrfast.bayes.priors import SpikeSlabPrior
 from mrfast.bayes.result import MassiveResult
@@ -91,7 +92,8 @@ def prior_sensitivity(
     Parameters
     ----------
     moments : Moments
-        The data. MASSIVE's prior is left out without an observational slope.
+        The data. MASSIVE's prior is left out without an observational slope, where that tells
+        less than one person would, or where no candidate is associated with the exposure.
     priors : mapping of str to IdentifiedPrior or SpikeSlabPrior, optional
         Priors by name, instead of the standard set.
     selection_p, selected_in
@@ -119,6 +121,8 @@ def prior_sensitivity(
     """
     if not isinstance(moments, Moments):
         raise check.fail("moments", "a Moments object", type(moments).__name__)
+    if progress is not None and not callable(progress):
+        raise check.fail("progress", "a callable or None", repr(progress))
     settings = _standard_settings(moments) if priors is None else _given(priors)
     threads = thread_count(n_threads)
     seed = rng if not isinstance(rng, np.random.Generator) else int(rng.integers(2**63))
@@ -240,7 +244,7 @@ def _standard_settings(moments: Moments) -> list[Setting]:
         (IDENTIFIED, "effect sd: 0.1", replace(base, effect_sd=0.1)),
         (IDENTIFIED, "effect sd: 3", replace(base, effect_sd=3.0)),
     ]
-    if not moments.standardised.has_slope:
+    if not usable_slope(moments.standardised) or not moments.standardised.exposure.any():
         return settings
     empirical = SpikeSlabPrior.empirical(moments)
     slab, spike = empirical.slab_sd, empirical.spike_sd

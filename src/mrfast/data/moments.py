@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Moments", "Sufficient"]
 
+_MOST = 1e12  # people
+_LARGEST_RATIO = 1e6  # of a slope's standard error to sd(Y) / sd(X), either way
 _SAME_PEOPLE = StudyDesign.one_sample(1.0, 0)  # stands for one sample until n and J are known
 
 
@@ -255,6 +257,7 @@ class Moments:
         ----------
         Bucur, Claassen, Heskes (2020), MASSIVE, PMLR 124, Appendix B.
         """
+        check.flag("center", center)
         bx = check.float_array("beta_exposure", beta_exposure, ndim=1)
         j = bx.shape[0]
         if j == 0:
@@ -268,7 +271,7 @@ class Moments:
         m = check.integer("ploidy", ploidy, minimum=1)
         n = float(min(nx.min(), ny.min()))
         if n_observational is not None:
-            n = min(n, check.scalar("n_observational", n_observational, above=0))
+            n = min(n, check.scalar("n_observational", n_observational, above=0, maximum=_MOST))
         if not n > j:
             sizes = {"n_exposure": nx.min(), "n_outcome": ny.min(), "n_observational": n}
             smallest = next(name for name, size in sizes.items() if size == n)
@@ -309,6 +312,14 @@ class Moments:
                 f"a slope between -{np.sqrt(var_y / var_x):.6g} and {np.sqrt(var_y / var_x):.6g} "
                 "(sd(Y) / sd(X), both implied by the tables)",
                 slope,
+            )
+        unit = np.sqrt(var_y / var_x)
+        if se_slope is not None and not unit / _LARGEST_RATIO <= se_slope <= unit * _LARGEST_RATIO:
+            raise check.fail(
+                "se_observational",
+                f"a standard error from {unit / _LARGEST_RATIO:.3g} to {unit * _LARGEST_RATIO:.3g} "
+                "(a millionth to a million times sd(Y) / sd(X))",
+                repr(se_observational),
             )
         design = StudyDesign(
             n_exposure=np.broadcast_to(nx, j),
@@ -387,6 +398,7 @@ class Moments:
         """
         from mrfast.data.individual import accumulate
 
+        check.flag("center", center)
         accumulator = accumulate(genotypes, exposure, outcome, covariates, chunk_size=chunk_size)
         return cls._from_accumulator(accumulator, center=center, names=names)
 
@@ -455,6 +467,7 @@ class Moments:
         InvalidInputError
             The matrix is not symmetric, does not begin with 1, or is not positive definite.
         """
+        check.flag("center", center)
         matrix = check.float_array("second_moments", second_moments, ndim=2)
         size = matrix.shape[0]
         if matrix.shape[1] != size or size < 4:
@@ -789,5 +802,8 @@ def _names(names: Sequence[object] | None, j: int) -> tuple[str, ...]:
 
 def _sample_sizes(argument: str, values: ArrayLike, j: int) -> Float:
     if np.ndim(values) == 0:
-        return np.array([check.scalar(argument, np.asarray(values).item(), above=0)])
-    return check.float_array(argument, values, ndim=1, shape=(j,), positive=True)
+        return np.array([check.scalar(argument, np.asarray(values).item(), above=0, maximum=_MOST)])
+    sizes = check.float_array(argument, values, ndim=1, shape=(j,), positive=True)
+    if not (sizes <= _MOST).all():
+        raise check.fail(argument, f"sample sizes of at most {_MOST:g}", f"{sizes.max():g}")
+    return sizes
