@@ -157,3 +157,4 @@ def _search_lines(result: SearchResult) -> Iterator[str]:
         f"{moved:.0%} of the moves accepted; {search.seconds:.1f} s"
     )
     yield f"  log evidence {result.log_evidence:.4f}, a lower bound: sum over the models averaged"
+    yield "  each model's evidence by Laplace's method: the interval is often too wide"
