@@ -116,7 +116,7 @@ def line(work: str, goal: str, seconds: float, plain: float | None) -> None:
                 return f"{value * factor:.3g} {unit}"
         raise AssertionError
 
-    other = "| |" if plain is None else f"| {text(plain)} | {plain / seconds:,.0f} |"
+    other = "| | |" if plain is None else f"| {text(plain)} | {plain / seconds:,.0f} |"
     print(f"| {work} | {goal} | {text(seconds)} {other}", flush=True)
 
 
@@ -150,7 +150,7 @@ def posteriors() -> None:
         found = p.model.log_marginal(b[:3], 1)
         assert np.allclose(found, plain_default(s, g, b[:3]), rtol=1e-8, atol=1e-6)
         plain = best(partial(plain_default, s, g, b), 1)
-        line(f"default prior, J = {j:,}", goal, best(default, 20), plain)
+        line(f"posterior, default prior, J = {j:,}", goal, best(default, 20), plain)
     for j, threads, goal in ((1_000, 1, "0.25 s"), (10_000, 2, "1 s")):
         s = associations(j, 4e5, 3, r2=0.1)
         scale = massive_scale(s)
@@ -162,7 +162,7 @@ def posteriors() -> None:
         ) -> None:
             collapsed_posterior(s, scale, threads=threads).effect.summary(0.95)
 
-        line(f"MASSIVE's prior, J = {j:,}, threads: {threads}", goal, best(exact, 3), None)
+        line(f"posterior, MASSIVE's prior, J = {j:,}, threads: {threads}", goal, best(exact, 3), None)
 
 
 def pair(path: str) -> None:
@@ -183,7 +183,7 @@ def pair(path: str) -> None:
     scale = mrfast.SpikeSlabPrior.empirical(moments)
     for name, prior, goal in (
         ("MASSIVE's prior", scale, "50 ms"),
-        ("default prior", None, "9 ms (708 nodes, J = 96)"),
+        ("default prior", None, "9 ms"),
     ):
 
         def whole(prior: mrfast.SpikeSlabPrior | None = prior) -> None:
