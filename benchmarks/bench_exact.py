@@ -162,7 +162,9 @@ def posteriors() -> None:
         ) -> None:
             collapsed_posterior(s, scale, threads=threads).effect.summary(0.95)
 
-        line(f"posterior, MASSIVE's prior, J = {j:,}, threads: {threads}", goal, best(exact, 3), None)
+        line(
+            f"posterior, MASSIVE's prior, J = {j:,}, threads: {threads}", goal, best(exact, 3), None
+        )
 
 
 def pair(path: str) -> None:

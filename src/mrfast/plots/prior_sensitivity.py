@@ -6,7 +6,6 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 from mrfast._optional import import_extra
-from mrfast.bayes.diagnostics import SECOND_MODE
 from mrfast.plots.massive_posterior import BLUE, GREY, ORANGE
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ _TITLES = {
     "identified": "identified priors",
     "MASSIVE's": "MASSIVE's prior",
 }
+_SEVERAL = 0.05  # probability of other peaks, as where `massive` warns
 _LINE = 72  # characters of the axis label
 _FAR = 2.0  # times the width of all intervals from zero
 
@@ -77,7 +77,7 @@ def prior_sensitivity_figure(sensitivity: PriorSensitivity) -> Any:
         )
         for _, row in rows.iterrows():
             axis.plot([row["ci_lower"], row["ci_upper"]], [place, place], color=colour, lw=1.6)
-            several = row["second_mode_probability"] > SECOND_MODE
+            several = row["second_mode_probability"] > _SEVERAL
             axis.plot(
                 row["estimate"],
                 place,
@@ -109,6 +109,6 @@ def prior_sensitivity_figure(sensitivity: PriorSensitivity) -> Any:
     axis.set_xlabel("\n".join(textwrap.wrap(label, _LINE)))
     for side in ("top", "right", "left"):
         axis.spines[side].set_visible(False)
-    if (table["second_mode_probability"] > SECOND_MODE).any():
+    if (table["second_mode_probability"] > _SEVERAL).any():
         axis.set_title("open circle: several peaks", fontsize=9, color=GREY, loc="right")
     return figure
