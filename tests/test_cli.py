@@ -378,7 +378,7 @@ def test_exact_report(command, example, tmp_path):
     assert "Bayes factors for an effect against none" in out
     assert "(sd 0.3)" in out
     assert re.search(r"^  - neither se_observational nor n_observational", out, re.MULTILINE)
-    assert re.search(r"^  - no diagnostic sees pleiotropy", out, re.MULTILINE)
+    assert re.search(r"^  - correlated pleiotropy cannot be excluded", out, re.MULTILINE)
     assert max(map(len, out.splitlines())) <= 110
     assert command(*massive_words(example, tmp_path, *words, "--prior", "massive")) == 0
     assert "MASSIVE's spike and slab, slab sd" in command.out
@@ -923,7 +923,7 @@ def test_bad_command_lines(command, name):
         (["--overlap", "1", "--n-overlap", "5"], "--n-overlap: expected None where overlap"),
         (["--n-overlap", "1e9"], "--n-overlap: "),
         (["--se-observational", "0"], "--se-observational: "),
-        (["--case-fraction", "0.2"], "--case-fraction: expected None for a continuous"),
+        (["--case-fraction", "0.2"], "--case-fraction: expected none for a continuous"),
         (["--outcome-type", "binary", "--prevalence", "2"], "--prevalence: "),
         (["--selection-p", "0"], "--selection-p: "),
         (["--samples", "-1"], "--samples: "),

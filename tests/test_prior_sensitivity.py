@@ -51,6 +51,7 @@ def test_priors_by_name():
         "massive": mrfast.SpikeSlabPrior(0.5, 0.01),
     }
     table = mrfast.prior_sensitivity(example(), priors=priors).table
+    assert list(table["prior"]) == ["identified", "MASSIVE's"]
     assert list(table["setting"]) == ["wide", "massive"]
 
 
@@ -69,5 +70,18 @@ def test_figure(tmp_path):
     labels = [label.get_text() for label in axis.get_yticklabels()]
     assert labels == list(sensitivity.table["setting"])
     low, high = axis.get_xlim()
-    assert low < min(0, sensitivity.table["ci_lower"].min())
+    assert low < 0 < sensitivity.table["ci_lower"].min()
     assert high > sensitivity.table["ci_upper"].max()
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+def test_figure_leaves_out_a_far_zero(side):
+    pytest.importorskip("matplotlib")
+    sensitivity = mrfast.prior_sensitivity(example(), priors={"$a": mrfast.IdentifiedPrior()})
+    table = sensitivity.table.assign(estimate=side * 1.0, ci_lower=0.9, ci_upper=1.1)
+    if side < 0:
+        table = table.assign(ci_lower=-1.1, ci_upper=-0.9)
+    (axis,) = replace(sensitivity, table=table).plot().axes
+    low, high = axis.get_xlim()
+    assert low * high > 0
+    assert low < table["ci_lower"][0] < table["ci_upper"][0] < high

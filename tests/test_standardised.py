@@ -181,7 +181,7 @@ def test_people_behind_the_slope():
         expected = np.sqrt(s.residual_outcome / s.residual_exposure / people)
         assert s.slope_sd == pytest.approx(expected)
         assert s.slope_in_overlap is in_overlap
-        assumed = [note for note in s.notes if "the slope counts as that of 9000 people" in note]
+        assumed = [note for note in s.notes if "the slope counts as that of 9,000 people" in note]
         assert len(assumed) == (option == {"overlap": 0})
 
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from mrfast import _validation as check
 from mrfast._runtime import generator, thread_count
 from mrfast.bayes.diagnostics import effect_warnings, instrument_diagnostics
-from mrfast.bayes.identified_prior import IdentifiedPrior, default_prior
+from mrfast.bayes.identified_prior import IdentifiedPrior
 from mrfast.bayes.large_blocks import LARGEST_BLOCK, SampledBlocks
 from mrfast.bayes.priors import SpikeSlabPrior
 from mrfast.bayes.progress import progress_hook
@@ -253,7 +253,7 @@ def _exact(
     threads = thread_count(n_threads)
     begin = time.perf_counter()
     associations: StandardisedAssociations = moments.standardised
-    used = default_prior() if prior is None else prior
+    used = IdentifiedPrior() if prior is None else prior
     instruments = instrument_diagnostics(associations)
     with progress_hook(progress, None, "steps") as hook:
         if isinstance(used, IdentifiedPrior):

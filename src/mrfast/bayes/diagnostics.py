@@ -191,7 +191,7 @@ def effect_warnings(
             "exposure data, give selection_p"
         )
     words.append(
-        "no diagnostic sees pleiotropy in proportion to the exposure effects with a slope of the "
-        f"order of {instruments.hidden_slope:.2g}"
+        "correlated pleiotropy cannot be excluded: no diagnostic sees direct effects in proportion "
+        f"to the exposure effects with a slope of about {instruments.hidden_slope:.2g}"
     )
     return words, numbers

@@ -221,8 +221,9 @@ class EffectDensity:
     def modes(self) -> tuple[EffectMode, ...]:
         """Peaks divided by dips below 60 percent of both, by descending probability."""
         x = np.append(self.left, self.right[-1])
-        height = np.append(self.height_left, self.height_right[-1])
-        floor = 1e-6 * height.max()
+        heights = np.append(self.height_left, self.height_right[-1])
+        height = heights.tolist()  # numbers of Python are faster in a loop
+        floor = 1e-6 * max(height)
         dips: list[int] = []
         peak = lowest = 0
         rising = True
@@ -247,7 +248,7 @@ class EffectDensity:
         out = []
         for k in range(len(bounds) - 1):
             part = slice(bounds[k], bounds[k + 1] + 1)
-            top = bounds[k] + int(np.argmax(height[part]))
+            top = bounds[k] + int(np.argmax(heights[part]))
             share = self._below[bounds[k + 1]] - self._below[bounds[k]]
             out.append(EffectMode(float(x[top]), float(share), ends[k], ends[k + 1]))
         return tuple(sorted(out, key=lambda mode: -mode.probability))

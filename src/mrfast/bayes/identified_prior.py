@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -193,22 +193,7 @@ class IdentifiedPrior:
     @cached_property
     def table(self) -> HyperTable:
         """All nodes as arrays."""
-        slab_weights = self.slab_weights or (1.0,) * len(self.slab_sd)
-        total = sum(part.weight for part in self.parts)
-        rows = [
-            (part.mean, a0, a1, rho, pi, part.weight / total * w0 * w1 * w_rho * w_pi)
-            for part in self.parts
-            for a0, w0 in zip(self.spike_sd, _shares(self.spike_weights), strict=True)
-            for a1, w1 in zip(self.slab_sd, _shares(slab_weights), strict=True)
-            for rho, w_rho in zip(part.rho, _shares(part.rho_weights), strict=True)
-            for pi, w_pi in zip(part.pi, _shares(part.pi_weights), strict=True)
-        ]
-        columns = list(zip(*rows, strict=True))
-        numbers = np.array(columns[1:], dtype=np.float64)
-        numbers.setflags(write=False)
-        means = np.array([SLAB_MEANS.index(mean) for mean in columns[0]], dtype=np.int64)
-        means.setflags(write=False)
-        return HyperTable(means, *numbers)
+        return _table(self)
 
     def nodes(self) -> pd.DataFrame:
         """Table of the hyper-parameters.
@@ -241,12 +226,6 @@ class IdentifiedPrior:
         )
 
 
-@cache
-def default_prior() -> IdentifiedPrior:
-    """The prior as recommended, with its table made once."""
-    return IdentifiedPrior()
-
-
 @dataclass(frozen=True, eq=False)
 class HyperTable:
     """Nodes of the hyper-parameters: arrays of shape (H,)."""
@@ -273,6 +252,26 @@ class HyperTable:
                 **more,
             }
         )
+
+
+@lru_cache(maxsize=16)  # equal priors have one table: thousands of data sets use the default
+def _table(prior: IdentifiedPrior) -> HyperTable:
+    slab_weights = prior.slab_weights or (1.0,) * len(prior.slab_sd)
+    total = sum(part.weight for part in prior.parts)
+    rows = [
+        (part.mean, a0, a1, rho, pi, part.weight / total * w0 * w1 * w_rho * w_pi)
+        for part in prior.parts
+        for a0, w0 in zip(prior.spike_sd, _shares(prior.spike_weights), strict=True)
+        for a1, w1 in zip(prior.slab_sd, _shares(slab_weights), strict=True)
+        for rho, w_rho in zip(part.rho, _shares(part.rho_weights), strict=True)
+        for pi, w_pi in zip(part.pi, _shares(part.pi_weights), strict=True)
+    ]
+    columns = list(zip(*rows, strict=True))
+    numbers = np.array(columns[1:], dtype=np.float64)
+    numbers.setflags(write=False)
+    means = np.array([SLAB_MEANS.index(mean) for mean in columns[0]], dtype=np.int64)
+    means.setflags(write=False)
+    return HyperTable(means, *numbers)
 
 
 def _shares(weights: Sequence[float]) -> list[float]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq
 
 from mrfast import _validation as check
 from mrfast._validation import Float
@@ -200,4 +199,6 @@ def _variance_ratio(n: float, strength: float) -> float:
     lower, upper = float(np.log(n + 1)), float(np.log(_LARGEST_VARIANCE_RATIO))
     if lower >= upper or equation(upper) > 0:
         return max(_LARGEST_VARIANCE_RATIO, n + 1)
+    from scipy.optimize import brentq  # takes longer to import than all that the default needs
+
     return float(np.exp(brentq(equation, lower, upper, xtol=1e-14, rtol=1e-14, maxiter=500)))

@@ -271,8 +271,14 @@ class MassiveResult:
         Returns
         -------
         DataFrame
-            Columns scale, log_bf10 (for an effect), bf10, log_bf01, bf01; NaN where the posterior
-            does not determine it (a prior much wider than that of the analysis).
+            Columns scale, log_bf10 (natural logarithm of the factor for an effect), bf10,
+            log_bf01, bf01; NaN where the posterior does not determine it (a prior much wider than
+            that of the analysis).
+
+        Raises
+        ------
+        InvalidInputError
+            A scale is not a positive number, or none is given.
 
         References
         ----------
@@ -284,15 +290,15 @@ class MassiveResult:
         ]
         if not values:
             raise check.fail("scales", "at least one standard deviation", "none")
-        log10 = self._log_bayes_factors(values)
+        log_bf10 = self._log_bayes_factors(values)
         with np.errstate(over="ignore"):
             return pd.DataFrame(
                 {
                     "scale": values,
-                    "log_bf10": log10,
-                    "bf10": np.exp(log10),
-                    "log_bf01": -log10,
-                    "bf01": np.exp(-log10),
+                    "log_bf10": log_bf10,
+                    "bf10": np.exp(log_bf10),
+                    "log_bf01": -log_bf10,
+                    "bf01": np.exp(-log_bf10),
                 }
             )
 

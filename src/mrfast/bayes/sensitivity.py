@@ -35,11 +35,12 @@ class PriorSensitivity:
     Attributes
     ----------
     table : DataFrame
-        One row per prior: prior ("default", "MASSIVE's" or the name given), setting (what was
-        changed), estimate (posterior median), ci_lower, ci_upper, mean, sd,
-        probability_positive, log_evidence and log_evidence_difference (against the first row
-        of the same kind of prior; evidences of different kinds are not comparable), log_bf10
-        (for an effect against none, at the prior's own width), expected_pleiotropic (number of
+        One row per prior: prior ("default" or "MASSIVE's"; "identified" for an `IdentifiedPrior`
+        that was given), setting (what was changed, or the name given), estimate (posterior
+        median), ci_lower, ci_upper, mean, sd, probability_positive, log_evidence and
+        log_evidence_difference (against the first row of the same kind of prior; evidences of
+        different kinds are not comparable), log_bf10 (natural logarithm of the Bayes factor for
+        an effect against none, at the prior's own width), expected_pleiotropic (number of
         candidates) and second_mode_probability.
     results : dict of tuple of str to MassiveResult
         The results behind the rows, by (prior, setting).

@@ -235,7 +235,12 @@ class _Silent:
 def _reference(text: str | None) -> tuple[float, float, float] | None:
     from mrfast.plots.massive_posterior import check_reference
 
-    return None if text is None else check_reference(text.split(","))
+    if text is None:
+        return None
+    try:
+        return check_reference([float(part) for part in text.split(",")])
+    except ValueError:
+        return check_reference(text)
 
 
 def _harmonised(

@@ -6,7 +6,7 @@ import math
 import re
 import textwrap
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from mrfast.bayes.exact_result import ExactResult
@@ -35,18 +35,16 @@ def report_lines(result: MassiveResult, exposure: str, outcome: str) -> Iterator
     str
         Lines of text.
     """
-    from mrfast.bayes.search_result import SearchResult
-
     yield f"\neffect of {exposure} on {outcome}:"
     yield from _effect_lines(result, exposure, outcome)
     yield from _candidate_lines(result)
     yield "method:"
     yield from _indented(f"{result.method}: {result.reason}")
     yield from _indented(f"prior: {_prior(result)}")
-    if isinstance(result, SearchResult):
-        yield from _search_lines(result)
+    if result.method == "exact":
+        yield from _exact_lines(cast("ExactResult", result))
     else:
-        yield from _exact_lines(result)  # type: ignore[arg-type]
+        yield from _search_lines(cast("SearchResult", result))
     if result.warnings:
         yield "note:" if len(result.warnings) == 1 else "notes:"
         for warning in result.warnings:
@@ -157,3 +155,4 @@ def _search_lines(result: SearchResult) -> Iterator[str]:
         f"{moved:.0%} of the moves accepted; {search.seconds:.1f} s"
     )
     yield f"  log evidence {result.log_evidence:.4f}, a lower bound: sum over the models averaged"
+    yield "  each model's evidence by Laplace's method: the interval is often too wide"

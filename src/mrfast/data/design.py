@@ -172,7 +172,7 @@ def observational_slope(
         n = smaller
         notes.append(
             "neither se_observational nor n_observational was given: the slope counts as that of "
-            f"{n:g} people, as many as in the smaller study"
+            f"{n:,.0f} people, as many as in the smaller study"
         )
     return value, None, n
 
@@ -193,7 +193,7 @@ def outcome_scale(
         if proportion is not None:
             check.scalar(name, proportion, above=0, below=1)
             if not binary:
-                raise check.fail(name, "None for a continuous outcome", repr(proportion))
+                raise check.fail(name, "none for a continuous outcome", repr(proportion))
     if not binary:
         return None, None
     population = None if prevalence is None else float(prevalence)
