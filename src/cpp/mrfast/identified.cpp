@@ -431,10 +431,10 @@ IdentifiedModel::IdentifiedModel(const Associations& data, const HyperTable& tab
   const double least_a0 = *std::min_element(table_.a0.begin(), table_.a0.end());
   const auto note = [&](const Line& line, double share) {
     if (line.gradient == 0) return;
-    const double square = line.gradient * line.gradient;
+    const double gradient2 = line.gradient * line.gradient;
     const double ratio = line.intercept / line.gradient, gap = ratio - line.center;
-    information_ += share * square / (line.base + least_a0 * least_a0);
-    ratios_.push_back({ratio, share * square / (line.base + line.steep * gap * gap)});
+    information_ += share * gradient2 / (line.base + least_a0 * least_a0);
+    ratios_.push_back({ratio, share * gradient2 / (line.base + line.steep * gap * gap)});
   };
   for (const std::size_t j : member_) {
     const double n11 = data.n11[j], x = data.x[j];
