@@ -20,6 +20,7 @@ constexpr double kDrop = 18;      // nodes below exp(-kDrop) of the largest are 
 constexpr double kScanDrop = 28;  // intervals of beta whose profile is lower are left out
 constexpr double kTail = 7;       // sd of m that are integrated over
 constexpr std::size_t kMostRatios = 400;
+constexpr double kStep = 2e-4;  // of d1 and d3, at which Newton's method ends
 constexpr int kMostHalvings = 14;
 const double kNothing = -std::numeric_limits<double>::infinity();
 const double kUnknown = std::numeric_limits<double>::quiet_NaN();
@@ -124,7 +125,8 @@ bool ExactIntegrator::laplace(double beta, double m, double u, double step, doub
     const double sx = (p11 * f.gradient[0] - p10 * f.gradient[1]) / determinant;
     const double sy = (p00 * f.gradient[1] - p10 * f.gradient[0]) / determinant;
     const double decrement = sx * f.gradient[0] + sy * f.gradient[1];
-    if (definite && decrement < 1e-4) {
+    // The determinant is that of the last point: its error is of the order of the step.
+    if (definite && std::max(std::abs(sx), std::abs(sy)) < kStep && decrement < 0.05) {
       d1 = x + sx, d3 = y + sy;
       const double l00 = std::sqrt(p00), l10 = p10 / l00;
       const double l11 = std::sqrt(p11 - l10 * l10);
