@@ -137,7 +137,8 @@ class IdentifiedPrior:
         Of beta / eta, in residual sds of the outcome per residual sd of the exposure; for a binary
         outcome in units of the log odds ratio per sd of X.
     confounding_sd : float
-        In sds of the noise of either trait; for a binary outcome that of kY is in units of the log odds ratio per sd of the confounder.
+        In sds of the noise of either trait; for a binary outcome that of kY is in units of the log
+        odds ratio per sd of the confounder.
     spike_sd, spike_weights : sequence of float
         Values of a0 and their weights.
     slab_sd, slab_weights : sequence of float

@@ -585,8 +585,8 @@ class Moments:
         if not self.design.has_slope:
             raise check.fail(
                 "beta_observational",
-                "the slope of the outcome on the exposure (MASSIVE's prior, MC3 and Laplace's method "
-                "need it; method='exact' with the default prior does not where overlap=0)",
+                "the slope of the outcome on the exposure (MASSIVE's prior, MC3 and Laplace's "
+                "method need it; method='exact' with the default prior does not where overlap=0)",
                 None,
             )
         if self.is_centered:
