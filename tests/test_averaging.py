@@ -261,3 +261,25 @@ def test_progress_is_told():
         progress=lambda done, total: seen.append((done, total)),
     )
     assert all(done <= total for done, total in seen)
+
+
+def test_what_a_result_says_of_its_prior():
+    moments = example()
+    default = mrfast.massive(moments)
+    assert default.prior_kind == "identified"
+    t = mrfast.IdentifiedPrior().table
+    assert default.prior_inclusion_probability == pytest.approx((t.prior * t.pi).sum())
+    massive = mrfast.massive(moments, prior=mrfast.SpikeSlabPrior(0.5, 0.01, 0.2))
+    assert (massive.prior_kind, massive.prior_inclusion_probability) == ("massive", 0.2)
+    several = mrfast.SpikeSlabPrior(0.5, 0.01, np.linspace(0.1, 0.5, 10))
+    assert mrfast.massive(moments, prior=several).prior_inclusion_probability is None
+
+
+def test_confounding_is_known_where_a_slope_is_used():
+    with_slope, without = example(), example(overlap=0, beta_observational=None)
+    assert mrfast.massive(with_slope).has_confounding
+    assert not mrfast.massive(without).has_confounding
+    ignoring = mrfast.massive(with_slope, prior=mrfast.IdentifiedPrior(use_slope=False))
+    assert not ignoring.has_confounding
+    with pytest.raises(InvalidInputError, match="observational slope"):
+        ignoring.plot_confounding()

@@ -920,7 +920,7 @@ def test_bad_command_lines(command, name):
         (["--prior", "identified"], "--prior: expected massive with --iterations"),
         (["--prior", "identified", "--slab-sd", "1", "--spike-sd", "0.1"], "--slab-sd: expected"),
         (["--overlap", "1.5"], "--overlap: "),
-        (["--overlap", "1", "--n-overlap", "5"], "--n-overlap: expected None where overlap"),
+        (["--overlap", "1", "--n-overlap", "5"], "--n-overlap: expected none where overlap"),
         (["--n-overlap", "1e9"], "--n-overlap: "),
         (["--se-observational", "0"], "--se-observational: "),
         (["--case-fraction", "0.2"], "--case-fraction: expected none for a continuous"),
@@ -930,6 +930,7 @@ def test_bad_command_lines(command, name):
         (["--max-models", "0"], "--max-models: "),
         (["--reference", "0.1,0.2"], "--reference: expected three finite numbers"),
         (["--reference", "0.1,0.2,0.3"], "--reference: "),
+        (["--reference", "a,b,c"], "--reference: expected three finite numbers.*received 'a,b,c'"),
         (["--columns", "beta"], "--columns: expected pairs"),
         (["--exposure-columns", "beta=nothing"], "--exposure-columns: .*exposure.tsv"),
         (["--outcome-columns", "colour=beta"], "--outcome-columns: .*colour"),
@@ -945,6 +946,12 @@ def test_bad_command_lines(command, name):
 def test_bad_options(command, pair, more, message):
     assert re.search(message, command.fails(*pair(), *more))
     assert "Traceback" not in command.err
+
+
+def test_bad_options_are_found_before_any_work(command, pair, tmp_path):
+    assert "--selection-p: expected" in command.fails(*pair(), "--selection-p", "2")
+    assert command.out == ""
+    assert not (tmp_path / "results").exists()
 
 
 def changed(row, column, value, **options):

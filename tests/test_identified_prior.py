@@ -163,3 +163,8 @@ def test_weights_always_sum_to_one(weights, spikes):
     )
     assert prior.table.prior.sum() == pytest.approx(1, abs=1e-12)
     assert (prior.table.prior > 0).all()
+
+
+def test_equal_priors_have_one_table():
+    assert IdentifiedPrior().table is IdentifiedPrior().table
+    assert IdentifiedPrior(effect_sd=2.0).fingerprint != IdentifiedPrior().fingerprint

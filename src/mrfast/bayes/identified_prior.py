@@ -66,6 +66,11 @@ class SlabPart:
     rho, rho_weights : sequence of float
         Values of rho and their weights; (0,) where the slab is centred.
 
+    Raises
+    ------
+    InvalidInputError
+        A number is not within its bounds, values repeat, or weights do not match them.
+
     Notes
     -----
     Weights are divided by their sum.
@@ -123,15 +128,17 @@ class IdentifiedPrior:
     being estimated; pleiotropic effects are in units of the median standard error of the outcome
     associations N(0, a0^2) with probability 1 - pi (the spike) and N(mean, a0^2 + a1^2) with
     probability pi (the slab), the slab's mean as the `parts` say; beta / eta is
-    N(0, effect_sd^2); and the confounding bias of the observational slope has the law of
-    kX kY / sqrt(1 + kX^2 + kY^2), kX and kY N(0, confounding_sd^2).
+    N(0, effect_sd^2); and the confounding bias of the observational slope, over eta, has the law
+    of kX kY / sqrt(1 + kX^2 + kY^2), kX and kY N(0, confounding_sd^2).
 
     Parameters
     ----------
     effect_sd : float
-        For a binary outcome in units of the log odds ratio per sd of X.
+        Of beta / eta, in residual sds of the outcome per residual sd of the exposure; for a binary
+        outcome in units of the log odds ratio per sd of X.
     confounding_sd : float
-        For a binary outcome that of kY is in units of the log odds ratio per sd of the confounder.
+        In sds of the noise of either trait; for a binary outcome that of kY is in units of the log
+        odds ratio per sd of the confounder.
     spike_sd, spike_weights : sequence of float
         Values of a0 and their weights.
     slab_sd, slab_weights : sequence of float

@@ -188,7 +188,11 @@ def _given(options: argparse.Namespace, names: tuple[str, ...]) -> list[str]:
 
 def check_options(options: argparse.Namespace) -> None:
     """Refuse options that contradict each other; needs no data."""
+    from mrfast import _validation as check
+
     search, massive = _given(options, _SEARCH), _given(options, _MASSIVE_ONLY)
+    if options.selection_p is not None:
+        check.scalar("selection_p", options.selection_p, above=0, below=1)
     if options.method == "exact" and search:
         raise InvalidInputError(
             f"{ARGUMENTS[search[0]]}: expected only with --method mc3, whose search it belongs to, "

@@ -124,7 +124,7 @@ def shared_people(
             return smaller
         return check.scalar("overlap", overlap, minimum=0, maximum=1) * smaller
     if overlap is not None:
-        raise check.fail("n_overlap", "None where overlap is given", repr(n_overlap))
+        raise check.fail("n_overlap", "none where overlap is given", repr(n_overlap))
     if np.ndim(n_overlap) == 0:
         people = np.full(j, check.scalar("n_overlap", np.asarray(n_overlap).item(), minimum=0))
     else:
@@ -160,7 +160,7 @@ def observational_slope(
             )
         for name, value in (("se_observational", se), ("n_observational", n)):
             if value is not None:
-                raise check.fail(name, "None without beta_observational", repr(value))
+                raise check.fail(name, "none without beta_observational", repr(value))
         notes.append(
             "no observational slope was given: nothing but the candidates informs about confounding"
         )

@@ -408,6 +408,10 @@ def harmonise(
     InvalidInputError
         If a table is not valid (see :func:`mrfast.data.associations.association_table`), if the
         two have no SNP in common, or if an option is out of range.
+
+    References
+    ----------
+    Hemani et al. (2018), doi:10.7554/eLife.34408 (TwoSampleMR, whose rules these are).
     """
     action = check.integer("action", action, minimum=1, maximum=3)
     eaf_tolerance = check.scalar("eaf_tolerance", eaf_tolerance, minimum=0, below=0.5)

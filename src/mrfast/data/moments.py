@@ -207,8 +207,8 @@ class Moments:
         beta_observational : float or None
             Slope of the outcome on the exposure as observed, confounding included (for a binary
             outcome: log odds ratio per unit of the exposure). None, allowed only with
-            ``overlap=0``, where the exact posterior can do without; MC3 and Laplace's method
-            cannot.
+            ``overlap=0``, where the exact posterior under an `IdentifiedPrior` does without;
+            MASSIVE's prior, MC3 and Laplace's method cannot.
         se_observational : float, optional
             Standard error of that slope, where it comes from people of its own.
         n_observational : float, optional
@@ -598,8 +598,8 @@ class Moments:
         if not self.design.has_slope:
             raise check.fail(
                 "beta_observational",
-                "the slope of the outcome on the exposure (MC3 and Laplace's method need it; the "
-                "exact posterior of two samples without overlap does not)",
+                "the slope of the outcome on the exposure (MASSIVE's prior, MC3 and Laplace's "
+                "method need it; method='exact' with the default prior does not where overlap=0)",
                 None,
             )
         if self.is_centered:

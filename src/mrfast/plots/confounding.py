@@ -187,7 +187,7 @@ def _draw_confounder(figure: Any, axes: Any, draws: Any) -> None:
     for axis, (first, last) in zip((axes.xaxis, axes.yaxis), ends, strict=True):
         asinh_ticks(axis, first, last)
     axes.set_xlabel("Confounder's effect on the exposure, skappa_X\n(in units of its noise)")
-    axes.set_ylabel("Confounder's effect on the outcome, skappa_Y")
+    axes.set_ylabel("Confounder's effect on the outcome, skappa_Y\n(in units of its noise)")
     axes.spines[["top", "right"]].set_visible(False)
     bar = figure.colorbar(points, ax=axes, label="Causal effect", shrink=0.85)
     bar.solids.set_alpha(1)
