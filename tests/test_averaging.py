@@ -118,6 +118,10 @@ def test_blocks_decide():
     large = mrfast.massive(example(size, ld=block(size)), rng=1)
     assert large.method == "mc3"
     assert f"{size} candidates are in one LD block" in large.reason
+    bare = example(size, ld=block(size), overlap=0, beta_observational=None)
+    sampled = mrfast.massive(bare, rng=1)
+    assert sampled.method == "exact"
+    assert "needs an observational slope" in sampled.reason
 
 
 @pytest.mark.parametrize(

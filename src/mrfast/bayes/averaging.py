@@ -207,6 +207,8 @@ def choose_method(
     if largest > LARGEST_BLOCK:
         if isinstance(prior, IdentifiedPrior):
             return "exact", "the prior needs it"
+        if not moments.design.has_slope and not isinstance(prior, SpikeSlabPrior):
+            return "exact", "a search needs an observational slope"
         return (
             "mc3",
             f"{largest} candidates are in one LD block, more than {LARGEST_BLOCK}; method='exact' "
