@@ -15,7 +15,13 @@ from mrfast._runtime import generator
 from mrfast._validation import Float
 from mrfast.bayes.collapsed import Certificate, CollapsedPosterior
 from mrfast.bayes.effect_density import EffectDensity, EffectMode
-from mrfast.bayes.result import CONFOUNDING, MOST_DRAWS, MassiveResult, quantile_table, summary_draws
+from mrfast.bayes.result import (
+    CONFOUNDING,
+    MOST_DRAWS,
+    MassiveResult,
+    quantile_table,
+    summary_draws,
+)
 
 if TYPE_CHECKING:
     from mrfast.bayes.identified import IdentifiedPosterior
