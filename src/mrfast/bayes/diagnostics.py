@@ -126,7 +126,7 @@ def _binned(ratio: Float, weight: Float, bandwidth: float) -> tuple[Float, Float
         return ratio, weight
     _, cell = np.unique(np.floor(16 * ratio / bandwidth), return_inverse=True)
     total = np.bincount(cell, weight)
-    return np.bincount(cell, weight * ratio) / total, total
+    return np.bincount(cell, weight * ratio) / total, np.asarray(total, dtype=np.float64)
 
 
 def effect_warnings(
