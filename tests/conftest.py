@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -18,6 +19,13 @@ def reference_dir() -> Path:
     if not path.is_dir():
         pytest.skip(f"no reference data in {path}; set MRFAST_REFERENCE")
     return path
+
+
+@pytest.fixture(autouse=True, scope="session")
+def ctrl_c_interrupts() -> None:
+    """Whatever the parent ignores: a shell starts what runs in its background without SIGINT."""
+    if signal.getsignal(signal.SIGINT) != signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from exact_problems import golden_exact
@@ -287,3 +290,79 @@ def test_confounding_is_known_where_a_slope_is_used():
     assert not ignoring.has_confounding
     with pytest.raises(InvalidInputError, match="observational slope"):
         ignoring.plot_confounding()
+
+
+@pytest.mark.parametrize("prior", [None, mrfast.SpikeSlabPrior(0.3, 0.01)])
+def test_results_survive_pickling(prior):
+    result = mrfast.massive(example(), prior=prior, method="exact")
+    for again in (pickle.loads(pickle.dumps(result)), copy.deepcopy(result)):
+        assert again.effect == result.effect
+        assert again.bayes_factor().equals(result.bayes_factor())
+        assert again.sample(20, 1).equals(result.sample(20, 1))
+
+
+def test_slopes_that_tell_little():
+    prior = mrfast.SpikeSlabPrior(0.3, 0.01)
+    for se in (10.0, 1e5):
+        moments = example(overlap=0, se_observational=se)
+        with pytest.raises(InvalidInputError, match="more than one person"):
+            mrfast.massive(moments, prior=prior)
+        kinds = mrfast.prior_sensitivity(moments, n_threads=1).table["prior"]
+        assert set(kinds) == {"default"}
+    vague = mrfast.massive(example(overlap=0, se_observational=0.3), prior=prior)
+    assert any("too vaguely" in text for text in vague.warnings)
+    sharp = mrfast.massive(example(overlap=0, se_observational=0.01), prior=prior)
+    assert not any("too vaguely" in text for text in sharp.warnings)
+    steep = tables([0.1, 0.2], [0.1, 0.0], 1.0, 1.0, 0.2, 2e4, 2e4, overlap=0, se_observational=0.1)
+    assert any("too steep" in text for text in mrfast.massive(steep, prior=prior).warnings)
+
+
+def test_priors_narrower_than_the_panels_resolve():
+    for name in ("confounding_sd", "effect_sd"):
+        with pytest.raises(InvalidInputError, match=name):
+            mrfast.massive(example(), prior=mrfast.SpikeSlabPrior(0.3, 0.01, **{name: 1e-6}))
+
+
+def test_no_associations_at_all():
+    moments = tables(np.zeros(4), np.zeros(4), 0.9, 0.4, 0.8, 1e4, 1e4)
+    for prior in (None, mrfast.SpikeSlabPrior(0.3, 0.01)):
+        assert np.isfinite(mrfast.massive(moments, prior=prior, method="exact").effect.median)
+    assert set(mrfast.prior_sensitivity(moments, n_threads=1).table["prior"]) == {"default"}
+
+
+def test_arguments_of_results_and_options():
+    moments = example()
+    for option in ({"progress": 1}, {"progress": "yes"}, {"moves": [0.5], "n_iter": 10}):
+        with pytest.raises(InvalidInputError, match=next(iter(option))):
+            mrfast.massive(moments, **option)
+    with pytest.raises(InvalidInputError, match="progress"):
+        mrfast.prior_sensitivity(moments, progress=True)
+    result = mrfast.massive(moments)
+    for bad in ("a", np.nan, [[1], [1, 2]], 1j):
+        with pytest.raises(InvalidInputError, match="values"):
+            result.effect_density(bad)
+    assert result.effect_density(1e308) == 0
+    assert result.effect_density([[0.3]]).shape == (1, 1)
+    for scale in (1e-300, 1e308):
+        with pytest.raises(InvalidInputError, match="scales"):
+            result.bayes_factor([scale])
+    with pytest.raises(InvalidInputError, match="n:"):
+        result.sample(1e308)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("center", "no"),
+        ("center", np.ones(3)),
+        ("n_exposure", 1e300),
+        ("n_outcome", [1e300] * 10),
+        ("n_observational", 1e300),
+        ("se_observational", 1e300),
+        ("se_observational", 1e-300),
+        ("beta_exposure", [[1], [1, 2]]),
+    ],
+)
+def test_numbers_out_of_reach(name, value):
+    with pytest.raises(InvalidInputError, match=name):
+        example(**{name: value})

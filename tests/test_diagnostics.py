@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mrfast.bayes import diagnostics
 from mrfast.bayes.diagnostics import effect_warnings, instrument_diagnostics
 from mrfast.bayes.effect_density import EffectDensity
 from mrfast.data.standardised import StandardisedAssociations
@@ -103,3 +104,12 @@ def test_nothing_known_is_not_a_warning():
     text, values = effect_warnings(normal(), numbers, identified=False)
     assert len(text) == 1
     assert np.isnan(values["mode_distance"])
+
+
+def test_weighted_mode_of_many_ratios(monkeypatch):
+    rng = np.random.default_rng(3)
+    ratio = np.where(rng.random(1500) < 0.3, rng.standard_t(1, 1500), rng.normal(0.3, 0.1, 1500))
+    weight = rng.gamma(0.5, size=1500) + 1e-6
+    binned = diagnostics._weighted_mode(ratio, weight)
+    monkeypatch.setattr(diagnostics, "_CENTRES", 10**6)
+    assert binned == pytest.approx(diagnostics._weighted_mode(ratio, weight), abs=1e-6)

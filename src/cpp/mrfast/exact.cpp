@@ -173,7 +173,7 @@ void ExactIntegrator::beside(double u, const ExactNode& known, double log_weight
 }
 
 void ExactIntegrator::inner(double beta, double m, double log_weight, Inner& state,
-                            std::vector<ExactNode>& out) const {
+                            std::vector<ExactNode>& out, Monitor* monitor) const {
   const double likeliest = data_.likeliest_d3(m);
   std::vector<Point<double>> points;
   std::vector<double> values;
@@ -303,7 +303,7 @@ void ExactIntegrator::inner(double beta, double m, double log_weight, Inner& sta
     d1 = top1, d3 = top3;
     for (std::size_t k = 1; k < samples.size(); ++k) {
       const bool outside = side == 0 ? k > best : best + k >= samples.size();
-      if (outside) break;
+      if (outside || (monitor != nullptr && monitor->step(0))) break;
       const auto& s = side == 0 ? samples[best - k] : samples[best + k];
       if (s.value < top - kDrop) continue;
       if (quick) {
@@ -323,7 +323,7 @@ void ExactIntegrator::inner(double beta, double m, double log_weight, Inner& sta
   state.d1 = top1, state.d3 = top3 - likeliest;
 }
 
-EffectNode ExactIntegrator::effect(double beta) const {
+EffectNode ExactIntegrator::effect(double beta, Monitor* monitor) const {
   // On each side of no confounding, m = beta +- L t^3: the cube removes the log singularity, and a
   // Gauss rule in t with the normal law of m as its weight takes care of the rest.
   static const Rule legendre = gauss_legendre(64);
@@ -358,9 +358,10 @@ EffectNode ExactIntegrator::effect(double beta) const {
     std::sort(sorted.begin(), sorted.end(),
               [&](std::size_t p, std::size_t q) { return rule.node[p] > rule.node[q]; });
     for (const std::size_t i : sorted) {
+      if (monitor != nullptr && monitor->step(0)) return out;
       const double t = rule.node[i], at = z + side * length * t * t * t;
       inner(beta, beta + side * length * sd_ * t * t * t,
-            std::log(rule.weight[i] * sd_) + 0.5 * at * at, state, out.nodes);
+            std::log(rule.weight[i] * sd_) + 0.5 * at * at, state, out.nodes, monitor);
     }
   }
   double top = kNothing;
@@ -564,7 +565,7 @@ ExactReport ExactIntegrator::run(const ExactOptions& options, Monitor& monitor) 
       const std::size_t i = k % Kronrod15::kPoints;
       const double half = 0.5 * (panel.upper - panel.lower);
       const double middle = 0.5 * (panel.upper + panel.lower);
-      panel.points[i] = effect(middle + half * Kronrod15::node(i));
+      panel.points[i] = effect(middle + half * Kronrod15::node(i), &monitor);
       panel.points[i].weight = half * Kronrod15::weight(i);
       monitor.step();
     });
@@ -610,7 +611,7 @@ ExactReport ExactIntegrator::run(const ExactOptions& options, Monitor& monitor) 
   report.quadrature_error = std::exp(error - total);
   report.log_evidence = total + 2 * std::log(data_.eta) + std::log(2.0) + posterior_.log_constant();
   report.panels = std::move(panels);
-  report.zero = effect(0);
+  report.zero = effect(0, &monitor);
   // Shares of the whole.
   std::uint32_t index = 0;
   for (auto& panel : report.panels)

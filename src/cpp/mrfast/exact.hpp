@@ -58,16 +58,16 @@ class ExactIntegrator {
   ExactIntegrator(const AssociationData& data, const ScaleFreePrior& prior);
 
   ExactReport run(const ExactOptions& options, Monitor& monitor) const;
-  // Inner integral at one effect (units of eta_hat).
-  EffectNode effect(double beta) const;
+  // Inner integral at one effect (units of eta_hat); not to be used once the monitor has stopped.
+  EffectNode effect(double beta, Monitor* monitor = nullptr) const;
   const CollapsedPosterior& posterior() const { return posterior_; }
 
  private:
   struct Inner;
   double profile(double beta) const;
   double refined_maximum(double beta, double m) const;
-  void inner(double beta, double m, double log_weight, Inner& state,
-             std::vector<ExactNode>& out) const;
+  void inner(double beta, double m, double log_weight, Inner& state, std::vector<ExactNode>& out,
+             Monitor* monitor) const;
   bool laplace(double beta, double m, double u, double step, double log_weight, double& d1,
                double& d3, std::vector<ExactNode>& out) const;
   void beside(double u, const ExactNode& known, double log_weight,

@@ -29,6 +29,8 @@ MAX_PANELS = 400
 _DRAWS = 4_000  # of the certificate
 _SMALLEST = 1e-9  # share of the largest node below which nodes are left out of the moments
 PARTS = 16  # of a cell of u
+_LEAST_EFFECT_SD = 1e-5  # that the panels of the effect resolve
+_NARROW = 0.1  # least scale of the confounding bias, in standard deviations of the slope
 _VAGUE = 0.2  # of the way to the bound of the slope, in standard deviations of it
 _CELLS_AT_ONCE = 4_000_000  # of the conditional laws, in draws
 BETA, M, U, D1, D3, LOG_WEIGHT, L00, L10, L11, STEP, EFFECT = range(11)
@@ -319,6 +321,18 @@ def collapsed_problem(associations: StandardisedAssociations, prior: SpikeSlabPr
             "an observational slope that tells more than one person would, for MASSIVE's prior "
             "(prior=IdentifiedPrior() does without)",
             f"one with the standard error {s.slope_sd:.3g} given the candidates",
+        )
+    least = float(np.sqrt(_NARROW * slope_ratio(s)))
+    if prior.confounding_sd < least:
+        raise check.fail(
+            "prior.confounding_sd",
+            f"at least {least:.2g}, as precisely as the slope is known here (use "
+            "IdentifiedPrior(confounding_sd=) for less)",
+            prior.confounding_sd,
+        )
+    if prior.effect_sd < _LEAST_EFFECT_SD:
+        raise check.fail(
+            "prior.effect_sd", f"at least {_LEAST_EFFECT_SD:g} for this sum", prior.effect_sd
         )
     external = s.external_slope_sd
     return exact.Problem(
