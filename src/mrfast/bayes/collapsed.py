@@ -29,6 +29,7 @@ MAX_PANELS = 400
 _DRAWS = 4_000  # of the certificate
 _SMALLEST = 1e-9  # share of the largest node below which nodes are left out of the moments
 PARTS = 16  # of a cell of u
+_SMOOTHING = 0.6  # of the residual slope's sd
 _LEAST_EFFECT_SD = 1e-5  # that the panels of the effect resolve
 _NARROW = 0.1  # least scale of the confounding bias, in standard deviations of the slope
 _VAGUE = 0.2  # of the way to the bound of the slope, in standard deviations of it
@@ -164,6 +165,7 @@ class CollapsedPosterior:
         rows = nodes[chosen].copy()
         levels = self._levels(rows[:, EFFECT].astype(np.intp), source.random(count))
         rows[:, BETA] = self.effect.quantiles(levels) / self.problem.eta
+        rows[:, M] = self._smooth_slopes(rows, source)
         part_of_cell = (within < source.random(count)[:, None]).sum(axis=1)
         place = (part_of_cell + source.random(count)) / PARTS - 0.5
         rows[:, U] += place * rows[:, STEP]
@@ -220,6 +222,22 @@ class CollapsedPosterior:
         )  # nodes come in the order of the effect
         below = np.concatenate([[0.0], np.cumsum(effects)])
         return np.asarray((below[index] + share * effects[index]) / below[-1])
+
+    def _smooth_slopes(self, rows: Float, source: np.random.Generator) -> Float:
+        """Residual slopes between the few nodes of their rule, mean and variance kept.
+
+        Not where no confounding is near: the law of the slope has a peak there.
+        """
+        effect, m = self.nodes[:, EFFECT].astype(np.intp), self.nodes[:, M]
+        total = np.maximum(np.bincount(effect, self.weights), 1e-300)
+        mean = np.bincount(effect, self.weights * m) / total
+        square = np.bincount(effect, self.weights * (m - mean[effect]) ** 2) / total
+        index = rows[:, EFFECT].astype(np.intp)
+        centre, sd = mean[index], np.sqrt(square[index])
+        noise = _SMOOTHING * sd * source.standard_normal(len(rows))
+        moved = centre + np.sqrt(1 - _SMOOTHING**2) * (rows[:, M] - centre) + noise
+        far = np.abs(centre - rows[:, BETA]) > 4 * sd
+        return np.where(far, moved, rows[:, M])
 
     def _draw_blocks(
         self,
