@@ -259,6 +259,14 @@ def test_bayes_factor_is_the_ratio_of_densities_at_no_effect(prior):
         assert -log10 == pytest.approx(none - result.log_evidence, abs=0.01)
 
 
+def test_lists_of_models_are_of_searches():
+    result = mrfast.massive(example())
+    for name in ("models", "search"):
+        with pytest.raises(AttributeError, match="method='mc3' has one"):
+            getattr(result, name)
+    assert not hasattr(result, "nothing")
+
+
 def test_progress_is_told():
     seen: list[tuple[int, int]] = []
     mrfast.massive(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -182,6 +182,15 @@ class ExactResult(MassiveResult):
         columns.append("n_slab")
         parts.append(draws["slab"].sum(axis=1, dtype=np.float64)[:, None])
         return pd.DataFrame(np.concatenate(parts, axis=1), columns=columns, copy=False)
+
+    if not TYPE_CHECKING:  # so that misspelt names are still found
+
+        def __getattr__(self, name: str) -> Any:
+            if name in {"models", "model_set", "search", "occam_window"}:
+                raise AttributeError(
+                    f"{name}: the sum over all models has no list of models; method='mc3' has one"
+                )
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def _evidence_lines(self) -> list[tuple[str, str]]:
         error = self.log_evidence_error
