@@ -241,6 +241,17 @@ Confounding<S> confounding(const S& c, const S& u) {
 
 template Confounding<double> confounding(const double&, const double&);
 
+namespace {
+
+// To 44 significant bits.
+double rounded(double x) {
+  int exponent = 0;
+  const double mantissa = std::frexp(x, &exponent);
+  return std::ldexp(std::nearbyint(std::ldexp(mantissa, 44)), exponent - 44);
+}
+
+}  // namespace
+
 void AssociationData::prepare() {
   eta = std::sqrt(s221 / s11);
   least_odds = 1;
@@ -272,6 +283,9 @@ void AssociationData::prepare() {
     const double odd = log_odds[j];
     log_spikes -= odd > 0 ? odd + std::log1p(std::exp(-odd)) : std::log1p(std::exp(odd));
   }
+  // Sample sizes that went through different arithmetic are still one.
+  for (auto* noise : {&n11, &n22, &n12})
+    for (double& n : *noise) n = rounded(n);
   using Law = std::tuple<double, double, double>;
   std::map<Law, std::size_t> laws;
   for (const std::size_t j : order) ++laws[{n11[j], n22[j], n12[j]}];
