@@ -9,13 +9,13 @@
 #include <tuple>
 
 #include "mrfast/dispatch.hpp"
+#include "mrfast/small.hpp"
 #include "mrfast/vector_math.hpp"
 
 namespace mrfast {
 
 namespace {
 
-constexpr double kLogTwoPi = 1.8378770664093454836;
 constexpr std::size_t kMostGroups = 6;
 constexpr double kLowestD3 = -4;                // where a search for it stops
 constexpr double kSmallestConfounding = 1e-12;  // |c|; the density is integrable at 0

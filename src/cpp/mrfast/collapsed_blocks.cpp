@@ -8,8 +8,6 @@ namespace mrfast {
 
 namespace {
 
-constexpr double kLogTwoPi = 1.8378770664093454836;
-
 // A block at one point, along its eigenvectors: variance of the noise of b given a, what b leaves
 // of a, and how gamma follows from both.
 struct Directions {

@@ -7,12 +7,12 @@
 
 #include "mrfast/quadrature.hpp"
 #include "mrfast/random.hpp"
+#include "mrfast/small.hpp"
 
 namespace mrfast {
 
 namespace {
 
-constexpr double kLogTwoPi = 1.8378770664093454836;
 constexpr double kReach = 9;      // confounding coefficients end at so many sd
 constexpr double kCoarse = 0.4;   // first step in u
 constexpr double kBend = 0.9;     // largest second difference in u: trapezoid error 1e-9

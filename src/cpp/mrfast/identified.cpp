@@ -11,6 +11,7 @@
 
 #include "mrfast/dispatch.hpp"
 #include "mrfast/quadrature.hpp"
+#include "mrfast/small.hpp"
 #include "mrfast/vector_log.hpp"
 
 #if defined(_MSC_VER)
@@ -28,7 +29,6 @@ constexpr std::size_t kGroup = 6;      // slab probabilities multiplied side by 
 constexpr double kNegligible = 1e-13;  // posterior weight of a family that is not worth a sum
 constexpr std::size_t kModes = 16;     // local maxima of the scan that are looked at
 constexpr double kWorthKeeping = 27;   // log posterior below the mode of a node that is kept
-constexpr double kLogTwoPi = 1.8378770664093454836;
 
 // The Kronrod rule of a panel, with the polynomials through its nodes.
 struct PanelRule {

@@ -21,7 +21,6 @@ namespace mrfast {
 
 namespace {
 
-constexpr double kLogTwoPi = 1.8378770664093454836;
 constexpr double kLogTwo = 0x1.62e42fefa39efp-1;
 constexpr double kOutside = -1e300;  // log weight of lanes beyond the last node
 

@@ -23,7 +23,6 @@ namespace mrfast {
 
 namespace {
 
-constexpr double kLogTwoPi = 1.8378770664093454836;
 constexpr double kLogTwo = 0x1.62e42fefa39efp-1;
 
 using Part = BlockLikelihood::Part;

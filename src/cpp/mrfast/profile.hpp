@@ -19,8 +19,6 @@
 
 namespace mrfast {
 
-inline constexpr double kLogTwoPi = 1.8378770664093454836;
-
 enum Parameter : std::size_t { kEffect = 0, kKappaX = 1, kKappaY = 2, kLogX = 3, kLogY = 4 };
 
 // Indicators of a model, one bit per candidate, set = slab.

@@ -9,6 +9,8 @@
 
 namespace mrfast {
 
+inline constexpr double kLogTwoPi = 1.8378770664093454836;
+
 template <std::size_t D>
 using Vector = std::array<double, D>;
 

@@ -87,7 +87,6 @@ class CollapsedPosterior:
     first_stage: Float
     pleiotropy: Float
     nodes: Float
-    zero_nodes: Float
     zero_log_density: float
     zero_log_slope: float
 
@@ -442,7 +441,6 @@ def collapsed_posterior(
         first_stage=table(sums[1], sums[2], s.residual_exposure),
         pleiotropy=table(sums[3], sums[4], s.residual_outcome),
         nodes=selected,
-        zero_nodes=report["zero"],
         zero_log_density=float(report["zero_log_density"]),
         zero_log_slope=float(report["zero_log_slope"]),
     )

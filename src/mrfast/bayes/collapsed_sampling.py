@@ -580,7 +580,6 @@ def sampled_collapsed_posterior(
         first_stage=summary(sums[1], sums[2], s.residual_exposure),
         pleiotropy=summary(sums[3], sums[4], s.residual_outcome),
         nodes=nodes,
-        zero_nodes=zero,
         zero_log_density=float(zero_evidence.mean()),
         zero_log_slope=0.0,
         sampled=sampled,
