@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "CacheMismatchError",
     "ConvergenceError",
+    "DamagedFileError",
     "InvalidInputError",
     "MissingExtraError",
     "ModelLimitError",
@@ -31,6 +32,10 @@ class ModelLimitError(MrfastError, RuntimeError):
 
 class CacheMismatchError(InvalidInputError):
     """A cache file is damaged, of another version, or belongs to other data or another prior."""
+
+
+class DamagedFileError(InvalidInputError):
+    """A file is damaged, of another kind, or of a version that is not known."""
 
 
 class MissingExtraError(MrfastError, ImportError):
