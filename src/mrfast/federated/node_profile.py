@@ -380,7 +380,7 @@ def _coefficients(values: Float) -> Float:
 def _series(coefficients: Float, x: Float) -> Float:
     """Chebyshev series, shape (k, n), of coefficients (k, m) at x (n,) in [-1, 1]."""
     polynomials = np.cos(np.arange(coefficients.shape[1])[:, None] * np.arccos(x))
-    result: Float = coefficients @ polynomials
+    result: Float = np.einsum("km,mn->kn", coefficients, polynomials)  # no threads of BLAS
     return result
 
 
