@@ -5,6 +5,8 @@ from __future__ import annotations
 __all__ = [
     "CacheMismatchError",
     "ConvergenceError",
+    "DamagedFileError",
+    "DifferencingWarning",
     "InvalidInputError",
     "MissingExtraError",
     "ModelLimitError",
@@ -33,9 +35,17 @@ class CacheMismatchError(InvalidInputError):
     """A cache file is damaged, of another version, or belongs to other data or another prior."""
 
 
+class DamagedFileError(InvalidInputError):
+    """A file is damaged, of another kind, or of a version that is not known."""
+
+
 class MissingExtraError(MrfastError, ImportError):
     """An optional dependency is not installed; the message names the extra that brings it."""
 
 
 class MrfastWarning(UserWarning):
     """Root of every warning that mrfast gives."""
+
+
+class DifferencingWarning(MrfastWarning):
+    """A site exports other data for a study again: the difference tells about few people."""
