@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mrfast.simulation.omop_database import SimulatedOmopDatabase, omop_database
 from mrfast.simulation.scenarios import (
     SimulatedCohort,
     SummaryStatistics,
@@ -9,7 +10,14 @@ from mrfast.simulation.scenarios import (
     massive_model,
 )
 
-__all__ = ["SimulatedCohort", "SummaryStatistics", "jam_mr", "massive_model"]
+__all__ = [
+    "SimulatedCohort",
+    "SimulatedOmopDatabase",
+    "SummaryStatistics",
+    "jam_mr",
+    "massive_model",
+    "omop_database",
+]
 
 
 def __dir__() -> list[str]:
