@@ -16,6 +16,7 @@ from mrfast.simulation.medusa_tables import (
     medusa_negative_controls,
     medusa_site_profiles,
 )
+from mrfast.simulation.omop_database import SimulatedOmopDatabase, omop_database
 from mrfast.simulation.scenarios import (
     SimulatedCohort,
     SummaryStatistics,
@@ -29,6 +30,7 @@ __all__ = [
     "MedusaCohort",
     "MedusaSiteProfile",
     "SimulatedCohort",
+    "SimulatedOmopDatabase",
     "SummaryStatistics",
     "design_estimand",
     "estimand",
@@ -40,6 +42,7 @@ __all__ = [
     "medusa_instruments",
     "medusa_negative_controls",
     "medusa_site_profiles",
+    "omop_database",
 ]
 
 
