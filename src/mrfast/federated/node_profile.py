@@ -200,7 +200,7 @@ class Profile(ABC):
             return end + (threshold - value) / slope
         start = self.mle if math.isfinite(self.mle) else self.lower + self.upper - end
         if self.monotone and float(self._edges[start][0]) <= threshold:
-            return math.inf * -outward if outward == self.monotone else self._beyond(start, drop)
+            return math.inf * outward if outward == self.monotone else self._beyond(start, drop)
         return _root(lambda b: self._inside(np.array([b]))[:2, 0] - (threshold, 0), start, end)
 
     def _beyond(self, start: float, drop: float) -> float:
@@ -385,7 +385,7 @@ def _coefficients(values: Float) -> Float:
 def _series(coefficients: Float, x: Float) -> Float:
     """Chebyshev series, shape (k, n), of coefficients (k, m) at x (n,) in [-1, 1]."""
     polynomials = np.cos(np.arange(coefficients.shape[1])[:, None] * np.arccos(x))
-    result: Float = coefficients @ polynomials
+    result: Float = np.einsum("km,mn->kn", coefficients, polynomials)  # no threads of BLAS
     return result
 
 
