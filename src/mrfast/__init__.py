@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from mrfast.data.harmonisation import Harmonised as Harmonised
     from mrfast.data.harmonisation import harmonise as harmonise
     from mrfast.data.moments import Moments as Moments
+    from mrfast.federated.likelihood_profile import LikelihoodProfile as LikelihoodProfile
+    from mrfast.federated.likelihood_profile import profile_likelihood as profile_likelihood
     from mrfast.io.tables import read_associations as read_associations
 
 __version__ = "0.1.0"
@@ -37,6 +39,7 @@ _HOME = {
     "Harmonised": "data.harmonisation",
     "IdentifiedPrior": "bayes.identified_prior",
     "LaplaceEvidence": "bayes.evidence",
+    "LikelihoodProfile": "federated.likelihood_profile",
     "LogPosterior": "bayes.model",
     "MassiveResult": "bayes.result",
     "Moments": "data.moments",
@@ -50,6 +53,7 @@ _HOME = {
     "log_posterior": "bayes.model",
     "massive": "bayes.averaging",
     "prior_sensitivity": "bayes.sensitivity",
+    "profile_likelihood": "federated.likelihood_profile",
     "read_associations": "io.tables",
 }
 _SUBPACKAGES = ("errors", "simulation")
