@@ -271,7 +271,7 @@ def test_monotone_profile() -> None:
 
 def test_carriers_without_cases() -> None:
     """Quasi-separation: only the carriers are told apart; the supremum is that of the others."""
-    y, s, x = reference.cohort(400, 2, seed=18)
+    y, _, x = reference.cohort(400, 2, seed=18)
     carrier = np.zeros(400)
     carrier[np.flatnonzero(y == 0)[:12]] = 1
     fit = LogisticModel(y, carrier, x).fit()
@@ -353,7 +353,7 @@ def test_nearly_collinear_covariates() -> None:
 def test_large_origin() -> None:
     """A year of birth: its square would take the digits of the rest."""
     y, s, x = reference.cohort(500, 2, seed=24)
-    found = LogisticModel(y, s, x + [1960.0, 1e6]).evaluate(BETA)
+    found = LogisticModel(y, s, x + np.array([1960.0, 1e6])).evaluate(BETA)
     exact = reference.profile(y, s, x, BETA)
     np.testing.assert_allclose(found.values, exact[0], atol=1e-9)
     np.testing.assert_allclose(found.information, exact[2], rtol=1e-8)
