@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     from mrfast.bayes.sensitivity import prior_sensitivity as prior_sensitivity
     from mrfast.data.harmonisation import Harmonised as Harmonised
     from mrfast.data.harmonisation import harmonise as harmonise
+    from mrfast.data.instruments import InstrumentTable as InstrumentTable
     from mrfast.data.moments import Moments as Moments
+    from mrfast.federated.cohort import Cohort as Cohort
+    from mrfast.federated.likelihood_profile import LikelihoodProfile as LikelihoodProfile
+    from mrfast.federated.likelihood_profile import profile_likelihood as profile_likelihood
+    from mrfast.federated.site_fit import fit_site as fit_site
     from mrfast.federated.site_profile import SiteProfile as SiteProfile
     from mrfast.io.omop.cohort import OmopCohort as OmopCohort
     from mrfast.io.omop.reading import read_omop_cohort as read_omop_cohort
@@ -36,10 +41,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Cohort": "federated.cohort",
     "EvidenceCache": "bayes.evidence_cache",
     "Harmonised": "data.harmonisation",
     "IdentifiedPrior": "bayes.identified_prior",
+    "InstrumentTable": "data.instruments",
     "LaplaceEvidence": "bayes.evidence",
+    "LikelihoodProfile": "federated.likelihood_profile",
     "LogPosterior": "bayes.model",
     "MassiveResult": "bayes.result",
     "Moments": "data.moments",
@@ -49,12 +57,14 @@ _HOME = {
     "SlabPart": "bayes.identified_prior",
     "SpikeSlabPrior": "bayes.priors",
     "build_config": "_runtime",
+    "fit_site": "federated.site_fit",
     "harmonise": "data.harmonisation",
     "laplace_evidence": "bayes.evidence",
     "laplace_term": "bayes.evidence",
     "log_posterior": "bayes.model",
     "massive": "bayes.averaging",
     "prior_sensitivity": "bayes.sensitivity",
+    "profile_likelihood": "federated.likelihood_profile",
     "read_associations": "io.tables",
     "read_omop_cohort": "io.omop.reading",
 }
