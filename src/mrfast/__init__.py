@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mrfast.data.harmonisation import Harmonised as Harmonised
     from mrfast.data.harmonisation import harmonise as harmonise
     from mrfast.data.moments import Moments as Moments
+    from mrfast.federated.medusa_files import read_medusa_sites as read_medusa_sites
     from mrfast.federated.site_profile import SiteProfile as SiteProfile
     from mrfast.io.tables import read_associations as read_associations
 
@@ -53,6 +54,7 @@ _HOME = {
     "massive": "bayes.averaging",
     "prior_sensitivity": "bayes.sensitivity",
     "read_associations": "io.tables",
+    "read_medusa_sites": "federated.medusa_files",
 }
 _SUBPACKAGES = ("errors", "simulation")
 
