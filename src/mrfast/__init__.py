@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from mrfast.data.moments import Moments as Moments
     from mrfast.federated.medusa_files import read_medusa_sites as read_medusa_sites
     from mrfast.federated.site_profile import SiteProfile as SiteProfile
+    from mrfast.io.omop.cohort import OmopCohort as OmopCohort
+    from mrfast.io.omop.reading import read_omop_cohort as read_omop_cohort
     from mrfast.io.tables import read_associations as read_associations
 
 __version__ = "0.1.0"
@@ -42,6 +44,7 @@ _HOME = {
     "LogPosterior": "bayes.model",
     "MassiveResult": "bayes.result",
     "Moments": "data.moments",
+    "OmopCohort": "io.omop.cohort",
     "PriorSensitivity": "bayes.sensitivity",
     "SiteProfile": "federated.site_profile",
     "SlabPart": "bayes.identified_prior",
@@ -55,6 +58,7 @@ _HOME = {
     "prior_sensitivity": "bayes.sensitivity",
     "read_associations": "io.tables",
     "read_medusa_sites": "federated.medusa_files",
+    "read_omop_cohort": "io.omop.reading",
 }
 _SUBPACKAGES = ("errors", "simulation")
 
