@@ -28,9 +28,14 @@ if TYPE_CHECKING:
     from mrfast.data.harmonisation import Harmonised as Harmonised
     from mrfast.data.harmonisation import harmonise as harmonise
     from mrfast.data.moments import Moments as Moments
+    from mrfast.federated.estimate import FederatedEstimate as FederatedEstimate
+    from mrfast.federated.estimate import federated_estimate as federated_estimate
+    from mrfast.federated.estimate import leave_one_site_out as leave_one_site_out
     from mrfast.federated.likelihood_profile import LikelihoodProfile as LikelihoodProfile
     from mrfast.federated.likelihood_profile import profile_likelihood as profile_likelihood
     from mrfast.federated.medusa_files import read_medusa_sites as read_medusa_sites
+    from mrfast.federated.pooling import PooledProfile as PooledProfile
+    from mrfast.federated.pooling import pool as pool
     from mrfast.federated.site_profile import SiteProfile as SiteProfile
     from mrfast.io.omop.cohort import OmopCohort as OmopCohort
     from mrfast.io.omop.reading import read_omop_cohort as read_omop_cohort
@@ -40,6 +45,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "EvidenceCache": "bayes.evidence_cache",
+    "FederatedEstimate": "federated.estimate",
     "Harmonised": "data.harmonisation",
     "IdentifiedPrior": "bayes.identified_prior",
     "LaplaceEvidence": "bayes.evidence",
@@ -48,16 +54,20 @@ _HOME = {
     "MassiveResult": "bayes.result",
     "Moments": "data.moments",
     "OmopCohort": "io.omop.cohort",
+    "PooledProfile": "federated.pooling",
     "PriorSensitivity": "bayes.sensitivity",
     "SiteProfile": "federated.site_profile",
     "SlabPart": "bayes.identified_prior",
     "SpikeSlabPrior": "bayes.priors",
     "build_config": "_runtime",
+    "federated_estimate": "federated.estimate",
     "harmonise": "data.harmonisation",
     "laplace_evidence": "bayes.evidence",
     "laplace_term": "bayes.evidence",
+    "leave_one_site_out": "federated.estimate",
     "log_posterior": "bayes.model",
     "massive": "bayes.averaging",
+    "pool": "federated.pooling",
     "prior_sensitivity": "bayes.sensitivity",
     "profile_likelihood": "federated.likelihood_profile",
     "read_associations": "io.tables",
