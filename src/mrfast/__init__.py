@@ -30,8 +30,14 @@ if TYPE_CHECKING:
     from mrfast.data.instruments import InstrumentTable as InstrumentTable
     from mrfast.data.moments import Moments as Moments
     from mrfast.federated.cohort import Cohort as Cohort
+    from mrfast.federated.estimate import FederatedEstimate as FederatedEstimate
+    from mrfast.federated.estimate import federated_estimate as federated_estimate
+    from mrfast.federated.estimate import leave_one_site_out as leave_one_site_out
     from mrfast.federated.likelihood_profile import LikelihoodProfile as LikelihoodProfile
     from mrfast.federated.likelihood_profile import profile_likelihood as profile_likelihood
+    from mrfast.federated.medusa_files import read_medusa_sites as read_medusa_sites
+    from mrfast.federated.pooling import PooledProfile as PooledProfile
+    from mrfast.federated.pooling import pool as pool
     from mrfast.federated.site_fit import fit_site as fit_site
     from mrfast.federated.site_profile import SiteProfile as SiteProfile
     from mrfast.io.omop.cohort import OmopCohort as OmopCohort
@@ -43,6 +49,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Cohort": "federated.cohort",
     "EvidenceCache": "bayes.evidence_cache",
+    "FederatedEstimate": "federated.estimate",
     "Harmonised": "data.harmonisation",
     "IdentifiedPrior": "bayes.identified_prior",
     "InstrumentTable": "data.instruments",
@@ -52,20 +59,25 @@ _HOME = {
     "MassiveResult": "bayes.result",
     "Moments": "data.moments",
     "OmopCohort": "io.omop.cohort",
+    "PooledProfile": "federated.pooling",
     "PriorSensitivity": "bayes.sensitivity",
     "SiteProfile": "federated.site_profile",
     "SlabPart": "bayes.identified_prior",
     "SpikeSlabPrior": "bayes.priors",
     "build_config": "_runtime",
+    "federated_estimate": "federated.estimate",
     "fit_site": "federated.site_fit",
     "harmonise": "data.harmonisation",
     "laplace_evidence": "bayes.evidence",
     "laplace_term": "bayes.evidence",
+    "leave_one_site_out": "federated.estimate",
     "log_posterior": "bayes.model",
     "massive": "bayes.averaging",
+    "pool": "federated.pooling",
     "prior_sensitivity": "bayes.sensitivity",
     "profile_likelihood": "federated.likelihood_profile",
     "read_associations": "io.tables",
+    "read_medusa_sites": "federated.medusa_files",
     "read_omop_cohort": "io.omop.reading",
 }
 _SUBPACKAGES = ("errors", "simulation")

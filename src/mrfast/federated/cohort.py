@@ -339,35 +339,42 @@ class Cohort:
     # ------------------------------------------------------------------ dosages
 
     def blocks(
-        self, columns: Sequence[str], rows: NDArray[np.intp] | slice
+        self, columns: Sequence[str], rows: NDArray[np.intp] | slice, *, as_given: bool = False
     ) -> Iterator[tuple[int, NDArray[Any]]]:
         """Dosages in blocks of SNPs.
 
+        Parameters
+        ----------
+        columns : sequence of str
+        rows : ndarray of int, shape (n,), or slice
+        as_given : bool
+            Keep the type that whole numbers came in, for dosages that were not checked yet;
+            otherwise single bytes.
+
         Yields
         ------
-        tuple of int and ndarray, shape (k, n_rows)
-            Place of the block's first SNP, and its dosages in a type that all of them fit: NaN, or
-            negative in integers, where missing.
+        tuple of int and ndarray, shape (k, n)
+            Place of the block's first SNP, and dosages: NaN, or negative in integers, where
+            missing. Numbers of one type lie in a block.
         """
         n = self.n if isinstance(rows, slice) else rows.size
         start = 0
         while start < len(columns):
-            source = self._dosages(columns[start])
-            dtype = source.dtype
-            width = max(1, min(_MOST_SNPS_AT_ONCE, _BLOCK_BYTES // max(1, n * dtype.itemsize)))
-            stop = start + 1
-            sources = [source]
-            while stop < len(columns) and stop - start < width:
-                source = self._dosages(columns[stop])
-                if source.dtype != dtype:
+            sources: list[NDArray[Any]] = []
+            for column in columns[start:]:
+                source = self._dosages(column)
+                if sources and source.dtype != sources[0].dtype:
                     break
                 sources.append(source)
-                stop += 1
+                dtype = source.dtype if as_given or source.dtype.kind == "f" else np.dtype(np.int8)
+                width = min(_MOST_SNPS_AT_ONCE, _BLOCK_BYTES // max(1, n * dtype.itemsize))
+                if len(sources) >= width:
+                    break
             block = np.empty((len(sources), n), dtype=dtype)
             for row, values in zip(block, sources, strict=True):
                 row[:] = values[rows]
             yield start, block
-            start = stop
+            start += len(sources)
 
     def summary(
         self, columns: Sequence[str], snps: Sequence[str], rows: NDArray[np.intp] | slice
@@ -396,7 +403,7 @@ class Cohort:
             varies=np.zeros(len(columns), dtype=np.bool_),
             carriers=np.zeros((len(columns), 2), dtype=np.intp),
         )
-        for start, block in self.blocks(columns, rows):
+        for start, block in self.blocks(columns, rows, as_given=True):
             for place, values in enumerate(block, start):
                 missing = self.is_missing(values)
                 some = bool(missing.any())
