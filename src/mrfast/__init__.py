@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mrfast.data.harmonisation import Harmonised as Harmonised
     from mrfast.data.harmonisation import harmonise as harmonise
     from mrfast.data.moments import Moments as Moments
+    from mrfast.federated.site_profile import SiteProfile as SiteProfile
     from mrfast.io.tables import read_associations as read_associations
 
 __version__ = "0.1.0"
@@ -41,6 +42,7 @@ _HOME = {
     "MassiveResult": "bayes.result",
     "Moments": "data.moments",
     "PriorSensitivity": "bayes.sensitivity",
+    "SiteProfile": "federated.site_profile",
     "SlabPart": "bayes.identified_prior",
     "SpikeSlabPrior": "bayes.priors",
     "build_config": "_runtime",
