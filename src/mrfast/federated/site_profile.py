@@ -8,16 +8,19 @@ rules of `mrfast.federated.privacy` let pass, and `SiteProfile.describe` says wh
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mrfast import _validation as check
 from mrfast._validation import Float, fail
+from mrfast.errors import InvalidInputError
 from mrfast.federated.node_profile import NodeProfile, Profile
-from mrfast.federated.privacy import MIN_COUNT, check_identifier
+from mrfast.federated.privacy import MIN_COUNT, check_identifier, protected, warn_of_differencing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -445,6 +448,113 @@ class SiteProfile:
     def has_kappa(self) -> bool:
         """Whether the exposure per unit of score is known."""
         return self.score.kappa_method != "unknown"
+
+    # ---------------------------------------------------------------------- exchange
+
+    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write what may leave the site, by the rules of `mrfast.federated.privacy`.
+
+        Parameters
+        ----------
+        folder : path-like
+            Made where it does not exist. The file is ``<study>.<site>.site.json`` in it.
+        overwrite : bool, default False
+            Drop an earlier export of other data. By default it is kept, under the file's name with
+            the start of its checksum and ``.old`` behind it.
+
+        Returns
+        -------
+        Path
+            The file. The same data give the same bytes.
+
+        Raises
+        ------
+        InvalidInputError
+            Nothing may leave (too few cases, controls or carriers), or the file of that name
+            belongs to another site or is none of ours.
+
+        Warns
+        -----
+        DifferencingWarning
+            The same study and site were exported to the folder before with other data.
+        """
+        from mrfast._files import content_checksum, read_document, write_document
+        from mrfast.federated import site_document as document
+
+        check.flag("overwrite", overwrite)
+        content = document.content_of(protected(self))
+        place = Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        path = place / document.file_name(self)
+        if path.exists():
+            old = read_document(path, kind=document.KIND, versions=(document.VERSION,))
+            for name in ("study_id", "site_id"):
+                if old.content.get(name) != content[name]:
+                    raise fail(name, f"that of {path.name}", repr(content[name]))
+            if old.checksum == content_checksum(content):
+                return path
+            kept = "was overwritten"
+            if not overwrite:
+                backup = path.with_name(f"{path.name}.{old.checksum[:12]}.old")
+                os.replace(path, backup)
+                kept = f"is kept as {backup.name}"
+            warn_of_differencing(f"study {self.study_id!r}, site {self.site_id!r}", place, kept)
+        write_document(path, content, kind=document.KIND, version=document.VERSION)
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> SiteProfile:
+        """Read a file that `save` wrote.
+
+        Parameters
+        ----------
+        path : path-like
+
+        Returns
+        -------
+        SiteProfile
+            Equal to what was saved, less what was withheld.
+
+        Raises
+        ------
+        DamagedFileError
+            The file is damaged, too large, of another kind or version, or its numbers contradict
+            each other. The checksum detects damage, not forgery.
+        OSError
+            The file cannot be read.
+        """
+        from mrfast._files import read_document
+        from mrfast.federated import site_document as document
+
+        found = read_document(path, kind=document.KIND, versions=(document.VERSION,))
+        return document.site_of(found.content, path)
+
+    def describe(self) -> str:
+        """Exactly what leaves the site, entry by entry, what was withheld, and what stays.
+
+        Returns
+        -------
+        str
+            Made from the content that `save` writes; the reason, where nothing may leave.
+        """
+        from mrfast.federated import site_document as document
+
+        try:
+            content = document.content_of(protected(self))
+        except InvalidInputError as error:
+            return f"Nothing leaves site {self.site_id!r}. {error}"
+        return document.statement(content)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal in everything that a file can hold, before any of it is withheld."""
+        from mrfast.federated.site_document import content_of
+
+        if not isinstance(other, SiteProfile):
+            return NotImplemented
+        return content_of(self) == content_of(other)
+
+    def __hash__(self) -> int:
+        return hash((self.study_id, self.site_id, self.counts))
 
     def __repr__(self) -> str:
         study = f", study_id={self.study_id!r}" if self.study_id else ""
