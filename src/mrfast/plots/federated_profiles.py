@@ -16,6 +16,7 @@ from mrfast.plots.massive_posterior import GREY
 
 __all__ = [
     "EXPOSURE_SCALE",
+    "SCORE_SCALE",
     "Curve",
     "checked_set",
     "number_texts",
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 EXPOSURE_SCALE = "log odds ratio per unit of exposure"
+SCORE_SCALE = "log odds ratio per unit of score"
 Set = Sequence[tuple[float, float]]
 
 # Sites: light, and told apart by their dashes alone where there is no colour.
