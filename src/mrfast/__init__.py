@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from mrfast.data.harmonisation import harmonise as harmonise
     from mrfast.data.moments import Moments as Moments
     from mrfast.federated.site_profile import SiteProfile as SiteProfile
+    from mrfast.io.omop.cohort import OmopCohort as OmopCohort
+    from mrfast.io.omop.reading import read_omop_cohort as read_omop_cohort
     from mrfast.io.tables import read_associations as read_associations
 
 __version__ = "0.1.0"
@@ -41,6 +43,7 @@ _HOME = {
     "LogPosterior": "bayes.model",
     "MassiveResult": "bayes.result",
     "Moments": "data.moments",
+    "OmopCohort": "io.omop.cohort",
     "PriorSensitivity": "bayes.sensitivity",
     "SiteProfile": "federated.site_profile",
     "SlabPart": "bayes.identified_prior",
@@ -53,6 +56,7 @@ _HOME = {
     "massive": "bayes.averaging",
     "prior_sensitivity": "bayes.sensitivity",
     "read_associations": "io.tables",
+    "read_omop_cohort": "io.omop.reading",
 }
 _SUBPACKAGES = ("errors", "simulation")
 

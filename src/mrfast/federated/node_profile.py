@@ -306,6 +306,11 @@ class NodeProfile(Profile):
         """Log odds ratios of the nodes, shape (m,), from the upper end to the lower."""
         return chebyshev_nodes(self.lower, self.upper, self.values.size)
 
+    @property
+    def coefficients(self) -> Float:
+        """Chebyshev coefficients on the window of the four functions, shape (4, m + 1)."""
+        return self._coefficients
+
     def curvature_slopes(self, beta: ArrayLike) -> tuple[Float, Float]:
         """Derivatives of the information and of half the log determinant.
 
