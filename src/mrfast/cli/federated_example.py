@@ -38,7 +38,7 @@ _LABEL = 'SIMULATED DATA, made by "mrfast example federated'
 _README = """\
 {label} --seed {seed}". No real people, SNPs or traits.
 
-gwas.tsv       associations of {snps} independent SNPs with the exposure, F about {strength:.0f} each
+gwas.tsv       associations of {snps} independent SNPs with the exposure (F about {strength:.0f})
 hospital_a/    {people[0]:,} people; the covariates are in a file of their own
 hospital_b/    {people[1]:,} people; the dosages count the other allele, as alleles.tsv says
 003/           {people[2]:,} people, few of them cases; lacks {absent}

@@ -64,9 +64,7 @@ def run(options: argparse.Namespace) -> int:
     instruments = None if options.instruments is None else read_instruments(options.instruments)
     with options_named({"instruments": "--instruments", "profiles": "FILE"}):
         with warnings_as_notes(options.quiet):
-            sites = [
-                site for name in options.files for site in _sites_in(Path(name), instruments)
-            ]
+            sites = [site for name in options.files for site in _sites_in(Path(name), instruments)]
             pooled = pool(sites, instruments=instruments)
         pooled.save(options.output)
     if not options.quiet:
@@ -93,8 +91,6 @@ def _sites_in(path: Path, instruments: InstrumentTable | None) -> list[SiteProfi
                 f"FILE: expected Medusa's <prefix>_profile_<site>.csv, received {path.name}"
             )
         prefix = path.name.partition("_profile_")[0]
-        sites: list[SiteProfile] = read_medusa_sites(
-            [path], prefix=prefix, instruments=instruments
-        )
+        sites: list[SiteProfile] = read_medusa_sites([path], prefix=prefix, instruments=instruments)
         return sites
     return [SiteProfile.load(path)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,7 +92,7 @@ def _add_fit(kinds: _SubParsersAction[argparse.ArgumentParser]) -> None:
     group.add_argument(
         "--covariates",
         metavar="FILE|NAMES",
-        help="table with person_id and the covariates, or columns of the cohort separated by commas",
+        help="table with person_id and covariates, or columns of the cohort separated by commas",
     )
     group.add_argument(
         "--alleles",
@@ -200,9 +201,10 @@ def run_fit(options: argparse.Namespace) -> int:
                 prior_variance=options.prior_variance,
                 n_threads=options.threads,
             )
-            for name in (TO_SEND, LOCAL):
-                (folder / name).mkdir(parents=True, exist_ok=True)
             sent = Path(profile.save(folder / TO_SEND))
+    (folder / LOCAL).mkdir(exist_ok=True)
+    for old in (folder / TO_SEND).glob("*.old"):  # an earlier export with other data
+        os.replace(old, folder / LOCAL / old.name)
     written = _write_local(profile, sent, folder / LOCAL, draw=can_draw(options))
     if not options.quiet:
         for line in _summary(profile, len(cohort)):
@@ -346,6 +348,7 @@ def _write_local(profile: SiteProfile, sent: Path, folder: Path, *, draw: bool) 
     """Write what stays at the site; files of an earlier run that this one does not have go."""
     from mrfast._files import replace_file
     from mrfast.io.tables import write_table
+    from mrfast.plots.federated_profiles import likelihood_profile_figure
 
     written = []
 
@@ -365,7 +368,7 @@ def _write_local(profile: SiteProfile, sent: Path, folder: Path, *, draw: bool) 
             write_table(table, folder / name)
             written.append(name)
     if draw:
-        figure = _figure(profile)
+        figure = likelihood_profile_figure(profile.profile, label=profile.site_id)
         figure.savefig(folder / "profile.png", format="png")
         written.append("profile.png")
     for name in _LOCAL_FILES:
@@ -391,19 +394,6 @@ def _snp_table(profile: SiteProfile) -> pd.DataFrame:
     if profile.harmonisation is not None:
         table = table.merge(profile.harmonisation, on="snp", how="left", validate="one_to_one")
     return table
-
-
-def _figure(profile: SiteProfile) -> Any:
-    from mrfast.plots.federated_profiles import SCORE_SCALE, Curve, profile_figure, set_text
-
-    source, limits = profile.profile, profile.interval()
-    return profile_figure(
-        [],
-        Curve(profile.site_id, source, source.maximum, source.mle, (source.lower, source.upper)),
-        confidence_set=[limits],
-        scale=SCORE_SCALE,
-        title=f"{profile.site_id}: {profile.mle:.3g}, 95% limits {set_text([limits])}",
-    )
 
 
 def _summary(profile: SiteProfile, rows: int) -> list[str]:

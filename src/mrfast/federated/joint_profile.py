@@ -498,7 +498,9 @@ class JointProfile:
             here = _rows(point, active)
             reach = 0.1 * np.maximum(np.abs(here.theta), scale)
             concave = here.curvature < 0
-            newton = np.divide(here.slope, -here.curvature, out=np.zeros(active.size), where=concave)
+            newton = np.divide(
+                here.slope, -here.curvature, out=np.zeros(active.size), where=concave
+            )
             step = np.where(concave, newton, np.sign(here.slope) * reach)
             step = np.clip(step, -30 * reach, 30 * reach)
             small = np.abs(step) <= 1e-13 * (np.abs(here.theta) + 1e-3 * scale)
