@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from mrfast.federated.site_profile import SiteProfile as SiteProfile
     from mrfast.io.omop.cohort import OmopCohort as OmopCohort
     from mrfast.io.omop.reading import read_omop_cohort as read_omop_cohort
+    from mrfast.federated.likelihood_profile import LikelihoodProfile as LikelihoodProfile
+    from mrfast.federated.likelihood_profile import profile_likelihood as profile_likelihood
     from mrfast.io.tables import read_associations as read_associations
 
 __version__ = "0.1.0"
@@ -40,6 +42,7 @@ _HOME = {
     "Harmonised": "data.harmonisation",
     "IdentifiedPrior": "bayes.identified_prior",
     "LaplaceEvidence": "bayes.evidence",
+    "LikelihoodProfile": "federated.likelihood_profile",
     "LogPosterior": "bayes.model",
     "MassiveResult": "bayes.result",
     "Moments": "data.moments",
@@ -55,6 +58,7 @@ _HOME = {
     "log_posterior": "bayes.model",
     "massive": "bayes.averaging",
     "prior_sensitivity": "bayes.sensitivity",
+    "profile_likelihood": "federated.likelihood_profile",
     "read_associations": "io.tables",
     "read_omop_cohort": "io.omop.reading",
 }
