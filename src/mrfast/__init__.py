@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mrfast.data.harmonisation import Harmonised as Harmonised
     from mrfast.data.harmonisation import harmonise as harmonise
     from mrfast.data.moments import Moments as Moments
+    from mrfast.federated.medusa_files import read_medusa_sites as read_medusa_sites
     from mrfast.federated.site_profile import SiteProfile as SiteProfile
     from mrfast.io.omop.cohort import OmopCohort as OmopCohort
     from mrfast.io.omop.reading import read_omop_cohort as read_omop_cohort
@@ -60,6 +61,7 @@ _HOME = {
     "prior_sensitivity": "bayes.sensitivity",
     "profile_likelihood": "federated.likelihood_profile",
     "read_associations": "io.tables",
+    "read_medusa_sites": "federated.medusa_files",
     "read_omop_cohort": "io.omop.reading",
 }
 _SUBPACKAGES = ("errors", "simulation")

@@ -195,8 +195,6 @@ def protected(site: SiteProfile) -> SiteProfile:
         Nothing of it may leave: too few cases or controls, or too few carriers of a SNP in the
         score.
     """
-    if site.exported:
-        return site
     m = site.min_count
     for name, count in (("cases", site.n_cases), ("controls", site.n_controls)):
         if count < m:
@@ -205,6 +203,8 @@ def protected(site: SiteProfile) -> SiteProfile:
                 f"at least {m} {name} (min_count) for anything to leave the site",
                 f"fewer than {m}",
             )
+    if site.exported:
+        return site
     carriers = _carriers(site)
     _check_score(site, carriers)
     cells = _cells(site, carriers)

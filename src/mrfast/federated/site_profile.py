@@ -529,6 +529,48 @@ class SiteProfile:
         found = read_document(path, kind=document.KIND, versions=(document.VERSION,))
         return document.site_of(found.content, path)
 
+    def save_medusa(
+        self,
+        folder: str | os.PathLike[str],
+        prefix: str = "medusa",
+        *,
+        overwrite: bool = False,
+    ) -> list[Path]:
+        """Write what may leave the site as the CSV files of Medusa.
+
+        By the same rules as `save`; without study, kappa and the derivatives, which the format
+        does not hold. The profile is that on ``grid``, or at -3, -2.99, ..., 3 inside of the
+        window. Texts that a spreadsheet would take for a formula begin with ``'``.
+
+        Parameters
+        ----------
+        folder : path-like
+            Made where it does not exist.
+        prefix : str, default "medusa"
+            Of the file names.
+        overwrite : bool, default False
+            Drop earlier files with other data instead of keeping them with ``.old`` behind their
+            names.
+
+        Returns
+        -------
+        list of Path
+            The files.
+
+        Raises
+        ------
+        InvalidInputError
+            Nothing may leave; or an identifier contains ``;``, which separates them in the files.
+
+        Warns
+        -----
+        DifferencingWarning
+            The site was exported to the folder before with other data.
+        """
+        from mrfast.federated.medusa_files import write_medusa_site
+
+        return write_medusa_site(self, folder, prefix=prefix, overwrite=overwrite)
+
     def describe(self) -> str:
         """Exactly what leaves the site, entry by entry, what was withheld, and what stays.
 
