@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from mrfast.data.harmonisation import Harmonised as Harmonised
     from mrfast.data.harmonisation import harmonise as harmonise
     from mrfast.data.moments import Moments as Moments
+    from mrfast.federated.likelihood_profile import LikelihoodProfile as LikelihoodProfile
+    from mrfast.federated.likelihood_profile import profile_likelihood as profile_likelihood
     from mrfast.federated.medusa_files import read_medusa_sites as read_medusa_sites
     from mrfast.federated.site_profile import SiteProfile as SiteProfile
     from mrfast.io.omop.cohort import OmopCohort as OmopCohort
     from mrfast.io.omop.reading import read_omop_cohort as read_omop_cohort
-    from mrfast.federated.likelihood_profile import LikelihoodProfile as LikelihoodProfile
-    from mrfast.federated.likelihood_profile import profile_likelihood as profile_likelihood
     from mrfast.io.tables import read_associations as read_associations
 
 __version__ = "0.1.0"
