@@ -15,13 +15,12 @@ from mrfast.errors import InvalidInputError
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-    import pandas as pd
-
     from mrfast.federated.estimate import FederatedEstimate
+    from mrfast.federated.pooling import PooledProfile
 
 __all__ = ["add_parser", "run"]
 
-_FORMAT = "mrfast federated estimate"
+_FORMAT, _VERSION = "mrfast federated estimate", 1
 _FILES = {
     "sites.tsv": "the sites: people, exposure per unit of score, estimates",
     "leave_one_out.tsv": "the estimate without each of the sites",
@@ -108,7 +107,7 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Estimate, write the folder, print the summary."""
-    from mrfast.federated.estimate import federated_estimate, leave_one_site_out
+    from mrfast.federated.estimate import federated_estimate
     from mrfast.federated.pooling import PooledProfile
 
     folder = Path(options.output)
@@ -128,14 +127,15 @@ def run(options: argparse.Namespace) -> int:
                 f"--leave-one-out: expected at least 2 sites, received {pooled.n_sites}"
             )
         estimate = federated_estimate(pooled, **arguments)
-        left_out = leave_one_site_out(pooled, **arguments) if options.leave_one_out else None
-    drawings = _drawings(estimate, left_out) if can_draw(options) else {}
-    written = _write(folder, estimate, left_out, drawings)
+    left_out = _left_out(pooled, arguments) if options.leave_one_out else {}
+    drawings = {}
+    if options.scale != "medusa" and can_draw(options):
+        drawings = _drawings(pooled, estimate, left_out, arguments)
+    written = _write(folder, pooled, estimate, left_out, drawings)
     if not options.quiet:
         print(estimate)
-        if left_out is not None:
-            print("\nwithout one site:")
-            print(left_out.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
+        for line in _left_out_lines(left_out):
+            print(line)
         print(f"\nfiles in {options.output}:")
         width = max(map(len, written))
         for name in written:
@@ -143,12 +143,53 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _drawings(estimate: FederatedEstimate, left_out: pd.DataFrame | None) -> dict[str, Any]:
+def _left_out(pooled: PooledProfile, arguments: dict[str, Any]) -> dict[str, FederatedEstimate]:
+    """Estimates without each of the sites; what they warn of is in their messages."""
+    from mrfast.federated.estimate import federated_estimate
+
+    fixed = {**arguments, "effects": "fixed"} if pooled.n_sites < 3 else arguments
+    with warnings_as_notes(quiet=True):
+        return {site: federated_estimate(pooled.without(site), **fixed) for site in pooled.site_ids}
+
+
+def _left_out_lines(left_out: dict[str, FederatedEstimate]) -> list[str]:
+    from mrfast.plots.federated_profiles import number_texts, set_text
+
+    if not left_out:
+        return []
+    width = max(map(len, left_out))
+    lines = ["", "without one site:"]
+    for site, estimate in left_out.items():
+        finite = math.isfinite(estimate.beta)
+        beta = number_texts([estimate.beta])[0] if finite else "no maximum"
+        lines.append(
+            f"  {site:<{width}}  {beta} ({set_text(estimate.confidence_set)}), "
+            f"p {estimate.p_value:.3g}"
+        )
+    return lines
+
+
+def _drawings(
+    pooled: PooledProfile,
+    estimate: FederatedEstimate,
+    left_out: dict[str, FederatedEstimate],
+    arguments: dict[str, Any],
+) -> dict[str, Any]:
+    from mrfast.federated.estimate import federated_estimate
     from mrfast.plots.federated_forest import left_out_figure, site_forest_figure
 
-    drawings = {"profile.png": estimate.plot(), "forest.png": site_forest_figure(estimate)}
-    if left_out is not None:
-        drawings["leave_one_out.png"] = left_out_figure(estimate, left_out)
+    fixed = {**arguments, "effects": "fixed"}
+    every = [estimate]
+    with warnings_as_notes(quiet=True):
+        single = {
+            site: federated_estimate(pooled.without(*(set(pooled.site_ids) - {site})), **fixed)
+            for site in pooled.site_ids
+        }
+        if estimate.effects == "random":
+            every.insert(0, federated_estimate(pooled, **fixed))
+    drawings = {"forest.png": site_forest_figure(single, every), "profile.png": estimate.plot()}
+    if left_out:
+        drawings["leave_one_out.png"] = left_out_figure(left_out, estimate)
     return drawings
 
 
@@ -169,27 +210,73 @@ def _refuse_other_files(folder: Path) -> None:
 
 def _write(
     folder: Path,
+    pooled: PooledProfile,
     estimate: FederatedEstimate,
-    left_out: pd.DataFrame | None,
+    left_out: dict[str, FederatedEstimate],
     drawings: dict[str, Any],
 ) -> list[str]:
     """Write the files, the summary last; those of an earlier run that this one lacks go."""
+    import pandas as pd
+
     from mrfast._files import replace_file
     from mrfast.io.tables import write_table
 
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for name, table in (("sites.tsv", estimate.to_frame()), ("leave_one_out.tsv", left_out)):
-        if table is not None:
-            write_table(table, folder / name)
-            written.append(name)
+    sites = pooled.to_frame()
+    if len(estimate.kappas) == len(sites):
+        sites["kappa_used"] = estimate.kappas
+    tables = {"sites.tsv": sites}
+    if left_out:
+        rows = [entry.to_frame().assign(left_out=site) for site, entry in left_out.items()]
+        table = pd.concat(rows, ignore_index=True)
+        tables["leave_one_out.tsv"] = table[["left_out", *table.columns.drop("left_out")]]
+    for name, table in tables.items():
+        write_table(table, folder / name)
     for name, figure in drawings.items():
         figure.savefig(folder / name, format="png")
-        written.append(name)
     text = json.dumps(_described(estimate), indent=2, allow_nan=False) + "\n"
     replace_file(folder / "estimate.json", text.encode())
-    written.append("estimate.json")
+    written = [name for name in _FILES if name in {*tables, *drawings, "estimate.json"}]
     for name in _FILES:
         if name not in written:
             (folder / name).unlink(missing_ok=True)
     return written
+
+
+def _described(estimate: FederatedEstimate) -> dict[str, Any]:
+    """What ``estimate.json`` holds; numbers that are not finite are null.
+
+    ``confidence_set`` is a list of pairs, with null for an infinite end: minus infinity where it
+    is the first of a pair, infinity where it is the second.
+    """
+    from mrfast import __version__
+
+    (record,) = estimate.to_frame().to_dict("records")
+    row = {str(name): value for name, value in record.items()}
+    row["confidence_set_in_words"] = row.pop("confidence_set")
+    summary: dict[str, Any] = {
+        "format": _FORMAT,
+        "format_version": _VERSION,
+        "mrfast_version": __version__,
+        "meaning": "log odds ratio of the outcome per unit of exposure",
+        **row,
+        "confidence_set": [list(piece) for piece in estimate.confidence_set],
+        "prediction_interval": estimate.prediction_interval,
+        "interval_method": estimate.interval_method,
+        "sites": list(estimate.sites),
+        "kappas": estimate.kappas,
+        "messages": list(estimate.messages),
+    }
+    finite: dict[str, Any] = _finite(summary)
+    return finite
+
+
+def _finite(value: Any) -> Any:
+    """Value in the types of JSON, null for a number that is not finite."""
+    if isinstance(value, dict):
+        return {str(key): _finite(entry) for key, entry in value.items()}
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
