@@ -8,7 +8,7 @@ that nothing can be written that the statement does not name.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,6 +57,7 @@ _TABLES: Mapping[str, Mapping[str, str]] = {
         "std_error": "number",
         "n_cases": "number",
         "n_controls": "number",
+        "reason": "text",
     },
 }
 
@@ -136,6 +137,7 @@ _MEANING: Mapping[str, str] = {
     "negative_controls.std_error": "its standard error",
     "negative_controls.n_cases": "people with the outcome",
     "negative_controls.n_controls": "people without it",
+    "negative_controls.reason": "reason code",
     **{f"diagnostics.{name}": text for name, (_, text) in DIAGNOSTICS.items()},
     **{f"diagnostics.{name}.snp": "name" for name in ("missing_share", "eaf")},
     "diagnostics.missing_share.missing_share": "share",
@@ -276,15 +278,13 @@ def _diagnostics_content(diagnostics: Mapping[str, Any]) -> dict[str, Any]:
             continue
         where = f"diagnostics[{name!r}]"
         if form == "flag":
-            if not isinstance(value, (bool, np.bool_)):
-                raise fail(where, "True or False", repr(value)[:80])
+            if not isinstance(value, (bool, np.bool_, str)):
+                raise fail(where, "True, False or a sentence", repr(value)[:80])
             result[name] = bool(value)
         elif form == "number":
             number = _number(float(value))
             if number is not None:
                 result[name] = number
-        elif form == "text":
-            result[name] = str(value)[:_LONGEST_TEXT]
         else:
             if not {"snp", form} <= set(getattr(value, "columns", ())):
                 raise fail(where, f"a DataFrame with snp and {form}", type(value).__name__)
@@ -590,13 +590,8 @@ def _diagnostics_of(entries: _Entries) -> dict[str, Any]:
         if name not in DIAGNOSTICS:
             continue  # finish() refuses it
         form = DIAGNOSTICS[name][0]
-        readers: dict[str, Callable[[str], object]] = {
-            "flag": entries.flag,
-            "number": entries.number,
-            "text": entries.text,
-        }
-        if form in readers:
-            result[name] = readers[form](name)
+        if form in ("flag", "number"):
+            result[name] = entries.flag(name) if form == "flag" else entries.number(name)
             continue
         table = entries.entries(name)
         snps = table.texts("snp")
