@@ -324,7 +324,10 @@ def test_every_entry_of_the_file_is_described(tmp_path: Path) -> None:
     words = SiteProfile.load(path).describe()
     lines = [line.split() for line in words.splitlines() if line.startswith("  ")]
     named = {line[0] for line in lines if line}
+    profiles = content.pop("per_snp_profiles")
     assert {key for key, _ in entries(content)} <= named
+    assert {f"per_snp_profiles.*.{key}" for key in profiles["rs1"]} <= named
+    assert all(repr(snp) in words for snp in profiles)
     assert site().describe() == words
     assert "417" in words
     assert "forgery" in words

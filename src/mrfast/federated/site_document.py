@@ -8,7 +8,7 @@ that nothing can be written that the statement does not name.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -118,7 +118,6 @@ _MEANING: Mapping[str, str] = {
     "withheld": "what was withheld, and why",
     **{f"profile.{name}": text for name, text in _NODES.items()},
     **{f"per_snp_profiles.*.{name}": text for name, text in _NODES.items()},
-    "per_snp_profiles.*": "one SNP",
     "per_snp.snp": "name",
     "per_snp.chromosome": "chromosome",
     "per_snp.position": "position",
@@ -631,18 +630,28 @@ def statement(content: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", _STAYS, "", RULES])
 
 
-def _walk(content: Mapping[str, Any], prefix: str = "", general: str = "") -> list[Any]:
+def _walk(content: Mapping[str, Any], prefix: str = "") -> list[Any]:
     """Path, value and meaning of every entry."""
     rows: list[Any] = []
     for name, value in content.items():
         path = prefix + name
-        key = general + ("*" if general == "per_snp_profiles." else name)
-        if isinstance(value, Mapping):
-            rows += [(path, "", _MEANING[key])] if not value else []
-            rows += _walk(value, f"{path}.", f"{key}.")
+        if path == "per_snp_profiles" and value:
+            rows.append((path, list(value), _MEANING[path]))
+            rows += _walk(_together(list(value.values())), f"{path}.*.")
+        elif isinstance(value, Mapping):
+            rows += _walk(value, f"{path}.") or [(path, None, _MEANING[path])]
         else:
-            rows.append((path, value, _MEANING[key]))
+            rows.append((path, value, _MEANING[path]))
     return rows
+
+
+def _together(profiles: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Entries of several profiles, joined."""
+    result: dict[str, list[Any]] = {}
+    for profile in profiles:
+        for name, value in profile.items():
+            result.setdefault(name, []).extend(value if isinstance(value, list) else [value])
+    return result
 
 
 def _shown(value: object) -> str:
