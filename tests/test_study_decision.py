@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 from typing import Any
 
 import pytest
@@ -88,3 +90,20 @@ def test_bad_input(change: dict[str, Any], message: str) -> None:
         mrfast.study_decision(**(GOOD | change))
     with pytest.raises(InvalidInputError, match="min_coloc_pp4"):
         mrfast.DecisionThresholds(min_coloc_pp4=1.5)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "federated.decision",
+        "federated.negative_controls",
+        "federated.samples",
+        "summary.calibration",
+        "summary.cis",
+        "summary.colocalisation",
+    ],
+)
+def test_examples_in_docstrings_run(name: str) -> None:
+    result = doctest.testmod(importlib.import_module(f"mrfast.{name}"))
+    assert result.attempted > 0
+    assert result.failed == 0

@@ -173,7 +173,7 @@ def cis_mr(
     ...     ld=[[1, 0.5, 0.2], [0.5, 1, 0.1], [0.2, 0.1, 1]],
     ... )
     >>> round(result.estimate, 3)
-    0.483
+    0.489
     """
     x = check.float_array("beta_exposure", beta_exposure, ndim=1)
     shape = x.shape
@@ -294,15 +294,15 @@ def _whitened(
     With components, first projected on the leading eigenvectors of (z_i z_j r_ij).
     """
     if components is None:
-        smallest = float(symmetric_eigen(r)[0][0])
-        if smallest < SMALLEST_EIGENVALUE:
+        values, vectors = symmetric_eigen(r)
+        if values[0] < SMALLEST_EIGENVALUE:
             raise check.fail(
                 "ld",
                 f"a correlation matrix with eigenvalues of at least {SMALLEST_EIGENVALUE:g} "
                 "(prune the variants, or use principal components: components=0.99)",
-                f"one with smallest eigenvalue {smallest:.3g}",
+                f"one with smallest eigenvalue {values[0]:.3g}",
             )
-        return _solved(r, columns / s[:, None], response / s)
+        return _decorrelated(values, vectors, columns / s[:, None], response / s)
     values, vectors = symmetric_eigen(np.outer(z, z) * r)
     values, vectors = values[::-1], vectors[:, ::-1]
     if values[-1] < _NEGATIVE * values[0]:
@@ -318,21 +318,26 @@ def _whitened(
     omega = np.einsum("ja,jb->ab", basis, np.einsum("ji,ib->jb", np.outer(s, s) * r, basis))
     error = np.sqrt(omega.diagonal())
     omega = omega / np.outer(error, error)
-    if not symmetric_eigen((omega + omega.T) / 2)[0][0] > _POSITIVE:
+    values, vectors = symmetric_eigen((omega + omega.T) / 2)
+    if not values[0] > _POSITIVE:
         raise check.fail("components", "fewer components: their covariance is singular", f"{k}")
-    return _solved(
-        omega,
+    return _decorrelated(
+        values,
+        vectors,
         np.einsum("jk,jp->kp", basis, columns) / error[:, None],
         np.einsum("jk,j->k", basis, response) / error,
     )
 
 
-def _solved(r: Float, columns: Float, response: Float) -> tuple[Float, Float]:
-    """Left-multiply by the inverse of R's Cholesky factor."""
-    from scipy.linalg import solve_triangular
-
-    both = solve_triangular(np.linalg.cholesky(r), np.column_stack([columns, response]), lower=True)
-    return both[:, :-1], both[:, -1]
+def _decorrelated(
+    values: Float, vectors: Float, columns: Float, response: Float
+) -> tuple[Float, Float]:
+    """Coordinates on the eigenvectors of a correlation matrix, over their standard deviations."""
+    root = np.sqrt(values)
+    return (
+        np.einsum("jk,jp->kp", vectors, columns) / root[:, None],
+        np.einsum("jk,j->k", vectors, response) / root,
+    )
 
 
 def _least_squares(columns: Float, response: Float) -> tuple[Float, Float]:
