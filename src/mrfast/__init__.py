@@ -33,9 +33,17 @@ if TYPE_CHECKING:
     from mrfast.federated.decision import study_decision as study_decision
     from mrfast.federated.diagnostics import allele_frequency_check as allele_frequency_check
     from mrfast.federated.diagnostics import missingness_check as missingness_check
+    from mrfast.federated.estimate import FederatedEstimate as FederatedEstimate
+    from mrfast.federated.estimate import federated_estimate as federated_estimate
+    from mrfast.federated.estimate import leave_one_site_out as leave_one_site_out
     from mrfast.federated.first_stage import first_stage_f as first_stage_f
+    from mrfast.federated.likelihood_profile import LikelihoodProfile as LikelihoodProfile
+    from mrfast.federated.likelihood_profile import profile_likelihood as profile_likelihood
+    from mrfast.federated.medusa_files import read_medusa_sites as read_medusa_sites
     from mrfast.federated.negative_controls import pool_negative_controls as pool_negative_controls
     from mrfast.federated.phenome_wide import phenome_wide_check as phenome_wide_check
+    from mrfast.federated.pooling import PooledProfile as PooledProfile
+    from mrfast.federated.pooling import pool as pool
     from mrfast.federated.samples import ancestry_check as ancestry_check
     from mrfast.federated.samples import overlap_check as overlap_check
     from mrfast.federated.site_profile import SiteProfile as SiteProfile
@@ -57,13 +65,16 @@ _HOME = {
     "DecisionThresholds": "federated.decision",
     "EmpiricalNull": "summary.calibration",
     "EvidenceCache": "bayes.evidence_cache",
+    "FederatedEstimate": "federated.estimate",
     "Harmonised": "data.harmonisation",
     "IdentifiedPrior": "bayes.identified_prior",
     "LaplaceEvidence": "bayes.evidence",
+    "LikelihoodProfile": "federated.likelihood_profile",
     "LogPosterior": "bayes.model",
     "MassiveResult": "bayes.result",
     "Moments": "data.moments",
     "OmopCohort": "io.omop.cohort",
+    "PooledProfile": "federated.pooling",
     "PriorSensitivity": "bayes.sensitivity",
     "SiteProfile": "federated.site_profile",
     "SlabPart": "bayes.identified_prior",
@@ -72,6 +83,7 @@ _HOME = {
     "allele_frequency_check": "federated.diagnostics",
     "ancestry_check": "federated.samples",
     "build_config": "_runtime",
+    "federated_estimate": "federated.estimate",
     "cis_mr": "summary.cis",
     "coloc": "summary.colocalisation",
     "empirical_null": "summary.calibration",
@@ -79,14 +91,18 @@ _HOME = {
     "harmonise": "data.harmonisation",
     "laplace_evidence": "bayes.evidence",
     "laplace_term": "bayes.evidence",
+    "leave_one_site_out": "federated.estimate",
     "log_posterior": "bayes.model",
     "massive": "bayes.averaging",
+    "pool": "federated.pooling",
     "missingness_check": "federated.diagnostics",
     "overlap_check": "federated.samples",
     "phenome_wide_check": "federated.phenome_wide",
     "pool_negative_controls": "federated.negative_controls",
     "prior_sensitivity": "bayes.sensitivity",
+    "profile_likelihood": "federated.likelihood_profile",
     "read_associations": "io.tables",
+    "read_medusa_sites": "federated.medusa_files",
     "read_omop_cohort": "io.omop.reading",
     "study_decision": "federated.decision",
 }
