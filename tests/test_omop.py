@@ -153,7 +153,6 @@ def test_cases_controls_and_dosages_are_the_true_ones(simulated, cohort):
     assert known.to_numpy().mean() > 0.95
     assert not known.to_numpy().all()
     wrong = (read_ != true.loc[read_.index]) & known
-    # The second alternate allele of the last SNP was written over a true dosage.
     assert wrong.to_numpy().sum() == 0
     cases = cohort.index[cohort.index["outcome"] == 1].set_index("person_id")["index_date"]
     pd.testing.assert_series_equal(
@@ -799,6 +798,38 @@ def test_only_select_statements(simulated):
         assert "#" not in statement
 
 
+def test_statements_compile_for_other_dialects(simulated):
+    """What cannot be run here can at least be written: parameters stay parameters."""
+    from sqlalchemy.dialects import mssql, mysql, oracle, postgresql
+
+    seen = []
+
+    def note(conn, element, *rest):
+        if isinstance(element, sa.Select):
+            seen.append(element)
+
+    sa.event.listen(simulated.engine, "before_execute", note)
+    mrfast.read_omop_cohort(simulated.engine, **everything(simulated))
+    sa.event.remove(simulated.engine, "before_execute", note)
+    assert len(seen) > 10
+    for module in (mssql, mysql, oracle, postgresql):
+        for statement in seen:
+            text = str(statement.compile(dialect=module.dialect()))
+            assert text.startswith("SELECT")
+            assert not re.search(r"rs1000|20000000", text)
+
+
+def test_duckdb_gives_the_same_bits(tmp_path, simulated, cohort):
+    pytest.importorskip("duckdb_engine")
+    path = tmp_path / "cdm.duckdb"
+    made = omop_database(
+        sa.create_engine(f"duckdb:///{path}", poolclass=sa.NullPool),
+        n_persons=1500, snps=5, rng=7,
+    )  # fmt: skip
+    made.close()
+    assert_same(cohort, mrfast.read_omop_cohort(path, **everything(simulated)))
+
+
 def test_a_file_is_opened_for_reading_only(tmp_path, simulated, cohort):
     path = tmp_path / "cdm.sqlite"
     made = omop_database(path, n_persons=1500, snps=5, rng=7)
@@ -1003,6 +1034,16 @@ def test_postgres_session_cannot_write(postgres, postgres_cdm):
         queries.connected(postgres) as connection,
     ):
         connection.execute(sa.text("DELETE FROM cdm.person"))
+
+
+def test_postgres_engine_of_the_caller_can_still_write(postgres, postgres_cdm, simulated):
+    engine = sa.create_engine(postgres)  # with a pool
+    options = everything(simulated) | {"schema": "cdm", "negative_controls": ()}
+    mrfast.read_omop_cohort(engine, **options)
+    with engine.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE own (i integer)"))
+        connection.execute(sa.text("DROP TABLE own"))
+    engine.dispose()
 
 
 def test_postgres_awkward_identifiers(postgres, postgres_cdm, simulated):
