@@ -225,7 +225,7 @@ def test_covariates_and_negative_controls_mean_the_same_for_both(simulated, coho
 
 
 def test_simulated_effect_is_the_true_one():
-    made = omop_database(n_persons=20_000, snps=1, effect=0.5, untidy=False, rng=3)
+    made = omop_database(n_persons=8_000, snps=1, effect=0.5, untidy=False, rng=3)
     with made.engine.connect() as connection:
         rows = connection.execute(
             sa.text("SELECT person_id, observation_period_start_date, year_of_birth FROM person "
@@ -596,7 +596,7 @@ def test_genotypes_count_the_alternate_allele(genotype, dosage):
      (None, "no_call"), ("0/.", "half_call"), ("./1", "half_call"), ("A/T", "third_allele"),
      ("0/2", "unreadable"), ("0/1/1", "unreadable"), ("2.1", "unreadable"),
      ("nan", "no_call"), ("inf", "unreadable"), ("heterozygous", "unreadable"),
-     ("0/x", "unreadable")],
+     ("0/x", "unreadable"), ("N/N", "unreadable"), ("A/<DEL>", "unreadable")],
 )  # fmt: skip
 def test_genotypes_that_are_missing_say_why(genotype, reason):
     dosage, reasons = dosage_of(genotype)
@@ -610,6 +610,7 @@ def test_alleles_of_several_alternates():
         found, reasons = dosage_of(genotype, "A", "T,G", ("G", "A"))
         assert reasons == ([] if dosage is not None else ["third_allele"])
         assert found == dosage or dosage is None
+    assert dosage_of("I/D", "I", "D", ("I", "D"))[0] == 1
     # 0/0 beside another alternate allele is still two copies of the reference.
     assert dosage_of("0/0", "A", "C", ("G", "A")) == (0, [])
     assert dosage_of("0/1", "A", "C", ("G", "A"))[1] == ["third_allele"]
@@ -735,6 +736,18 @@ def test_person_through_the_specimen_or_procedure(link):
         **{link: [(10 * i, i) for i in range(1, 7)]},
     )
     assert people(read(engine)) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_view_serves_as_a_table():
+    engine = cdm()
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text("CREATE VIEW adults AS SELECT * FROM person WHERE person_id < 5")
+        )
+    cohort = read(engine, tables={"person": "adults"})
+    assert people(cohort) == [1, 2, 3, 4]
+    assert cohort.records["genotypes of people who are not in PERSON"] == 2
+    assert cohort.records["observation periods of people who are not in PERSON"] == 2
 
 
 def test_names_are_identifiers_and_exist():
