@@ -60,7 +60,7 @@ def texts(figure):
     ("confidence_set", "words"),
     [
         ([(0.19878607, 0.40622980)], "0.199 to 0.406"),
-        ([(-INFINITE, -11.516), (0.11057, INFINITE)], "below -11.5 or above 0.111"),
+        ([(-INFINITE, -11.516), (0.11057, INFINITE)], "below -11.516 or above 0.111"),
         ([(-INFINITE, INFINITE)], "every value"),
         ([(0.5, INFINITE)], "above 0.500"),
         ([], "empty"),
@@ -75,7 +75,7 @@ def test_sets_in_words(confidence_set, words):
 
 def test_numbers_of_one_line_have_the_same_decimals():
     assert number_texts([0.1, -1.23456, 12.0], 0.2) == ["0.100", "-1.235", "12.000"]
-    assert number_texts([0.0]) == ["0"]
+    assert number_texts([0.0]) == ["0.000"]
 
 
 @pytest.mark.parametrize("bad", [[(1, 0)], [(0, 2), (1, 3)], [(0, math.nan)], [1, 2], 3])
@@ -136,7 +136,7 @@ def test_unbounded_sets_show_arrows_and_words():
     axis = figure.axes[0]
     arrows = [text for text in axis.texts if getattr(text, "arrow_patch", None) is not None]
     assert len(arrows) == 2
-    assert "also below -50.0" in texts(figure)
+    assert "also below -50.000" in texts(figure)
     assert png(figure)
 
 

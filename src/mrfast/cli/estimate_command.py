@@ -177,6 +177,7 @@ def _drawings(
 ) -> dict[str, Any]:
     from mrfast.federated.estimate import federated_estimate
     from mrfast.plots.federated_forest import left_out_figure, site_forest_figure
+    from mrfast.plots.federated_profiles import federated_estimate_figure
 
     fixed = {**arguments, "effects": "fixed"}
     every = [estimate]
@@ -187,7 +188,10 @@ def _drawings(
         }
         if estimate.effects == "random":
             every.insert(0, federated_estimate(pooled, **fixed))
-    drawings = {"forest.png": site_forest_figure(single, every), "profile.png": estimate.plot()}
+    drawings = {
+        "forest.png": site_forest_figure(single, every),
+        "profile.png": federated_estimate_figure(estimate),
+    }
     if left_out:
         drawings["leave_one_out.png"] = left_out_figure(left_out, estimate)
     return drawings
