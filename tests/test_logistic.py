@@ -36,6 +36,7 @@ def one_pass(rows, coefficients, **given):
         "information": True,
         "plain": False,
         "dosages": None,
+        "selection": [],
         "centre": np.empty(0),
         "scale": np.empty(0),
         "threads": 2,
@@ -144,7 +145,7 @@ def test_own_exposures_leave_missing_rows_out() -> None:
     centre, scale = np.array([0.5, 0.0]), np.array([2.0, 1.0])
     for dosages in (g, np.where(g < 0, np.nan, g), np.where(g < 0, np.nan, g).astype(np.float32)):
         value, gradient, information = one_pass(
-            rows, c, dosages=dosages, centre=centre, scale=scale
+            rows, c, dosages=dosages, selection=[0, 1], centre=centre, scale=scale
         )
         for j in range(2):
             known = g[:, j] >= 0

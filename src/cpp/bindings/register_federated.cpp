@@ -92,7 +92,8 @@ std::unique_ptr<LogisticRows> make_rows(const py::array& outcome, const py::arra
 }
 
 py::tuple evaluate(const LogisticRows& rows, const DoubleArray& coefficients, bool information,
-                   bool plain, const OptionalArray& dosages, const DoubleArray& centre,
+                   bool plain, const OptionalArray& dosages,
+                   const std::vector<std::size_t>& selection, const DoubleArray& centre,
                    const DoubleArray& scale, std::size_t threads) {
   const std::size_t k = rows.coefficients();
   if (coefficients.ndim() != 2 || static_cast<std::size_t>(coefficients.shape(1)) != k)
@@ -102,12 +103,12 @@ py::tuple evaluate(const LogisticRows& rows, const DoubleArray& coefficients, bo
   std::vector<LogisticPoint> points(m);
   if (dosages) {
     const auto columns = columns_of("dosages", *dosages, rows.rows());
-    if (columns.size() != m)
-      throw std::invalid_argument("dosages: expected " + std::to_string(m) + " columns");
+    if (selection.size() != m)
+      throw std::invalid_argument("selection: expected " + std::to_string(m) + " columns");
     require_size("centre", centre, m);
     require_size("scale", scale, m);
     for (std::size_t i = 0; i < m; ++i) {
-      points[i].exposure = columns[i];
+      points[i].exposure = columns.at(selection[i]);
       points[i].centre = centre.data()[i];
       points[i].scale = scale.data()[i];
     }
@@ -147,18 +148,28 @@ DoubleArray firth_score(const LogisticRows& rows, const DoubleArray& coefficient
   return score;
 }
 
-DoubleArray count_dosages(const LogisticRows& rows, const py::array& dosages, std::size_t threads) {
+py::tuple score_dosages(const LogisticRows& rows, const DoubleArray& coefficients,
+                        const py::array& dosages, std::size_t threads) {
+  const std::size_t k = rows.coefficients() - 1;
+  require_size("coefficients", coefficients, k);
   const auto columns = columns_of("dosages", dosages, rows.rows());
-  std::vector<DosageCounts> counts;
-  attended([&](Monitor& monitor) { counts = rows.count_dosages(columns, threads, monitor); });
-  DoubleArray out({static_cast<py::ssize_t>(columns.size()), py::ssize_t{10}});
-  double* row = out.mutable_data();
-  for (const DosageCounts& c : counts) {
-    for (const double value : {c.n, c.cases, c.coded_cases, c.coded_controls, c.other_cases,
-                               c.other_controls, c.sum, c.square, c.smallest, c.largest})
-      *row++ = value;
+  const double* const at = coefficients.data();
+  std::vector<DosageSums> sums;
+  attended([&](Monitor& monitor) { sums = rows.score_dosages(at, columns, threads, monitor); });
+  const auto m = static_cast<py::ssize_t>(columns.size()), size = static_cast<py::ssize_t>(k);
+  DoubleArray counts({m, py::ssize_t{9}}), scores({m, size + 2}), left_out({m, size + size * size});
+  double *count = counts.mutable_data(), *score = scores.mutable_data(),
+         *out = left_out.mutable_data();
+  for (const DosageSums& s : sums) {
+    for (const double value : {s.n, s.cases, s.coded_cases, s.coded_controls, s.other_cases,
+                               s.other_controls, s.sum, s.smallest, s.largest})
+      *count++ = value;
+    for (std::size_t c = 0; c < k; ++c) *score++ = s.cross[c];
+    *score++ = s.exposure_information;
+    *score++ = s.score;
+    for (std::size_t i = 0; i < k + k * k; ++i) *out++ = s.left_out.empty() ? 0.0 : s.left_out[i];
   }
-  return out;
+  return py::make_tuple(counts, scores, left_out);
 }
 
 }  // namespace
@@ -172,11 +183,12 @@ void register_federated(py::module_ module) {
       .def_property_readonly("rows", &LogisticRows::rows)
       .def_property_readonly("bytes", &LogisticRows::bytes)
       .def("evaluate", &evaluate, py::arg("coefficients").noconvert(), py::kw_only(),
-           py::arg("information"), py::arg("plain"), py::arg("dosages"),
+           py::arg("information"), py::arg("plain"), py::arg("dosages"), py::arg("selection"),
            py::arg("centre").noconvert(), py::arg("scale").noconvert(), py::arg("threads"))
       .def("firth_score", &firth_score, py::arg("coefficients").noconvert(),
            py::arg("inverse").noconvert(), py::arg("threads"))
-      .def("count_dosages", &count_dosages, py::arg("dosages"), py::arg("threads"));
+      .def("score_dosages", &score_dosages, py::arg("coefficients").noconvert(), py::arg("dosages"),
+           py::arg("threads"));
 }
 
 }  // namespace mrfast::bindings

@@ -255,6 +255,78 @@ MRFAST_DISPATCH void add_firth_block(const BlockView& view, std::size_t padded,
   add_gradient(view.columns, padded, s.residual, view.count, score);
 }
 
+// Residuals and variances of a block, and its columns times the variances.
+MRFAST_DISPATCH void weigh_columns(const BlockView& view, const double* coefficients,
+                                   double* products, Scratch& s) {
+  predict(view, coefficients, s.linear);
+  transform_rows(view.outcome, view.count, s);
+  for (std::size_t i = 0; i < view.count; ++i)
+    if (view.weights != nullptr) {
+      s.residual[i] *= view.weights[i];
+      s.variance[i] *= view.weights[i];
+    }
+  for (std::size_t c = 0; c < view.coefficients; ++c)
+    for (std::size_t i = 0; i < view.count; ++i)
+      products[c * kRows + i] = view.columns[c][i] * s.variance[i];
+}
+
+// Sums of the dosages times each of the columns; the information of the dosages.
+MRFAST_DISPATCH double score_block(const double* const* factors, std::size_t padded,
+                                   const double* variance, const double* dosages, std::size_t count,
+                                   double* sums) {
+  add_gradient(factors, padded, dosages, count, sums);
+  Vector8 sum = {};
+  for (std::size_t r = 0; r < count; r += kLanes) {
+    Vector8 v, g;
+    load(variance + r, v);
+    load(dosages + r, g);
+    sum += v * g * g;
+  }
+  return sum_of_lanes(sum);
+}
+
+// Counts a block's dosages, puts zero where one is missing and marks those that are not.
+MRFAST_DISPATCH void count_block(const double* __restrict outcome, std::size_t count,
+                                 double* __restrict dosages, double* __restrict observed,
+                                 DosageSums& total) {
+  double known[kLanes] = {}, cases[kLanes] = {}, coded[kLanes] = {}, coded_cases[kLanes] = {};
+  double other[kLanes] = {}, other_cases[kLanes] = {}, sum[kLanes] = {};
+  double smallest[kLanes], largest[kLanes];
+  for (std::size_t l = 0; l < kLanes; ++l) {
+    smallest[l] = std::numeric_limits<double>::infinity();
+    largest[l] = -std::numeric_limits<double>::infinity();
+  }
+  for (std::size_t r = 0; r < count; r += kLanes)
+    for (std::size_t l = 0; l < kLanes; ++l) {
+      const double g = dosages[r + l], y = outcome[r + l];
+      const double seen = g == g ? 1.0 : 0.0;
+      const double has_coded = g >= 0.5 ? 1.0 : 0.0, has_other = g < 1.5 ? 1.0 : 0.0;
+      known[l] += seen;
+      cases[l] += seen * y;
+      coded[l] += has_coded;
+      coded_cases[l] += has_coded * y;
+      other[l] += has_other;
+      other_cases[l] += has_other * y;
+      smallest[l] = g < smallest[l] ? g : smallest[l];
+      largest[l] = g > largest[l] ? g : largest[l];
+      observed[r + l] = seen;
+      const double value = g == g ? g : 0.0;
+      dosages[r + l] = value;
+      sum[l] += value;
+    }
+  for (std::size_t l = 0; l < kLanes; ++l) {
+    total.n += known[l];
+    total.cases += cases[l];
+    total.coded_cases += coded_cases[l];
+    total.coded_controls += coded[l] - coded_cases[l];
+    total.other_cases += other_cases[l];
+    total.other_controls += other[l] - other_cases[l];
+    total.sum += sum[l];
+    total.smallest = std::min(total.smallest, smallest[l]);
+    total.largest = std::max(total.largest, largest[l]);
+  }
+}
+
 // Sum with the rounding errors carried along (Neumaier), so that the number of chunks costs
 // nothing.
 struct ExactSum {
@@ -268,6 +340,34 @@ struct ExactSum {
 };
 
 }  // namespace
+
+void DosageSums::leave_out(const double* const* columns, std::size_t k, std::size_t row,
+                           const double residual, const double variance) {
+  if (left_out.empty()) left_out.assign(k + k * k, 0.0);
+  for (std::size_t a = 0; a < k; ++a) {
+    left_out[a] += residual * columns[a][row];
+    const double v = variance * columns[a][row];
+    for (std::size_t c = 0; c <= a; ++c) left_out[k + a * k + c] += v * columns[c][row];
+  }
+}
+
+void DosageSums::add(const DosageSums& o) {
+  n += o.n;
+  cases += o.cases;
+  coded_cases += o.coded_cases;
+  coded_controls += o.coded_controls;
+  other_cases += o.other_cases;
+  other_controls += o.other_controls;
+  sum += o.sum;
+  smallest = std::min(smallest, o.smallest);
+  largest = std::max(largest, o.largest);
+  score += o.score;
+  exposure_information += o.exposure_information;
+  if (cross.size() < o.cross.size()) cross.resize(o.cross.size());
+  for (std::size_t i = 0; i < o.cross.size(); ++i) cross[i] += o.cross[i];
+  if (left_out.size() < o.left_out.size()) left_out.resize(o.left_out.size());
+  for (std::size_t i = 0; i < o.left_out.size(); ++i) left_out[i] += o.left_out[i];
+}
 
 std::vector<ColumnMoments> column_moments(std::size_t n, const std::vector<Column>& columns,
                                           std::size_t threads, Monitor& monitor) {
@@ -515,38 +615,53 @@ void LogisticRows::firth_score(const double* coefficients_at, const double* inve
   }
 }
 
-std::vector<DosageCounts> LogisticRows::count_dosages(const std::vector<Column>& dosages,
-                                                      std::size_t threads, Monitor& monitor) const {
-  std::vector<DosageCounts> counts(dosages.size());
-  parallel_for(dosages.size(), threads, monitor, [&](std::size_t j) {
-    DosageCounts& total = counts[j];
-    total.smallest = std::numeric_limits<double>::infinity();
-    total.largest = -total.smallest;
-    double values[kRows];
-    for (std::size_t b = 0; b < blocks_ && !monitor.stopped(); ++b) {
-      const std::size_t filled = std::min(kRows, n_ - b * kRows);
-      const double* const outcome = block(b);
-      copy_column(dosages[j], b * kRows, filled, values);
-      double sum = 0, square = 0;
-      for (std::size_t i = 0; i < filled; ++i) {
-        const double g = values[i];
-        if (g != g) continue;
-        const bool is_case = outcome[i] > 0.5;
-        total.n += 1;
-        total.cases += is_case ? 1.0 : 0.0;
-        if (g >= 0.5) (is_case ? total.coded_cases : total.coded_controls) += 1;
-        if (g < 1.5) (is_case ? total.other_cases : total.other_controls) += 1;
-        sum += g;
-        square += g * g;
-        total.smallest = std::min(total.smallest, g);
-        total.largest = std::max(total.largest, g);
+std::vector<DosageSums> LogisticRows::score_dosages(const double* coefficients_at,
+                                                    const std::vector<Column>& dosages,
+                                                    std::size_t threads, Monitor& monitor) const {
+  const std::size_t k = covariates_ + 1, padded = round_up(k + 1, kTile), m = dosages.size();
+  const std::size_t per_chunk = blocks_per_chunk(), count = chunks();
+  std::vector<DosageSums> partials(count * m);
+  parallel_for(count, threads, monitor, [&](std::size_t chunk) {
+    Scratch scratch;
+    Cursor cursor(*this, round_up(coefficients(), kTile));
+    cursor.view.coefficients = k;  // the exposure's coefficient is zero
+    // The columns times the variances, and the residuals: to be multiplied by the dosages.
+    std::vector<double> memory(k * kRows + kAlign);
+    void* start = memory.data();
+    std::size_t space = memory.size() * sizeof(double);
+    auto* const products =
+        static_cast<double*>(std::align(64, k * kRows * sizeof(double), start, space));
+    std::vector<const double*> factors(padded, kConstants.zeros);
+    for (std::size_t c = 0; c < k; ++c) factors[c] = products + c * kRows;
+    factors[k] = scratch.residual;
+    std::vector<double> sums(padded);
+    const std::size_t end = std::min(blocks_, (chunk + 1) * per_chunk);
+    for (std::size_t b = chunk * per_chunk; b < end && !monitor.stopped(); ++b) {
+      cursor.move(*this, b);
+      weigh_columns(cursor.view, coefficients_at, products, scratch);
+      for (std::size_t j = 0; j < m; ++j) {
+        DosageSums& total = partials[chunk * m + j];
+        copy_column(dosages[j], b * kRows, cursor.filled, cursor.dosages);
+        for (std::size_t i = cursor.filled; i < kRows; ++i)
+          cursor.dosages[i] = std::numeric_limits<double>::quiet_NaN();
+        count_block(cursor.view.outcome, cursor.view.count, cursor.dosages, cursor.observed, total);
+        std::fill(sums.begin(), sums.end(), 0.0);
+        total.exposure_information += score_block(factors.data(), padded, scratch.variance,
+                                                  cursor.dosages, cursor.view.count, sums.data());
+        total.cross.resize(k);
+        for (std::size_t c = 0; c < k; ++c) total.cross[c] += sums[c];
+        total.score += sums[k];
+        for (std::size_t i = 0; i < cursor.filled; ++i)
+          if (cursor.observed[i] == 0)
+            total.leave_out(cursor.columns.data(), k, i, scratch.residual[i], scratch.variance[i]);
       }
-      total.sum += sum;
-      total.square += square;
+      monitor.step();
     }
-    monitor.step();
   });
-  return counts;
+  std::vector<DosageSums> totals(m);
+  for (std::size_t j = 0; j < m; ++j)
+    for (std::size_t chunk = 0; chunk < count; ++chunk) totals[j].add(partials[chunk * m + j]);
+  return totals;
 }
 
 }  // namespace mrfast

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -43,12 +44,21 @@ struct LogisticSums {
   double* information = nullptr;  // (K, K), the lower triangle
 };
 
-// Counts of the rows where a dosage is known.
-struct DosageCounts {
+// Sums over the rows where a dosage is known, at coefficients of intercept and covariates (k).
+struct DosageSums {
   double n = 0, cases = 0;
   double coded_cases = 0, coded_controls = 0;  // carriers of the coded allele: dosage >= 0.5
   double other_cases = 0, other_controls = 0;  // carriers of the other one: dosage < 1.5
-  double sum = 0, square = 0, smallest = 0, largest = 0;
+  double sum = 0;
+  double smallest = std::numeric_limits<double>::infinity();
+  double largest = -std::numeric_limits<double>::infinity();
+  double score = 0, exposure_information = 0;
+  std::vector<double> cross;     // (k,): information of the dosage and each coefficient
+  std::vector<double> left_out;  // (k + k k,): gradient, information (lower) of the other rows
+
+  void leave_out(const double* const* columns, std::size_t k, std::size_t row, double residual,
+                 double variance);
+  void add(const DosageSums& other);
 };
 
 // Outcome, covariates, weights and offset in blocks of rows, column by column in each.
@@ -76,8 +86,10 @@ class LogisticRows {
   void firth_score(const double* coefficients, const double* inverse, double* score,
                    std::size_t threads, Monitor& monitor) const;
 
-  std::vector<DosageCounts> count_dosages(const std::vector<Column>& dosages, std::size_t threads,
-                                          Monitor& monitor) const;
+  // Counts, score and information of many dosages where their own coefficients are zero.
+  std::vector<DosageSums> score_dosages(const double* coefficients,
+                                        const std::vector<Column>& dosages, std::size_t threads,
+                                        Monitor& monitor) const;
 
  private:
   struct Cursor;

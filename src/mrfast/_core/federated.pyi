@@ -37,7 +37,8 @@ class LogisticRows:
         *,
         information: bool,
         plain: bool,  # information of a linear regression with variance 1
-        dosages: Numbers | None,  # (n, m): each point's own exposure
+        dosages: Numbers | None,  # (n, J): exposures instead of the one that is packed
+        selection: list[int],  # (m,): which of them each point has, or (0,) without dosages
         centre: NDArray[np.float64],  # (m,), or (0,) without dosages
         scale: NDArray[np.float64],  # as centre
         threads: int,
@@ -52,9 +53,15 @@ class LogisticRows:
         inverse: NDArray[np.float64],  # (K, K), of the information
         threads: int,
     ) -> NDArray[np.float64]: ...  # (K,)
-    def count_dosages(
+    def score_dosages(
         self,
-        dosages: Numbers,  # (n, m)
+        coefficients: NDArray[np.float64],  # (K - 1,), of the intercept and the covariates
+        dosages: Numbers,  # (n, J), between 0 and 2
         threads: int,
-    ) -> NDArray[np.float64]: ...  # (m, 10): n, cases, carriers of the coded allele among cases
-    # and controls, of the other allele likewise, sum, sum of squares, smallest, largest
+    ) -> tuple[
+        NDArray[np.float64],  # (J, 9): n, cases, carriers of the coded allele among cases and
+        # controls, of the other allele likewise, sum, smallest, largest
+        NDArray[np.float64],  # (J, K + 1): information with each coefficient, own, score
+        NDArray[np.float64],  # (J, (K - 1) + (K - 1)^2): gradient and lower information of the
+        # rows that are left out
+    ]: ...

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,13 +20,11 @@ from mrfast.federated.joint_profile import (
     SiteFunctions,
     corrected_kappas,
 )
-from mrfast.federated.node_profile import GridProfile
+from mrfast.federated.node_profile import GridProfile, Profile
 from mrfast.federated.pooling import PooledProfile
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from mrfast.federated.random_effects import RandomEffects
 
 __all__ = ["FederatedEstimate", "Heterogeneity", "federated_estimate", "leave_one_site_out"]
 
@@ -36,6 +35,7 @@ INTERVALS = ("hartung_knapp", "profile")
 _FEW_CASES = 10.0  # per nuisance coefficient, below which l + h is the better likelihood
 _INFORMATION = 1.0  # log units that a monotone profile must span to count as a site
 _FEW_SITES = 5
+_NEGLIGIBLE = 20.0  # log units below the maximum
 
 
 class Heterogeneity(NamedTuple):
@@ -190,7 +190,7 @@ class FederatedEstimate:
             curves.append(
                 Curve(
                     site.site_id,
-                    lambda theta, profile=profile, factor=factor: profile(theta * factor),
+                    _scaled(profile, factor),
                     profile.maximum,
                     profile.mle / factor,
                     (ends[0], ends[1]),
@@ -213,8 +213,9 @@ class FederatedEstimate:
     def __str__(self) -> str:
         level = f"{100 * self.ci_level:.4g}%"
         kind = {"fixed": "one effect at all sites", "random": "effects that differ by site"}
+        unit = "exposure" if self.scale == "exposure" else "Medusa's denominator"
         lines = [
-            f"Federated estimate, log odds ratio per unit of exposure; {kind[self.effects]}",
+            f"Federated estimate, log odds ratio per unit of {unit}; {kind[self.effects]}",
             f"  estimate    {self.beta:.5g} (standard error {self.std_error:.3g})",
             f"  {level} set     {_set_words(self)}",
             f"  odds ratio  {self.odds_ratio:.4g} "
@@ -347,41 +348,36 @@ def federated_estimate(
     plain = best
     if small_sample != "none":
         plain = JointProfile(pooled.functions, centre, used).maximum(1.0)
-    heterogeneity = _heterogeneity(pooled, plain.value)
-    common = {
-        "ci_level": ci_level,
-        "heterogeneity": heterogeneity,
-        "n_sites": sum(pooled.informative),
-        "total_cases": pooled.total_cases,
-        "total_controls": pooled.total_controls,
-        "sites": pooled.site_ids,
-        "kappas": centre,
-        "kappa_covariance": covariance,
-        "effects": effects,
-        "small_sample": small_sample,
-        "kappa_uncertainty": kappa_uncertainty,
-        "noise_correction": corrected,
-        "pooled": pooled,
-    }
-    if effects == "random":
-        return _random(pooled, sites, centre, used, best, interval, messages, common)
+    lower, upper = _piece(best.confidence_set, best.theta)
     std_error = best.std_error
     if not kappa_uncertainty:
         std_error = _delta_method(sites, best, centre, covariance)
-    _check_windows(pooled, joint, best, ci_level, messages)
-    _say_shape(best, messages)
-    lower, upper = _piece(best.confidence_set, best.theta)
-    return FederatedEstimate(
+    estimate = FederatedEstimate(
         beta=best.theta,
         std_error=std_error,
         ci_lower=lower,
         ci_upper=upper,
+        ci_level=ci_level,
         confidence_set=best.confidence_set,
         p_value=_chi_square_p(2 * (best.value - best.value_at_zero), 1),
-        messages=tuple(messages),
+        heterogeneity=_heterogeneity(pooled, plain.value),
+        n_sites=sum(pooled.informative),
+        total_cases=pooled.total_cases,
+        total_controls=pooled.total_controls,
+        sites=pooled.site_ids,
+        kappas=centre,
+        kappa_covariance=covariance,
+        small_sample=small_sample,
+        kappa_uncertainty=kappa_uncertainty,
+        noise_correction=corrected,
+        pooled=pooled,
         joint=joint,
-        **common,
     )
+    if effects == "random":
+        return _random(estimate, pooled, joint, interval, messages)
+    _check_windows(pooled, joint, best, ci_level, messages)
+    _say_shape(best, messages)
+    return replace(estimate, messages=tuple(messages))
 
 
 def leave_one_site_out(pooled: PooledProfile, **options: Any) -> pd.DataFrame:
@@ -484,61 +480,72 @@ def heterogeneity_of(Q: float, df: int) -> Heterogeneity:
 
 
 def _random(
+    fixed: FederatedEstimate,
     pooled: PooledProfile,
-    sites: SiteFunctions,
-    centre: Float,
-    covariance: Float | None,
-    best: JointMaximum,
+    joint: JointProfile,
     interval: str,
     messages: list[str],
-    common: dict[str, Any],
 ) -> FederatedEstimate:
     from mrfast.federated.random_effects import random_effects
 
-    if common["n_sites"] < 2:
+    if fixed.n_sites < 2:
         raise fail("effects", "'fixed' for fewer than two sites", "'random'")
-    if not math.isfinite(best.theta) or np.any(centre == 0):
+    if not math.isfinite(fixed.beta) or np.any(joint.centre == 0):
         raise fail("effects", "'fixed' where there is no finite estimate of one effect", "'random'")
-    if not common["kappa_uncertainty"]:
+    if not fixed.kappa_uncertainty:
         messages.append("random effects with fixed kappas: their errors are in no number here")
-    found: RandomEffects = random_effects(
-        sites,
-        centre,
-        covariance,
-        start=best.theta,
+    found = random_effects(
+        joint.sites,
+        joint.centre,
+        joint.covariance,
+        start=fixed.beta,
         informative=np.array(pooled.informative),
-        ci_level=common["ci_level"],
+        ci_level=fixed.ci_level,
         profile=interval == "profile",
     )
-    if common["n_sites"] < _FEW_SITES:
+    if fixed.n_sites < _FEW_SITES:
         messages.append(
-            f"with {common['n_sites']} sites the spread of the effects is barely identified, and "
-            "the interval is conservative"
+            f"with {fixed.n_sites} sites the spread of the effects is barely identified, and the "
+            "interval is conservative"
         )
     outside = [
-        f"{site.site_id} ({low:.3g} to {high:.3g})"
+        (f"{site.site_id} ({low:.3g} to {high:.3g})", _matters(site.profile, low, high))
         for site, low, high in zip(pooled.sites, found.beta_lower, found.beta_upper, strict=True)
         if low < site.profile.lower or high > site.profile.upper
     ]
     if outside:
-        messages.append(
+        text = (
             "the effects of sites, the mean -+ 4 tau, go beyond the windows at "
-            f"{', '.join(outside)}: ask for profiles on wider windows"
+            f"{', '.join(name for name, _ in outside)}"
         )
-        warnings.warn(messages[-1], MrfastWarning, stacklevel=3)
-    return FederatedEstimate(
+        if any(matters for _, matters in outside):
+            text += ": ask for profiles on wider windows"
+            warnings.warn(text, MrfastWarning, stacklevel=3)
+        else:
+            text += ", where the likelihood is negligible"
+        messages.append(text)
+    return replace(
+        fixed,
         beta=found.theta,
         std_error=found.std_error,
         ci_lower=found.ci_lower,
         ci_upper=found.ci_upper,
         confidence_set=((found.ci_lower, found.ci_upper),),
         p_value=found.p_value,
-        messages=tuple(messages),
+        effects="random",
+        interval_method=interval,
         tau=found.tau,
         prediction_interval=found.prediction_interval,
-        interval_method=interval,
-        **common,
+        messages=tuple(messages),
+        joint=None,
     )
+
+
+def _matters(profile: Profile, low: float, high: float) -> bool:
+    """Whether a profile still counts where it leaves its window towards these values."""
+    crossed = [profile.lower] if low < profile.lower else []
+    crossed += [profile.upper] if high > profile.upper else []
+    return any(profile.maximum - float(profile(end)) < _NEGLIGIBLE for end in crossed)
 
 
 # ---------------------------------------------------------------------------- messages
@@ -635,10 +642,11 @@ def _advise_few_cases(pooled: PooledProfile, small_sample: str, messages: list[s
     sparse = []
     for site in pooled.sites:
         covariates = site.diagnostics.get("n_covariates")
-        if isinstance(covariates, (int, np.integer)) and not isinstance(covariates, bool):
-            fewer = min(site.n_cases, site.n_controls)
-            if 0 < fewer < _FEW_CASES * (1 + int(covariates)):
-                sparse.append(site.site_id)
+        if covariates is None:
+            continue
+        fewer = min(site.n_cases, site.n_controls)
+        if 0 < fewer < _FEW_CASES * (1 + float(covariates)):
+            sparse.append(site.site_id)
     if sparse:
         messages.append(
             f"fewer than {_FEW_CASES:.0f} cases (or controls) per nuisance coefficient at "
@@ -673,6 +681,10 @@ def _set_words(estimate: FederatedEstimate) -> str:
     from mrfast.plots.federated_profiles import set_text
 
     return set_text(estimate.confidence_set)
+
+
+def _scaled(profile: Profile, factor: float) -> Callable[[Float], Float]:
+    return lambda theta: profile(theta * factor)
 
 
 def _exp(value: float) -> float:

@@ -3,8 +3,8 @@
 Site k reports the profile log-likelihood ``l_k(b)`` of the log odds ratio per unit of its score and
 ``a_k``, with ``kappa_k(g) = a_k'g`` the change of the exposure per unit of that score. The effects
 ``g`` are known from an association study up to its errors, ``gamma_hat ~ N(g, V)``, and the model
-is ``b_k = kappa_k theta``. What is maximised over ``g`` depends on it only through the kappas, whose
-centre is ``u = A gamma_hat`` and whose covariance is ``A V A' = L L'``:
+is ``b_k = kappa_k theta``. The likelihood depends on ``g`` only through the kappas, whose centre is
+``u = A gamma_hat`` and whose covariance is ``A V A' = L L'``:
 
     P(theta) = max over z of  sum_k l_k(theta (u_k + L_k z)) - z'z / 2.
 
@@ -109,7 +109,8 @@ class SiteFunctions:
     @property
     def bounded(self) -> Mask:
         """Sites with a known lower bound beyond the window, shape (K,)."""
-        return np.isfinite(self._bend)
+        known: Mask = np.isfinite(self._bend)
+        return known
 
     def __call__(self, beta: Float) -> Float:
         """Value, slope and second derivative.
@@ -126,9 +127,9 @@ class SiteFunctions:
         result = self._inside(beta)
         below, above = beta < self.lower, beta > self.upper
         if below.any() or above.any():
-            side = above.astype(np.intp)
-            outside = np.nonzero(below | above)
-            result[:, *outside] = self._tail(beta[outside], outside[1], side[outside])
+            row, site = np.nonzero(below | above)
+            side = above[row, site].astype(np.intp)
+            result[:, row, site] = self._tail(beta[row, site], site, side)
         return result
 
     def information(self, beta: Float) -> Float:
@@ -613,15 +614,15 @@ class JointProfile:
             following = np.where(good, following, middle)
             tolerance = 1e-14 * np.maximum(np.abs(angle[active]), 1e-3)
             settled = np.abs(following - angle[active]) <= tolerance
-            settled |= np.abs(excess) <= 1e-13 * (1 + np.abs(threshold) * 1e-3)
+            settled |= np.abs(excess) <= 1e-12 * (1 + np.abs(threshold) * 1e-3)
             following, here = following[~settled], _rows(here, np.nonzero(~settled)[0])
             active = active[~settled]
             if not active.size:
                 break
             angle[active] = following
-            theta = scale * np.tan(following)
-            warm = here.z + (theta - here.theta)[:, None] * here.z_slope
-            new = self.evaluate(theta, np.where(np.isfinite(warm), warm, 0.0))
+            trial = scale * np.tan(following)
+            warm = here.z + (trial - here.theta)[:, None] * here.z_slope
+            new = self.evaluate(trial, np.where(np.isfinite(warm), warm, 0.0))
             _assign(point, active, new)
         return point
 
@@ -631,8 +632,7 @@ def _solve(matrices: Float, vectors: Float) -> Float:
     if vectors.shape[1] == 1:
         single: Float = vectors / matrices[:, :, 0]
         return single
-    solution: Float = np.linalg.solve(matrices, vectors[:, :, None])[:, :, 0]
-    return solution
+    return np.asarray(np.linalg.solve(matrices, vectors[:, :, None])[:, :, 0], dtype=np.float64)
 
 
 def _rows(point: _Point, rows: NDArray[np.intp]) -> _Point:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,15 +24,12 @@ from mrfast import _validation as check
 from mrfast._runtime import thread_count
 from mrfast._validation import Float, fail
 from mrfast.errors import ConvergenceError
+from mrfast.federated._design import binary_outcome, covariate_array, numbers, pack, scales
+from mrfast.federated._newton import Maxima, maximise, solve
+from mrfast.federated.dosage_scan import SnpScan, snp_scan
 from mrfast.federated.node_profile import NodeProfile, chebyshev_nodes
 
-__all__ = ["LogisticFit", "LogisticModel", "ProfilePoints", "site_nodes"]
-
-_DECREMENT = 1e-15  # squared Newton decrement, twice the log likelihood that is left to gain
-_SLOW = 1e-11  # the same where it falls by a constant factor only: the maximum is at infinity
-_ROUNDING = 1e-11  # share of a column's sum of squares that counts as collinear
-_ILL_CONDITIONED = 1e-4
-_ITERATIONS = 200
+__all__ = ["LogisticFit", "LogisticModel", "ProfilePoints", "SnpScan", "site_nodes", "snp_scan"]
 
 
 @dataclass(frozen=True)
@@ -155,12 +151,12 @@ class LogisticModel:
         self._firth = check.flag("firth", firth)
         y = binary_outcome(outcome)
         self._n = y.size
-        s = _numbers("exposure", exposure, (self._n,), self._threads)
-        x = _covariates(covariates, self._n, self._threads)
-        w = None if weights is None else _numbers("weights", weights, (self._n,), self._threads)
+        s = numbers("exposure", exposure, (self._n,), self._threads)
+        x = covariate_array(covariates, self._n, self._threads)
+        w = None if weights is None else numbers("weights", weights, (self._n,), self._threads)
         if w is not None and w.min() < 0:
             raise fail("weights", "numbers at least 0", repr(float(w.min())))
-        o = None if offset is None else _numbers("offset", offset, (self._n,), self._threads)
+        o = None if offset is None else numbers("offset", offset, (self._n,), self._threads)
         p = x.shape[1]
         if names is None:
             names = [f"covariate {j}" for j in range(p)]
@@ -180,49 +176,28 @@ class LogisticModel:
         self._total = float(self.n if w is None else w.sum())
         self._prevalence = float(y.mean() if w is None else (w * y).sum() / self._total)
 
-        centre, scale, varies = _scales(kernel.column_moments(x, self._threads))
-        origin, factor, changes = _scales(kernel.column_moments(s[:, None], self._threads))
+        origin, factor, changes = scales(kernel.column_moments(s[:, None], self._threads))
         if not changes[0]:
             raise fail("exposure", "values that vary", "a constant")
         self._centre, self._scale = float(origin[0]), float(factor[0])
-        kept = np.flatnonzero(varies)
-
-        def pack(columns: NDArray[Any], at: Float, by: Float) -> Any:
-            return kernel.LogisticRows(
-                outcome=y,
-                covariates=columns,
-                exposure=s,
-                centre=np.append(at, origin),
-                scale=np.append(by, factor),
-                weights=w,
-                offset=o,
-                threads=self._threads,
-            )
-
-        self._rows = pack(x[:, kept] if kept.size < p else x, centre[kept], scale[kept])
-        gram = self._pass(np.zeros((1, kept.size + 2)), plain=True)[2][0]
-        pivots, alias = _collinear(gram, np.append(0.0, np.append(precision[kept], 0.0)))
-        if alias[-1]:
-            raise fail("exposure", "values that vary given the covariates", "explained by these")
-        if alias.any():
-            keep = np.flatnonzero(~alias)
-            gram, pivots = gram[np.ix_(keep, keep)], pivots[keep]
-            kept = kept[keep[1:-1] - 1]
-            self._rows = pack(x[:, kept], centre[kept], scale[kept])
-        self._kept = kept
-        dropped = np.setdiff1d(np.arange(p), kept)
-        self.aliased = tuple(self.names[j] for j in dropped)
-        # Coefficients of the columns that are packed, to those of the columns that were given.
-        self._transform = np.diag(scale[kept])
-        self._origin = centre[kept]
-        if np.any(pivots[1:-1] < _ILL_CONDITIONED):
-            nuisance = gram[:-1, :-1]
-            root = np.linalg.cholesky(nuisance / self._total)[1:, 1:]
-            turn = np.linalg.inv(root).T
-            self._transform = self._transform @ turn
-            columns = np.einsum("ij,jk->ik", x[:, kept] - self._origin, self._transform)
-            self._rows = pack(columns, np.zeros(kept.size), np.ones(kept.size))
-            gram = self._pass(np.zeros((1, kept.size + 2)), plain=True)[2][0]
+        self._design = pack(
+            y,
+            x,
+            exposure=s,
+            exposure_centre=self._centre,
+            exposure_scale=self._scale,
+            weights=w,
+            offset=o,
+            precision=precision,
+            threads=self._threads,
+        )
+        kept, gram = self._design.kept, self._design.gram
+        self._kept, self._transform, self._origin = (
+            kept,
+            self._design.transform,
+            self._design.origin,
+        )
+        self.aliased = tuple(self.names[j] for j in np.setdiff1d(np.arange(p), kept))
         k = kept.size + 2
         self._penalty = np.zeros((k, k))
         self._penalty[1:-1, 1:-1] = self._transform.T @ (precision[kept][:, None] * self._transform)
@@ -243,25 +218,9 @@ class LogisticModel:
 
     # ------------------------------------------------------------------ passes and maxima
 
-    def _pass(
-        self, coefficients: Float, *, information: bool = True, plain: bool = False
-    ) -> tuple[Float, Float, Float]:
-        """Log likelihood, gradient and information (m, ...), without penalties."""
-        none = np.empty(0)
-        result: tuple[Float, Float, Float] = self._rows.evaluate(
-            np.ascontiguousarray(coefficients),
-            information=information,
-            plain=plain,
-            dosages=None,
-            centre=none,
-            scale=none,
-            threads=self._threads,
-        )
-        return result
-
     def _objective(self, coefficients: Float) -> tuple[Float, Float, Float]:
         """The function that is maximised, its gradient, and the information."""
-        value, gradient, information = self._pass(coefficients)
+        value, gradient, information = self._design.sums(coefficients)
         if self._penalised:
             pull = np.einsum("ij,mj->mi", self._penalty, coefficients)
             value = value - 0.5 * np.einsum("mi,mi->m", coefficients, pull)
@@ -272,7 +231,7 @@ class LogisticModel:
             value = value + 0.5 * np.linalg.slogdet(information)[1] - unit
             for i, (at, matrix) in enumerate(zip(coefficients, information, strict=True)):
                 inverse = np.ascontiguousarray(np.linalg.inv(matrix))
-                gradient[i] = self._rows.firth_score(
+                gradient[i] = self._design.rows.firth_score(
                     np.ascontiguousarray(at), inverse, self._threads
                 )
                 if self._penalised:
@@ -281,68 +240,28 @@ class LogisticModel:
 
     def _maximise(self, start: Float, free: int) -> _Solution:
         """Maximise over the first `free` coefficients from m starting points."""
-        m, k = start.shape
-        value, decrement = np.full(m, -np.inf), np.full(m, np.inf)
-        gradient, information = np.zeros((m, k)), np.zeros((m, k, k))
-        best, step, trial = start.copy(), np.zeros((m, k)), start.copy()
-        converged, active = np.zeros(m, dtype=np.bool_), np.arange(m)
-        for _ in range(_ITERATIONS):
-            v, g, matrix = self._objective(trial[active])
-            noise = 1e-12 * (1 + np.abs(v))
-            better = np.isfinite(v) & (v >= value[active] - noise)
-            worse = active[~better]
-            step[worse] /= 2
-            trial[worse] = best[worse] + step[worse]
-            moved = active[better]
-            best[moved], value[moved] = trial[moved], v[better]
-            gradient[moved], information[moved] = g[better], matrix[better]
-            if moved.size:
-                move = _solve(information[moved][:, :free, :free], gradient[moved][:, :free])
-                before = decrement[moved]
-                decrement[moved] = np.einsum("mi,mi->m", move, gradient[moved][:, :free])
-                if free == k:  # not too far at once, yet fast to infinity
-                    allowed = np.maximum(1.0, np.abs(best[moved, -1:]))
-                    move /= np.maximum(1.0, np.abs(move[:, -1:]) / allowed)
-                step[moved, :free] = move
-                trial[moved] = best[moved] + step[moved]
-                now = decrement[moved]
-                if self._firth:  # linear convergence: the information is not the curvature
-                    done = now <= 1e-20
-                else:
-                    done = (now <= _DECREMENT) | ((now <= _SLOW) & (now > 0.02 * before))
-                converged[moved[done]] = True
-            # Steps that were halved down to nothing: the value is as high as rounding lets it be.
-            stuck = worse[np.max(np.abs(step[worse]), axis=1, initial=0.0) < 1e-9]
-            converged[stuck] = decrement[stuck] < 1e-6
-            gone = converged.copy()
-            gone[stuck] = True
-            active = active[~gone[active]]
-            if not active.size:
-                break
-        return self._solution(best, value, gradient, information, step, converged)
+        found = maximise(
+            lambda at, _: self._objective(at), start, free, exact_curvature=not self._firth
+        )
+        return self._solution(found)
 
-    def _solution(
-        self,
-        best: Float,
-        value: Float,
-        gradient: Float,
-        information: Float,
-        step: Float,
-        converged: NDArray[np.bool_],
-    ) -> _Solution:
+    def _solution(self, found: Maxima) -> _Solution:
         """Profile quantities, with what the last Newton step still changes."""
+        gradient, information, value = found.gradient, found.information, found.value
         nuisance = information[:, :-1, :-1]
         cross = information[:, :-1, -1]
-        slopes = _solve(nuisance, cross)
+        slopes = solve(nuisance, cross)
         curvature = information[:, -1, -1] - np.einsum("mi,mi->m", cross, slopes)
         scores = gradient[:, -1] - np.einsum("mi,mi->m", slopes, gradient[:, :-1])
-        shift = _solve(nuisance, gradient[:, :-1])
+        shift = solve(nuisance, gradient[:, :-1])
         if not self._firth:
             value = value + 0.5 * np.einsum("mi,mi->m", shift, gradient[:, :-1])
-        best = best.copy()
+        best = found.coefficients.copy()
         best[:, :-1] += shift
         half_logdet = 0.5 * np.linalg.slogdet(nuisance)[1] - self._log_scale
-        return _Solution(best, -slopes, value, scores, curvature, half_logdet, step, converged)
+        return _Solution(
+            best, -slopes, value, scores, curvature, half_logdet, found.step, found.converged
+        )
 
     # ------------------------------------------------------------------ the full fit
 
@@ -403,13 +322,10 @@ class LogisticModel:
         """Covariates whose coefficients still grew when the log likelihood no longer did."""
         if np.max(np.abs(step[:-1])) < 1e-5 or self._firth:
             return ()
-        moves = np.abs(self._transform @ step[1:-1]) / np.diag(np.atleast_2d(self._scales()))
+        moves = np.abs(self._transform @ step[1:-1]) / np.sqrt(np.sum(self._transform**2, axis=1))
         if not moves.size or moves.max() < 1e-5:
             return ()
         return tuple(self.names[self._kept[j]] for j in np.flatnonzero(moves > 0.05 * moves.max()))
-
-    def _scales(self) -> Float:
-        return np.diag(np.sqrt(np.sum(self._transform**2, axis=1)))
 
     def _supremum(self, side: int, beta: float) -> float:
         """Limit of the profile to the side where it rises: its tail is exponential."""
@@ -618,116 +534,6 @@ class _Path:
             - t**2 * (1 - t) * width * self._tangents[high]
         )
         return straight
-
-
-def binary_outcome(outcome: ArrayLike) -> Float:
-    """Outcome as float64, checked to hold 0 and 1 only."""
-    values = np.asarray(outcome)
-    if values.dtype == object or values.dtype.kind in "cSUMm":
-        try:
-            values = values.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            raise fail("outcome", "0 and 1, or booleans", f"an array of {values.dtype}") from error
-    if values.ndim != 1:
-        raise fail("outcome", "1 dimension", str(values.ndim))
-    if not values.size:
-        raise fail("outcome", "at least one row", "none")
-    y: Float = np.ascontiguousarray(values, dtype=np.float64)
-    good = (y == 0) | (y == 1)
-    if not good.all():
-        i = int(np.argmin(good))
-        raise fail("outcome", "0 and 1, or booleans", f"{float(y[i])!r} at outcome[{i}]")
-    return y
-
-
-def _numbers(
-    argument: str, values: ArrayLike, shape: tuple[int, ...], threads: int
-) -> NDArray[Any]:
-    """float64 or float32 array of the shape, without missing and infinite numbers."""
-    from mrfast._core import federated as kernel
-
-    if np.ma.isMaskedArray(values):
-        raise fail(argument, "an array without a mask", "a masked array")
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise fail(argument, "numbers", f"{type(values).__name__} ({error})") from error
-    if array.dtype.kind in "cSUMm":
-        raise fail(argument, "real numbers", f"an array of {array.dtype}")
-    if array.dtype not in (np.float64, np.float32) or not array.dtype.isnative:
-        try:
-            array = array.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            raise fail(argument, "numbers", f"an array of {array.dtype}") from error
-    if array.ndim != len(shape):
-        raise fail(argument, f"{len(shape)} dimension(s)", str(array.ndim))
-    if array.shape != shape:
-        raise fail(argument, f"shape {shape}", f"shape {array.shape}")
-    matrix = array[:, None] if array.ndim == 1 else array
-    if not kernel.column_moments(matrix, threads)[4].all():
-        i = tuple(int(j) for j in np.argwhere(~np.isfinite(array))[0]) if array.size else ()
-        if i:
-            raise fail(argument, "finite numbers", f"{float(array[i])!r} at {argument}{list(i)}")
-        raise fail(argument, "numbers whose squares are finite", "larger ones")
-    return array
-
-
-def _covariates(covariates: ArrayLike | None, n: int, threads: int) -> NDArray[Any]:
-    if covariates is None:
-        return np.zeros((n, 0))
-    array = np.asarray(covariates)
-    if array.ndim != 2:
-        raise fail("covariates", "2 dimensions, rows by covariates", str(array.ndim))
-    return _numbers("covariates", covariates, (n, array.shape[1]), threads)
-
-
-def _scales(moments: Float) -> tuple[Float, Float, NDArray[np.bool_]]:
-    """Origin and factor of columns, and which of them vary.
-
-    Columns whose mean is small against their spread keep their origin, so that a rare category's
-    rows alone carry its coefficient, to full relative precision.
-    """
-    mean, sd = moments[0], moments[1]
-    varies = sd > 1e-12 * np.abs(mean)
-    centre = np.where(np.abs(mean) > sd, mean, 0.0)
-    return np.ascontiguousarray(centre), 1 / np.where(varies, sd, 1.0), varies
-
-
-def _collinear(gram: Float, precision: Float) -> tuple[Float, NDArray[np.bool_]]:
-    """Share of each column that those before it leave, and which columns leave nothing.
-
-    Columns with a prior (precision above 0) are never left out, nor do they explain others.
-    """
-    k = gram.shape[0]
-    scale = 1 / np.sqrt(np.diag(gram))
-    matrix = gram * scale * scale[:, None]
-    pivots, alias = np.ones(k), np.zeros(k, dtype=np.bool_)
-    for j in np.flatnonzero(precision == 0):
-        pivots[j] = matrix[j, j]
-        if pivots[j] < _ROUNDING:
-            alias[j] = True
-            continue
-        matrix = matrix - np.outer(matrix[j], matrix[j]) / pivots[j]
-    return pivots, alias
-
-
-def _solve(matrices: Float, vectors: Float) -> Float:
-    """Solutions of positive definite systems, (m, k); as good as can be where they are singular."""
-    diagonal = np.einsum("mii->mi", matrices)
-    scale = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
-    scaled = matrices * scale[:, :, None] * scale[:, None, :]
-    right = vectors * scale
-    identity = np.eye(matrices.shape[1])
-    for jitter in (0.0, 1e-14, 1e-12, 1e-10, 1e-8, 1e-6):
-        try:
-            np.linalg.cholesky(scaled + jitter * identity)
-            solved = np.linalg.solve(scaled + jitter * identity, right[..., None])[..., 0]
-        except np.linalg.LinAlgError:
-            continue
-        if np.isfinite(solved).all():
-            result: Float = solved * scale
-            return result
-    return vectors * scale**2
 
 
 def _chebyshev(values: Float) -> Float:

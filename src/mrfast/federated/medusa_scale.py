@@ -1,9 +1,9 @@
 """What Medusa 0.1.0 computes, reproduced for comparison; not an estimate to use.
 
 Medusa adds the sites' log-likelihoods on a grid of the log odds ratio per unit of score, by linear
-interpolation where grids differ, takes the highest grid point and divides it by ``sum_j w_j
-gamma_j``. One unit of the score ``sum_j w_j G_j`` moves the exposure by ``w'C gamma / w'C w``, which
-is larger by about the effective number of instruments; so are the estimate, its error and limits.
+interpolation where grids differ, takes the highest grid point and divides it by ``w'gamma``. One
+unit of the score ``w'G`` moves the exposure by ``w'C gamma / w'C w``, which is larger by about the
+effective number of instruments; so are Medusa's estimate, its error and its limits.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ __all__ = ["GridPool", "GridRatio", "grid_pool", "grid_ratio", "medusa_estimate"
 _GRID_TOLERANCE = 1e-10
 _WEIGHT_TOLERANCE = 1e-10  # relative
 _LEAST_DENOMINATOR = 1.5e-8
-_DEFAULT_GRID = -3 + 0.01 * np.arange(601)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,13 +92,13 @@ def grid_pool(grids: Sequence[Float], values: Sequence[Float]) -> GridPool:
     """
     first = grids[0]
     if all(g.size == first.size and np.all(np.abs(g - first) <= _GRID_TOLERANCE) for g in grids):
-        total = np.sum(values, axis=0)
-        return GridPool(first, total - total.max(), ())
+        plain: Float = np.sum(values, axis=0)
+        return GridPool(first, plain - plain.max(), ())
     lower, upper = max(float(g[0]) for g in grids), min(float(g[-1]) for g in grids)
     if not lower < upper:
         raise fail("profiles", "grids that overlap", "grids without a common range")
     step = min(float(np.median(np.diff(g))) for g in grids)
-    common = lower + step * np.arange(math.floor((upper - lower) / step * (1 + 1e-10)) + 1)
+    common: Float = lower + step * np.arange(math.floor((upper - lower) / step * (1 + 1e-10)) + 1)
     if upper - common[-1] > step / 1000:
         common = np.append(common, upper)
     total = np.zeros(common.size)
@@ -278,4 +277,5 @@ def _on_grid(site: SiteProfile) -> tuple[Float, Float]:
         return site.grid, site.log_likelihood
     if isinstance(site.profile, GridProfile):
         return site.profile.grid, site.profile.values
-    return _DEFAULT_GRID, site.profile(_DEFAULT_GRID)
+    grid: Float = -3 + 0.01 * np.arange(601.0)
+    return grid, site.profile(grid)

@@ -8,16 +8,19 @@ exposure.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mrfast import _validation as check
+from mrfast._files import read_document, write_document
 from mrfast._validation import Float, fail
+from mrfast.errors import DamagedFileError, InvalidInputError
 from mrfast.federated.joint_profile import JointMaximum, JointProfile, SiteFunctions
+from mrfast.federated.privacy import protected
 from mrfast.federated.site_profile import SiteProfile
 
 if TYPE_CHECKING:
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PooledProfile", "pool"]
 
+_KIND = "mrfast pooled profile"
+_VERSION = 1
 _SAME = 1e-9  # relative difference of numbers that should be copies of one another
 _FLAT = 1e-12  # range of a log-likelihood that says nothing
 
@@ -171,7 +176,8 @@ class PooledProfile:
         """Covariance of the kappas, shape (K, K), from the errors of the instruments' effects."""
         scaled = self.loadings * self.instrument_std_error
         right = scaled if self.instrument_ld is None else _times(self.instrument_ld, scaled.T).T
-        return np.einsum("kj,lj->kl", scaled, right)
+        covariance: Float = np.einsum("kj,lj->kl", scaled, right)
+        return covariance
 
     @cached_property
     def noise_trace(self) -> Float:
@@ -190,7 +196,8 @@ class PooledProfile:
     def noise_cross(self) -> Float:
         """What that noise adds to the kappas' covariance, shape (K, K), by the diagonals alone."""
         scaled = self.loadings * self._noise
-        return np.einsum("kj,lj->kl", scaled, scaled)
+        cross: Float = np.einsum("kj,lj->kl", scaled, scaled)
+        return cross
 
     @cached_property
     def _noise(self) -> Float:
@@ -290,6 +297,87 @@ class PooledProfile:
             )
         return pd.DataFrame(rows)
 
+    # ------------------------------------------------------------------------- files
+
+    def save(self, path: str | os.PathLike[str]) -> str:
+        """Write the sites and what joins them to one file.
+
+        What a site's own file would withhold is withheld here as well.
+
+        Parameters
+        ----------
+        path : path-like
+            Replaced once the new file is complete.
+
+        Returns
+        -------
+        str
+            The content's checksum.
+
+        Raises
+        ------
+        InvalidInputError
+            Nothing may leave a site, by the rules of `mrfast.federated.privacy`.
+        """
+        from mrfast.federated.site_document import content_of
+
+        content = {
+            "sites": [content_of(protected(site)) for site in self.sites],
+            "instrument_ld": self.instrument_ld,
+            "common_kappa": self.common_kappa,
+        }
+        return write_document(path, content, kind=_KIND, version=_VERSION)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> PooledProfile:
+        """Read a file that `save` wrote.
+
+        Parameters
+        ----------
+        path : path-like
+
+        Returns
+        -------
+        PooledProfile
+
+        Raises
+        ------
+        DamagedFileError
+            The file is damaged, of another kind or version, or its sites do not belong together.
+            The checksum detects damage, not forgery.
+        OSError
+            The file cannot be read.
+        """
+        from mrfast.federated.site_document import site_of
+
+        content = read_document(path, kind=_KIND, versions=(_VERSION,)).content
+        entries, ld, common = (content.get(n) for n in ("sites", "instrument_ld", "common_kappa"))
+        good = isinstance(entries, list) and isinstance(common, bool) and len(content) == 3
+        if not good or not all(isinstance(entry, dict) for entry in entries or ()):
+            raise DamagedFileError(f"path: expected a pooled profile in {path}, received others")
+        try:
+            sites = tuple(site_of(entry, path) for entry in entries or ())
+            correlations = None
+            if ld is not None and sites:
+                J = len(sites[0].snps)
+                correlations = check.float_array("instrument_ld", ld, ndim=2, shape=(J, J))
+                _check_correlations(correlations)
+            return _pooled(sites, correlations, bool(common))
+        except InvalidInputError as error:
+            raise DamagedFileError(f"path: expected a pooled profile in {path}; {error}") from error
+
+    def __eq__(self, other: object) -> bool:
+        """Equal in what a file can hold."""
+        if not isinstance(other, PooledProfile):
+            return NotImplemented
+        same_ld = (self.instrument_ld is None) == (other.instrument_ld is None)
+        if same_ld and self.instrument_ld is not None and other.instrument_ld is not None:
+            same_ld = np.array_equal(self.instrument_ld, other.instrument_ld)
+        return same_ld and self.common_kappa == other.common_kappa and self.sites == other.sites
+
+    def __hash__(self) -> int:
+        return hash((self.site_ids, self.common_kappa))
+
     def __repr__(self) -> str:
         names = ", ".join(self.site_ids[:4]) + (", ..." if self.n_sites > 4 else "")
         return (
@@ -336,24 +424,30 @@ def pool(
     if isinstance(profiles, (SiteProfile, str, os.PathLike)):
         raise fail("profiles", "a list of site profiles", f"one {type(profiles).__name__}")
     sites = tuple(_site(entry) for entry in profiles)
-    if not sites:
-        raise fail("profiles", "at least one site profile", "none")
+    check.flag("common_kappa", common_kappa)
     _check_identity(sites)
     _check_instruments(sites)
-    messages = [
-        f"site {site.site_id}: its profile is flat; its {site.counts.n} people are not counted"
-        for site in sites
-        if not _informative(site)
-    ]
-    known = [site for site in sites if site.has_kappa]
-    first = known[0] if known else sites[0]
+    return _pooled(sites, _correlations(sites, instruments), common_kappa, checked=True)
+
+
+def _pooled(
+    sites: tuple[SiteProfile, ...], ld: Float | None, common_kappa: bool, *, checked: bool = False
+) -> PooledProfile:
+    if not checked:
+        _check_identity(sites)
+        _check_instruments(sites)
+    flat = [site for site in sites if not _informative(site)]
+    known = next((site for site in sites if site.has_kappa), sites[0])
     pooled = PooledProfile(
         sites,
-        first.instrument_beta,
-        first.instrument_std_error,
-        _correlations(sites, instruments),
-        check.flag("common_kappa", common_kappa),
-        tuple(messages),
+        known.instrument_beta,
+        known.instrument_std_error,
+        ld,
+        common_kappa,
+        tuple(
+            f"site {site.site_id}: its profile is flat; its {site.counts.n} people are not counted"
+            for site in flat
+        ),
     )
     if common_kappa:
         _check_common_kappa(pooled)
@@ -369,7 +463,9 @@ def _site(entry: object) -> SiteProfile:
 
 
 def _check_identity(sites: Sequence[SiteProfile]) -> None:
-    """One study, every site once."""
+    """At least one site, one study, every site once."""
+    if not sites:
+        raise fail("profiles", "at least one site profile", "none")
     seen: set[str] = set()
     for site in sites:
         if site.site_id in seen:
@@ -384,7 +480,7 @@ def _check_identity(sites: Sequence[SiteProfile]) -> None:
 def _check_instruments(sites: Sequence[SiteProfile]) -> None:
     """Whether kappas are functions of the same effects."""
     first = sites[0]
-    tables = {}
+    tables: dict[str, str] = {}
     for site in sites:
         if site.score.instruments_checksum is not None:
             tables.setdefault(site.score.instruments_checksum, site.site_id)
@@ -434,7 +530,8 @@ def _correlations(
                 raise fail(
                     "instruments", "the table that the sites used", f"another ({site.site_id})"
                 )
-        return instruments.ld
+        correlations: Float | None = instruments.ld
+        return correlations
     remembered = [site.instrument_ld for site in sites if site.instrument_ld is not None]
     if remembered:
         if not all(np.allclose(ld, remembered[0], rtol=0, atol=_SAME) for ld in remembered):
@@ -453,6 +550,13 @@ def _correlations(
                 "None",
             )
     return None
+
+
+def _check_correlations(ld: Float) -> None:
+    """Refuse what is no correlation matrix."""
+    symmetric = np.allclose(ld, ld.T, rtol=0, atol=_SAME)
+    if not symmetric or not np.allclose(np.diag(ld), 1, rtol=0, atol=_SAME) or np.abs(ld).max() > 1:
+        raise fail("instrument_ld", "a matrix of correlations", "another")
 
 
 def _check_common_kappa(pooled: PooledProfile) -> None:
@@ -489,8 +593,9 @@ def _informative(site: SiteProfile) -> bool:
 
 def _weighted_mean(sites: Sequence[SiteProfile], rows: Float) -> Float:
     """Mean over sites, weighted by their information at the maximum or at zero."""
-    at: Callable[[SiteProfile], Any] = lambda site: 0.0 if site.profile.monotone else site.mle  # noqa: E731
-    weights = np.array([max(float(site.profile.information(at(site))), 0.0) for site in sites])
+    peaks = [0.0 if site.profile.monotone else site.mle for site in sites]
+    found = [float(s.profile.information(at)) for s, at in zip(sites, peaks, strict=True)]
+    weights = np.maximum(found, 0.0)
     if not weights.sum() > 0:
         weights = np.ones(len(sites))
     mean: Float = np.tensordot(weights / weights.sum(), rows, axes=1)

@@ -175,7 +175,7 @@ class _Model:
         excess = float((weight * (step - mean) ** 2).sum()) - (int((weight > 0).sum()) - 1)
         scale = float(weight.sum() - (weight**2).sum() / weight.sum())
         least = float(weight.sum()) ** -0.5
-        return max(math.sqrt(max(excess / scale, 0.0)) if scale > 0 else 0.0, least)
+        return float(max(math.sqrt(max(excess / scale, 0.0)), least)) if scale > 0 else least
 
     def marginal(self, kappa: Float, theta: float, tau: float) -> tuple[Float, Float, Float]:
         """Log integrals of the sites and two derivatives by ``kappa theta``, each (K,)."""
