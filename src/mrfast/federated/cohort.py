@@ -7,7 +7,7 @@ a cohort of 500,000 persons with 1,000 SNPs in single bytes is never copied as a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ __all__ = [
     "Cohort",
     "DosageSummary",
     "PersonIds",
+    "binary_column",
+    "listed",
     "sanitised",
 ]
 
@@ -35,6 +37,22 @@ _BLOCK_BYTES = 2**25
 _MOST_SNPS_AT_ONCE = 64
 _ROUNDING = 1e-6  # dosages in single precision may exceed 2 by this much
 _SHOWN = 5
+
+
+def listed(names: Iterable[object]) -> str:
+    """First few of some names, and how many more there are.
+
+    Parameters
+    ----------
+    names : iterable
+
+    Returns
+    -------
+    str
+    """
+    texts = [str(name) for name in names]
+    more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
+    return ", ".join(texts[:_SHOWN]) + more
 
 
 def sanitised(snp: str) -> str:
@@ -95,7 +113,7 @@ class PersonIds:
             raise fail(
                 argument,
                 "one row for every person",
-                f"{_listed(twice)} more than once ({len(twice)} such persons)",
+                f"{listed(twice)} more than once ({len(twice)} such persons)",
             )
 
     def __len__(self) -> int:
@@ -181,11 +199,11 @@ class Cohort:
             raise fail("cohort", "at least one person", "an empty table")
         for name in (outcome, person_id):
             if name is not None and name not in names:
-                raise fail("cohort", f"a column {name!r}", f"only {_listed(names)}")
+                raise fail("cohort", f"a column {name!r}", f"only {listed(names)}")
         places = {name: place for place, name in enumerate(names)}
         if len(places) != len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
-            raise fail("cohort", "every column once", f"{_listed(twice)} more than once")
+            raise fail("cohort", "every column once", f"{listed(twice)} more than once")
         key = (
             next((k for k in PERSON_KEYS if k in places), None) if person_id is None else person_id
         )
@@ -288,7 +306,7 @@ class Cohort:
         """
         missing = [name for name in names if name not in self.column_names]
         if missing or not isinstance(self._source, pd.DataFrame):
-            raise fail(argument, "columns of the cohort", f"{_listed(missing)}, which it lacks")
+            raise fail(argument, "columns of the cohort", f"{listed(missing)}, which it lacks")
         table = self._source.iloc[:, [self._places[name] for name in names]]
         return table.set_axis(list(names), axis="columns")
 
@@ -458,7 +476,7 @@ def binary_column(column: pd.Series[Any], where: str) -> Float:
         raise fail(
             where,
             "0 for controls and 1 for cases",
-            f"the values {_listed([f'{value:g}' for value in found])}{hint}",
+            f"the values {listed([f'{value:g}' for value in found])}{hint}",
         )
     values.setflags(write=False)
     return values
@@ -503,8 +521,3 @@ def _identifiers(column: pd.Series[Any], argument: str) -> pd.Index[Any]:
         column = column.map(str)
     texts: pd.Index[Any] = pd.Index(column.to_numpy(dtype=object), dtype=object)
     return texts
-
-
-def _listed(names: Sequence[object] | pd.Index[Any]) -> str:
-    shown = ", ".join(str(name) for name in list(names)[:_SHOWN])
-    return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
