@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mrfast.data.harmonisation import harmonise as harmonise
     from mrfast.data.instruments import InstrumentTable as InstrumentTable
     from mrfast.data.moments import Moments as Moments
+    from mrfast.federated.cohort import Cohort as Cohort
     from mrfast.federated.decision import DecisionThresholds as DecisionThresholds
     from mrfast.federated.decision import StudyDecision as StudyDecision
     from mrfast.federated.decision import study_decision as study_decision
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from mrfast.federated.pooling import pool as pool
     from mrfast.federated.samples import ancestry_check as ancestry_check
     from mrfast.federated.samples import overlap_check as overlap_check
-    from mrfast.federated.cohort import Cohort as Cohort
     from mrfast.federated.site_fit import fit_site as fit_site
     from mrfast.federated.site_profile import SiteProfile as SiteProfile
     from mrfast.io.omop.cohort import OmopCohort as OmopCohort
