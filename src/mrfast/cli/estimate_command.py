@@ -177,7 +177,6 @@ def _drawings(
 ) -> dict[str, Any]:
     from mrfast.federated.estimate import federated_estimate
     from mrfast.plots.federated_forest import left_out_figure, site_forest_figure
-    from mrfast.plots.federated_profiles import federated_estimate_figure
 
     fixed = {**arguments, "effects": "fixed"}
     every = [estimate]
@@ -190,7 +189,7 @@ def _drawings(
             every.insert(0, federated_estimate(pooled, **fixed))
     drawings = {
         "forest.png": site_forest_figure(single, every),
-        "profile.png": federated_estimate_figure(estimate),
+        "profile.png": estimate.plot(),
     }
     if left_out:
         drawings["leave_one_out.png"] = left_out_figure(left_out, estimate)
