@@ -3,8 +3,8 @@
 Site k reports the profile log-likelihood ``l_k(b)`` of the log odds ratio per unit of its score and
 ``a_k``, with ``kappa_k(g) = a_k'g`` the change of the exposure per unit of that score. The effects
 ``g`` are known from an association study up to its errors, ``gamma_hat ~ N(g, V)``, and the model
-is ``b_k = kappa_k theta``. What is maximised over ``g`` depends on it only through the kappas, whose
-centre is ``u = A gamma_hat`` and whose covariance is ``A V A' = L L'``:
+is ``b_k = kappa_k theta``. The likelihood depends on ``g`` only through the kappas, whose centre is
+``u = A gamma_hat`` and whose covariance is ``A V A' = L L'``:
 
     P(theta) = max over z of  sum_k l_k(theta (u_k + L_k z)) - z'z / 2.
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,9 @@ from numpy.typing import NDArray
 from mrfast._runtime import symmetric_eigen
 from mrfast._validation import Float
 from mrfast.federated.node_profile import NodeProfile, Profile
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 __all__ = [
     "JointMaximum",
@@ -76,20 +80,28 @@ class SiteFunctions:
         self._known = np.array(sorted(known), dtype=np.intp)
         self._series = np.zeros((self._known.size, 3, width))
         self._curvature = np.zeros((self._known.size, 3, width))  # information, two derivatives
+        self._half_logdet = np.zeros((self._known.size, 3, width))  # the same
         for row, k in enumerate(self._known):
             half = float(self._half[k])
             value, slope, information, half_logdet = known[k]
             m = value.size
             self._series[row, :, :m] = value, slope, -information
             self._curvature[row, :, :m] = _derivatives(information, half)
-            if adjusted:
-                self._series[row, :, :m] += _derivatives(half_logdet, half)
+            self._half_logdet[row, :, :m] = _derivatives(half_logdet, half)
+        if adjusted:
+            self._series += self._half_logdet
         self._lower_bound = lower_bound
-        self._edges = self._inside(np.stack([self.lower, self.upper]))  # (3, 2, K)
         self._monotone = np.array([p.monotone for p in self.profiles], dtype=np.int64)
         self._cap = np.array([p.maximum if p.monotone else math.inf for p in self.profiles])
         bends = [p.residual_sum_of_squares for p in self.profiles]
         self._bend = np.array([math.inf if bend is None else bend / 4 for bend in bends])
+        self._edges = np.zeros((4, 2, len(self.profiles)))  # value, slope, h, slope of h
+        ends = np.stack([self.lower, self.upper])
+        self._edges[:2] = self._inside(ends)[:2]
+        if adjusted:
+            h = _evaluated(self._half_logdet, self._basis(ends))
+            self._edges[2:, :, self._known] = h[:2]
+            self._edges[:2, :, self._known] -= h[:2]
 
     def __len__(self) -> int:
         return len(self.profiles)
@@ -97,7 +109,8 @@ class SiteFunctions:
     @property
     def bounded(self) -> Mask:
         """Sites with a known lower bound beyond the window, shape (K,)."""
-        return np.isfinite(self._bend)
+        known: Mask = np.isfinite(self._bend)
+        return known
 
     def __call__(self, beta: Float) -> Float:
         """Value, slope and second derivative.
@@ -114,9 +127,9 @@ class SiteFunctions:
         result = self._inside(beta)
         below, above = beta < self.lower, beta > self.upper
         if below.any() or above.any():
-            side = above.astype(np.intp)
-            outside = np.nonzero(below | above)
-            result[:, *outside] = self._tail(beta[outside], outside[1], side[outside])
+            row, site = np.nonzero(below | above)
+            side = above[row, site].astype(np.intp)
+            result[:, row, site] = self._tail(beta[row, site], site, side)
         return result
 
     def information(self, beta: Float) -> Float:
@@ -125,8 +138,7 @@ class SiteFunctions:
         Beyond the windows that of the edge, without derivatives. Shape (3, T, K).
         """
         result = np.zeros((3, *beta.shape))
-        basis = self._basis(beta)
-        result[:, :, self._known] = np.einsum("kcm,tkm->ctk", self._curvature, basis)
+        result[:, :, self._known] = _evaluated(self._curvature, self._basis(beta))
         result[1:, (beta < self.lower) | (beta > self.upper)] = 0
         return result
 
@@ -138,10 +150,9 @@ class SiteFunctions:
 
     def _inside(self, beta: Float) -> Float:
         if not self._others:
-            result: Float = np.einsum("kcm,tkm->ctk", self._series, self._basis(beta))
-            return result
+            return _evaluated(self._series, self._basis(beta))
         result = np.zeros((3, *beta.shape))
-        result[:, :, self._known] = np.einsum("kcm,tkm->ctk", self._series, self._basis(beta))
+        result[:, :, self._known] = _evaluated(self._series, self._basis(beta))
         for k in self._others:
             points = np.clip(beta[:, k], self.lower[k], self.upper[k])
             result[:, :, k] = self.profiles[k].evaluate(points)[:3]
@@ -149,26 +160,25 @@ class SiteFunctions:
         return result
 
     def _tail(self, beta: Float, site: NDArray[np.intp], side: NDArray[np.intp]) -> Float:
-        """Beyond a window: tangent up to the supremum, or the guaranteed lower bound."""
-        edge = np.where(side == 1, self.upper[site], self.lower[site])
-        value, slope, _ = self._edges[:, side, site]
-        distance = beta - edge
-        onward = self._monotone[site] * (2 * side - 1) > 0  # towards the supremum
+        """Beyond a window: tangent up to the supremum, or the guaranteed lower bound.
+
+        Half the log determinant falls along its tangent, but never rises.
+        """
+        distance = beta - np.where(side == 1, self.upper[site], self.lower[site])
+        outward = 2 * side - 1
+        onward = self._monotone[site] * outward > 0  # towards the supremum
+        value, slope, h, h_slope = self._edges[:, side, site]
         if self._lower_bound:
-            bend = np.where(onward, 0.0, self._bend[site])
             slope = np.where(onward, 0.0, slope)
-            return np.stack(
-                [
-                    value + slope * distance - bend * distance**2 / 2,
-                    slope - bend * distance,
-                    -bend,
-                ]
-            )
-        result = np.stack([value + slope * distance, slope, np.zeros_like(slope)])
-        if not self.adjusted:
-            capped = onward & (result[0] > self._cap[site])
-            result[0, capped] = self._cap[site[capped]]
-            result[1, capped] = 0
+            bend = np.where(onward, 0.0, self._bend[site])
+        else:
+            bend = np.zeros_like(value)
+        curve = value + slope * distance - bend * distance**2 / 2
+        result = np.stack([curve, slope - bend * distance, -bend])
+        capped = onward & (curve > self._cap[site])
+        result[:2, capped] = self._cap[site[capped]], np.zeros(int(capped.sum()))
+        h_slope = np.where(h_slope * outward < 0, h_slope, 0.0)
+        result[:2] += h + h_slope * distance, h_slope
         return result
 
 
@@ -178,6 +188,12 @@ def _as_nodes(profile: Profile) -> NodeProfile | None:
         return profile
     nodes = getattr(profile, "nodes", None)
     return nodes if isinstance(nodes, NodeProfile) else None
+
+
+def _evaluated(series: Float, basis: Float) -> Float:
+    """Chebyshev series of sites (K, c, m) on a basis (T, K, m); shape (c, T, K)."""
+    result: Float = np.einsum("kcm,tkm->ctk", series, basis)
+    return result
 
 
 def _derivatives(series: Float, half: float) -> Float:
@@ -224,12 +240,13 @@ def corrected_kappas(
         set to 0.
     """
     changed = noise_trace != 0
-    along = np.where(changed, np.diag(covariance) / centre, 0.0)
+    size = np.where(centre == 0, 1.0, centre)
+    along = np.where(changed, np.diag(covariance) / size, 0.0)
     corrected = centre - noise_trace + along
     noise_only: Mask = changed & (corrected * np.sign(centre) <= 0)
     corrected = np.where(noise_only, 0.0, corrected)
     both = changed[:, None] & changed[None, :]
-    products = np.where(both, noise_cross - covariance**2 / np.outer(centre, centre), 0.0)
+    products = np.where(both, noise_cross - covariance**2 / np.outer(size, size), 0.0)
     matrix = covariance + products
     if loadings.shape[1] < loadings.shape[0]:
         values, vectors = symmetric_eigen(loadings @ loadings.T)
@@ -240,6 +257,8 @@ def corrected_kappas(
 
 
 # ------------------------------------------------------------------------ joint profile
+
+_Parts = tuple[Float, Float, Float]
 
 
 @dataclass(frozen=True)
@@ -298,8 +317,9 @@ class JointProfile:
     covariance : ndarray, shape: (K, K), optional
         Theirs; without it they are taken as known.
     firth : bool
-        Add half the log of the information of the effect, at the kappas' centre: Jeffreys' prior
-        of the common effect, once.
+        Add half the log of ``sum u_k^2 i_k``, the information of the effect: Jeffreys' prior of
+        the common effect, once. The information i_k is that at the site's log odds ratio, so that
+        one site's estimate is its own penalised one over its kappa.
     """
 
     def __init__(
@@ -310,7 +330,7 @@ class JointProfile:
         *,
         firth: bool = False,
     ) -> None:
-        self.sites, self.centre, self.firth = sites, centre, firth
+        self.sites, self.centre, self.covariance, self.firth = sites, centre, covariance, firth
         self.root = np.zeros((centre.size, 0))
         if covariance is not None:
             values, vectors = symmetric_eigen(covariance)
@@ -318,37 +338,38 @@ class JointProfile:
             self.root = np.ascontiguousarray(vectors[:, kept] * np.sqrt(values[kept]))
         self._peak, self._weight = self._quadratic()
 
-    def __call__(self, theta: Float) -> Float:
-        """P at effects of shape (T,)."""
-        return self.evaluate(theta).value
+    def __call__(self, theta: ArrayLike) -> Float:
+        """P at effects of any shape."""
+        points = np.asarray(theta, dtype=np.float64)
+        value: Float = self.evaluate(points.ravel()).value.reshape(points.shape)
+        return value
 
     def evaluate(self, theta: Float, start: Float | None = None) -> _Point:
         """P and its derivatives at effects of shape (T,); `start` is a guess of z, (T, r)."""
         theta = np.asarray(theta, dtype=np.float64)
         z = self._start(theta) if start is None else start.copy()
-        parts, z = self._inner(theta, z)
+        (values, gradient, second), z = self._inner(theta, z)
         kappa = self.centre + z @ self.root.T
-        _, d, s = parts
-        value = parts[0].sum(axis=1) - (z * z).sum(axis=1) / 2
-        slope = (kappa * d).sum(axis=1)
-        curvature = (kappa**2 * s).sum(axis=1)
+        value = values.sum(axis=1) - (z * z).sum(axis=1) / 2
+        slope = (kappa * gradient).sum(axis=1)
+        turned = kappa * second if second.ndim == 2 else np.einsum("tkl,tl->tk", second, kappa)
+        curvature = (kappa * turned).sum(axis=1)
         z_slope = np.zeros_like(z)
         if z.shape[1]:
-            mixed = (d + theta[:, None] * kappa * s) @ self.root
-            z_slope = _solve(self._hessian(theta, s), mixed)
+            mixed = (gradient + theta[:, None] * turned) @ self.root
+            z_slope = _solve(self._hessian(theta, second), mixed)
             curvature = curvature + (mixed * z_slope).sum(axis=1)
-        if self.firth:
-            penalty = self._penalty(theta)
-            value, slope, curvature = value + penalty[0], slope + penalty[1], curvature + penalty[2]
         return _Point(theta, value, slope, curvature, z, z_slope, theta[:, None] * kappa)
 
-    def maximum(self, drop: float) -> JointMaximum:
+    def maximum(self, drop: float, *, peak: float | None = None) -> JointMaximum:
         """Maximum over theta, and the set where P is at most `drop` below it.
 
         Parameters
         ----------
         drop : float
             Half the quantile of the chi-square law.
+        peak : float, optional
+            Value to drop from, instead of the maximum; the set is empty where it is too high.
 
         Returns
         -------
@@ -362,7 +383,7 @@ class JointProfile:
         summit = peaks.value[best] if best >= 0 else -math.inf
         at_infinity = bool(far.max() > summit + 1e-9)
         value = float(far.max()) if at_infinity else float(summit)
-        threshold = value - drop
+        threshold = (value if peak is None else peak) - drop
 
         spread = 1.0
         if at_infinity:
@@ -406,17 +427,40 @@ class JointProfile:
         right = theta[:, None] * ((self._weight * excess) @ self.root)
         return _solve(self._hessian(theta, np.tile(-self._weight, (theta.size, 1))), right)
 
+    def _parts(self, beta: Float) -> _Parts:
+        """Values (T, K) that add up, their gradient (T, K) and second derivatives.
+
+        The second derivatives have shape (T, K) where there are no mixed ones, else (T, K, K).
+        """
+        values, gradient, second = self.sites(beta)
+        if not self.firth:
+            return values, gradient, second
+        weight = self.centre**2
+        information, first, bend = self.sites.information(beta) * weight
+        total = np.maximum(information.sum(axis=1, keepdims=True), 1e-300)
+        first /= total
+        values = values + np.log(total) / (2 * self.centre.size)
+        mixed = -first[:, :, None] * first[:, None, :] / 2
+        sites = np.arange(self.centre.size)
+        mixed[:, sites, sites] += second + bend / (2 * total)
+        return values, gradient + first / 2, mixed
+
     def _hessian(self, theta: Float, second: Float) -> Float:
-        """Minus the second derivative by z, (T, r, r), from those of the sites, (T, K)."""
-        weight = -second * theta[:, None] ** 2
-        hessian: Float = np.einsum("ka,tk,kb->tab", self.root, weight, self.root)
+        """Minus the second derivative by z, (T, r, r), from those by the log odds ratios."""
+        square = theta**2
+        if second.ndim == 2:
+            weight = -second * square[:, None]
+            hessian: Float = np.einsum("ka,tk,kb->tab", self.root, weight, self.root)
+        else:
+            weight = -second * square[:, None, None]
+            hessian = np.einsum("ka,tkl,lb->tab", self.root, weight, self.root)
         rank = np.arange(self.root.shape[1])
         hessian[:, rank, rank] += 1
         return hessian
 
-    def _inner(self, theta: Float, z: Float) -> tuple[Float, Float]:
-        """Newton's method over z for every effect; values, slopes, second derivatives, and z."""
-        parts = self.sites(theta[:, None] * (self.centre + z @ self.root.T))
+    def _inner(self, theta: Float, z: Float) -> tuple[_Parts, Float]:
+        """Newton's method over z for every effect; what belongs to its end, and the end."""
+        parts = self._parts(theta[:, None] * (self.centre + z @ self.root.T))
         if not z.shape[1]:
             return parts, z
         active = np.arange(theta.size)
@@ -427,7 +471,7 @@ class JointProfile:
             if not active.size:
                 break
             t, trial = theta[active], z[active] + length[active, None] * step[active]
-            new = self.sites(t[:, None] * (self.centre + trial @ self.root.T))
+            new = self._parts(t[:, None] * (self.centre + trial @ self.root.T))
             # gains as sums of differences: the values themselves are large
             gain = (new[0] - parts[0][active]).sum(axis=1)
             gain -= ((trial - z[active]) * (trial + z[active])).sum(axis=1) / 2
@@ -435,30 +479,29 @@ class JointProfile:
             good = (gain >= wanted) | (decrement[active] < 1e-9)
             length[active] = np.where(good, np.minimum(3 * length[active], 1), length[active] / 4)
             moved, before = active[good], decrement[active[good]]
-            z[moved], parts[:, moved] = trial[good], new[:, good]
-            step[moved], decrement[moved] = self._step(theta[moved], z[moved], parts[:, moved])
+            z[moved] = trial[good]
+            for old, fresh in zip(parts, new, strict=True):
+                old[moved] = fresh[good]
+            here = (parts[0][moved], parts[1][moved], parts[2][moved])
+            step[moved], decrement[moved] = self._step(theta[moved], z[moved], here)
             settled = (before < 1e-9) & (decrement[moved] > 1e-3 * before)  # rounding is left
             decrement[moved[settled]] = 0.0
             corner = length[active] * decrement[active] < 1e-11  # of a profile's cap
             decrement[active[corner & ~good]] = 0.0
         return parts, z
 
-    def _step(self, theta: Float, z: Float, parts: Float) -> tuple[Float, Float]:
+    def _step(self, theta: Float, z: Float, parts: _Parts) -> tuple[Float, Float]:
+        """Newton's step and what it promises; uphill also where the target is not concave."""
         gradient = theta[:, None] * (parts[1] @ self.root) - z
-        step = _solve(self._hessian(theta, np.minimum(parts[2], 0.0)), gradient)
+        second = parts[2]
+        hessian = self._hessian(theta, second)
+        if second.ndim == 3 or np.any(second > 0):
+            bent = np.linalg.eigvalsh(hessian)[:, 0] <= 1e-3
+            if bent.any():
+                own = second if second.ndim == 2 else np.einsum("tkk->tk", second)
+                hessian[bent] = self._hessian(theta[bent], np.minimum(own[bent], 0.0))
+        step = _solve(hessian, gradient)
         return step, (gradient * step).sum(axis=1)
-
-    def _penalty(self, theta: Float) -> Float:
-        """Half the log information at the kappas' centre, and two derivatives, (3, T)."""
-        information = self.sites.information(theta[:, None] * self.centre)
-        powers = self.centre ** np.array([[2], [3], [4]])
-        first, second, third = (
-            np.maximum(information[0] @ powers[0], 1e-300),
-            information[1] @ powers[1],
-            information[2] @ powers[2],
-        )
-        ratio = second / first
-        return np.stack([np.log(first) / 2, ratio / 2, (third / first - ratio**2) / 2])
 
     # ------------------------------------------------------------- maxima and level sets
 
@@ -498,7 +541,9 @@ class JointProfile:
             here = _rows(point, active)
             reach = 0.1 * np.maximum(np.abs(here.theta), scale)
             concave = here.curvature < 0
-            newton = np.divide(here.slope, -here.curvature, out=np.zeros(active.size), where=concave)
+            newton = np.divide(
+                here.slope, -here.curvature, out=np.zeros(active.size), where=concave
+            )
             step = np.where(concave, newton, np.sign(here.slope) * reach)
             step = np.clip(step, -30 * reach, 30 * reach)
             small = np.abs(step) <= 1e-13 * (np.abs(here.theta) + 1e-3 * scale)
@@ -569,15 +614,15 @@ class JointProfile:
             following = np.where(good, following, middle)
             tolerance = 1e-14 * np.maximum(np.abs(angle[active]), 1e-3)
             settled = np.abs(following - angle[active]) <= tolerance
-            settled |= np.abs(excess) <= 1e-13 * (1 + np.abs(threshold) * 1e-3)
+            settled |= np.abs(excess) <= 1e-12 * (1 + np.abs(threshold) * 1e-3)
             following, here = following[~settled], _rows(here, np.nonzero(~settled)[0])
             active = active[~settled]
             if not active.size:
                 break
             angle[active] = following
-            theta = scale * np.tan(following)
-            warm = here.z + (theta - here.theta)[:, None] * here.z_slope
-            new = self.evaluate(theta, np.where(np.isfinite(warm), warm, 0.0))
+            trial = scale * np.tan(following)
+            warm = here.z + (trial - here.theta)[:, None] * here.z_slope
+            new = self.evaluate(trial, np.where(np.isfinite(warm), warm, 0.0))
             _assign(point, active, new)
         return point
 
@@ -587,8 +632,7 @@ def _solve(matrices: Float, vectors: Float) -> Float:
     if vectors.shape[1] == 1:
         single: Float = vectors / matrices[:, :, 0]
         return single
-    solution: Float = np.linalg.solve(matrices, vectors[:, :, None])[:, :, 0]
-    return solution
+    return np.asarray(np.linalg.solve(matrices, vectors[:, :, None])[:, :, 0], dtype=np.float64)
 
 
 def _rows(point: _Point, rows: NDArray[np.intp]) -> _Point:

@@ -16,12 +16,13 @@ import numpy as np
 from mrfast._validation import Float, fail
 from mrfast.errors import DamagedFileError
 from mrfast.federated.node_profile import GridProfile, NodeProfile, Profile
+from mrfast.federated.privacy import DIAGNOSTICS, RULES
 from mrfast.federated.site_profile import ScoreDefinition, SiteCounts, SiteProfile
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["DIAGNOSTICS", "KIND", "VERSION", "content_of", "file_name", "site_of", "statement"]
+__all__ = ["KIND", "VERSION", "content_of", "file_name", "site_of", "statement"]
 
 KIND = "mrfast site profile"
 VERSION = 1
@@ -34,23 +35,6 @@ _LONGEST_TEXT = 2_000
 _LARGEST_NUMBER = 1e100
 _SHOWN = 4
 _LARGEST_RESIDUAL = 1e-6  # of values against integrated slopes, for values of order 1e4 and below
-
-# The diagnostics that leave, with their form: a number, a flag, a text, or the column that a table
-# has beside "snp".
-DIAGNOSTICS: Mapping[str, tuple[str, str]] = {
-    "low_case_count": ("flag", "fewer than 50 cases"),
-    "weak_instruments": ("flag", "an instrument has a first-stage F below 10"),
-    "grid_boundary_mle": ("flag", "the largest value lies at the end of the grid"),
-    "separation": ("text", "whether the covariates or the score separate cases from controls"),
-    "n_covariates": ("number", "covariates in the model, after dummies"),
-    "mean_f": ("number", "mean first-stage F of the instruments"),
-    "beta_hat": ("number", "maximum of the profile as the site's program gave it"),
-    "std_error": ("number", "its standard error as the site's program gave it"),
-    "medusa_beta_zx": ("number", "sum of weight times instrument effect, from Medusa's files"),
-    "medusa_se_zx": ("number", "its standard error, from Medusa's files"),
-    "missing_share": ("missing_share", "share of people without dosage"),
-    "eaf": ("eaf", "frequency of the effect allele at the site, three digits"),
-}
 
 _TABLES: Mapping[str, Mapping[str, str]] = {
     "per_snp": {
@@ -649,7 +633,7 @@ def statement(content: Mapping[str, Any]) -> str:
     withheld = content["withheld"]
     lines += ["", f"Withheld (the smallest count that may leave is {content['min_count']}):"]
     lines += [f"  {text}" for text in withheld] or ["  nothing"]
-    return "\n".join([*lines, "", _STAYS])
+    return "\n".join([*lines, "", _STAYS, "", RULES])
 
 
 def _walk(content: Mapping[str, Any], prefix: str = "", general: str = "") -> list[Any]:

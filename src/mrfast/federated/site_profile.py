@@ -187,7 +187,7 @@ class SiteProfile:
         Columns ``outcome``, ``beta``, ``std_error``, ``n_cases``, ``n_controls``.
     diagnostics : dict
         Numbers, flags, short texts, and tables with a column ``snp``. Those that `save` writes are
-        listed in ``mrfast.federated.site_document.DIAGNOSTICS``; others stay at the site.
+        listed in ``mrfast.federated.privacy.DIAGNOSTICS``; others stay at the site.
     effect_range : float
         Largest absolute effect that the window is meant for.
     grid, log_likelihood : ndarray, shape: (m,), or None
@@ -478,11 +478,12 @@ class SiteProfile:
         DifferencingWarning
             The same study and site were exported to the folder before with other data.
         """
-        from mrfast._files import content_checksum, read_document, write_document
+        from mrfast._files import content_checksum, read_document, strict_json, write_document
         from mrfast.federated import site_document as document
 
         check.flag("overwrite", overwrite)
-        content = document.content_of(protected(self))
+        content = strict_json(document.content_of(protected(self)))
+        document.site_of(content, document.file_name(self))  # what is written can be read
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)
         path = place / document.file_name(self)
@@ -528,6 +529,48 @@ class SiteProfile:
 
         found = read_document(path, kind=document.KIND, versions=(document.VERSION,))
         return document.site_of(found.content, path)
+
+    def save_medusa(
+        self,
+        folder: str | os.PathLike[str],
+        prefix: str = "medusa",
+        *,
+        overwrite: bool = False,
+    ) -> list[Path]:
+        """Write what may leave the site as the CSV files of Medusa.
+
+        By the same rules as `save`; without study, kappa and the derivatives, which the format
+        does not hold. The profile is that on ``grid``, or at -3, -2.99, ..., 3 inside of the
+        window. Texts that a spreadsheet would take for a formula begin with ``'``.
+
+        Parameters
+        ----------
+        folder : path-like
+            Made where it does not exist.
+        prefix : str, default "medusa"
+            Of the file names.
+        overwrite : bool, default False
+            Drop earlier files with other data instead of keeping them with ``.old`` behind their
+            names.
+
+        Returns
+        -------
+        list of Path
+            The files.
+
+        Raises
+        ------
+        InvalidInputError
+            Nothing may leave; or an identifier contains ``;``, which separates them in the files.
+
+        Warns
+        -----
+        DifferencingWarning
+            The site was exported to the folder before with other data.
+        """
+        from mrfast.federated.medusa_files import write_medusa_site
+
+        return write_medusa_site(self, folder, prefix=prefix, overwrite=overwrite)
 
     def describe(self) -> str:
         """Exactly what leaves the site, entry by entry, what was withheld, and what stays.

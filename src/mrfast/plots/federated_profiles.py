@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,10 +14,15 @@ from mrfast._optional import import_extra
 from mrfast._validation import Float, fail
 from mrfast.plots.massive_posterior import GREY
 
+if TYPE_CHECKING:
+    from mrfast.federated.node_profile import Profile
+
 __all__ = [
     "EXPOSURE_SCALE",
+    "SCORE_SCALE",
     "Curve",
     "checked_set",
+    "likelihood_profile_figure",
     "number_texts",
     "odds_ratio_axis",
     "profile_figure",
@@ -25,6 +30,7 @@ __all__ = [
 ]
 
 EXPOSURE_SCALE = "log odds ratio per unit of exposure"
+SCORE_SCALE = "log odds ratio per unit of score"
 Set = Sequence[tuple[float, float]]
 
 # Sites: light, and told apart by their dashes alone where there is no colour.
@@ -156,6 +162,56 @@ def profile_figure(
         axis.set_title(title, loc="left", fontsize=10.5, parse_math=False, wrap=True)
     _legend(axis, len(sites) if named else 0)
     return figure
+
+
+def likelihood_profile_figure(
+    profile: Profile, *, label: str | None = None, level: float = 0.95, scale: str = SCORE_SCALE
+) -> Any:
+    """One profile log-likelihood with its likelihood-ratio limits.
+
+    Parameters
+    ----------
+    profile : Profile
+    label : str, optional
+        Name, for the title.
+    level : float, default 0.95
+        Of the limits.
+    scale : str
+        What the log odds ratio is per unit of, for the axis.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Not registered with pyplot; save it with ``figure.savefig``.
+
+    Raises
+    ------
+    InvalidInputError
+        The level is not strictly between 0 and 1.
+    MissingExtraError
+        matplotlib is not installed.
+    """
+    level = check.scalar("level", level, above=0, below=1)
+    limits = [profile.interval(level)]
+    where = f"{number_texts([profile.mle])[0]}" if math.isfinite(profile.mle) else "no maximum"
+    return profile_figure(
+        [],
+        _curve(label or "profile", profile, 1.0),
+        confidence_set=limits,
+        level=level,
+        scale=scale,
+        title=f"{f'{label}: ' if label else ''}{where} ({100 * level:.4g}%: {set_text(limits)})",
+    )
+
+
+def _curve(label: str, profile: Profile, kappa: float) -> Curve:
+    """A profile of the log odds ratio per unit of score, on the scale of the exposure."""
+    ends = sorted((profile.lower / kappa, profile.upper / kappa))
+
+    def log_likelihood(theta: Float) -> Any:
+        return profile(kappa * theta)
+
+    return Curve(label, log_likelihood, profile.maximum, profile.mle / kappa, (ends[0], ends[1]))
 
 
 def set_text(confidence_set: Set, size: float | None = None) -> str:

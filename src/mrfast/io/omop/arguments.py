@@ -107,6 +107,8 @@ def instruments(given: Any) -> tuple[tuple[str, ...], dict[str, tuple[str, str]]
 def concept(argument: str, value: object) -> int:
     """Convert to a concept identifier."""
     try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         raise check.fail(argument, "whole numbers", repr(value)) from None

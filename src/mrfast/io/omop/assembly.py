@@ -202,12 +202,10 @@ def _outcome(reader: CdmReader, people: _People, question: Question) -> Days:
     people.records["people with an outcome who are not in PERSON"] = len(
         np.unique(person[place < 0])
     )
-    undated = (place >= 0) & (day == _NO_DAY)
-    if undated.any():
-        raise check.fail(
-            "database", "outcome records with a date", f"{int(undated.sum())} people without one"
-        )
     good = place >= 0
+    undated = good & (day == _NO_DAY)
+    people.records["people with an outcome record that has no date"] = int(undated.sum())
+    day = np.where(undated, FAR, day)  # an outcome, though outside observation
     return first_days(place[good], day[good], len(people.person), _NO_DAY)
 
 
@@ -313,6 +311,15 @@ def _genotypes(reader: CdmReader, people: _People, question: Question) -> Genoty
             "instruments",
             "at least one SNP with genotypes in the database",
             ", ".join(f"{r}: {n}" for r, n in lost["reason"].value_counts().sort_index().items()),
+        )
+    observed = np.isfinite(genotypes.dosages)
+    variants_only = not (genotypes.dosages == 0).any() and not observed.all()
+    if variants_only and not question.absent_is_reference and observed.sum() >= 20:
+        warnings.warn(
+            "no genotype of any SNP is homozygous for the reference, and many are missing: if the "
+            "table holds calls with an alternate allele only, use absent_is_reference=True",
+            OmopWarning,
+            stacklevel=4,
         )
     if len(lost):
         shown = [f"{snp} ({why})" for snp, why in zip(lost["snp"], lost["reason"], strict=True)]
