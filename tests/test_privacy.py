@@ -24,6 +24,7 @@ from mrfast.federated.privacy import (
     protected,
 )
 from mrfast.federated.site_document import content_of
+from mrfast.federated.site_fit import fit_site
 from mrfast.federated.site_profile import ScoreDefinition, SiteCounts, SiteProfile
 
 CASES, CONTROLS = 100, 2_000
@@ -421,8 +422,6 @@ def numbers(value: Any) -> list[float]:
 
 
 def test_no_person_in_the_files_of_a_fitted_site(tmp_path: Path) -> None:
-    fit_site = pytest.importorskip("mrfast.federated.site_fit").fit_site
-
     n = 701
     cohort, instruments = people(n)
     a = fit_site(
