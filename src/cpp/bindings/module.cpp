@@ -35,6 +35,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         "One block of the random number generator, for its tests.");
   mrfast::bindings::register_bayes(m.def_submodule("bayes"));
   mrfast::bindings::register_exact(m.def_submodule("exact"));
+  mrfast::bindings::register_federated(m.def_submodule("federated"));
   mrfast::bindings::register_identified(m.def_submodule("identified"));
   mrfast::bindings::register_ld(m.def_submodule("ld"));
 }

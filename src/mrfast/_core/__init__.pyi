@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from . import bayes as bayes
 from . import exact as exact
+from . import federated as federated
 from . import identified as identified
 from . import ld as ld
 

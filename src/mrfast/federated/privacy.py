@@ -1,32 +1,14 @@
 """What may leave a site: identifiers, small counts, and what could be subtracted from totals.
 
-With the threshold m (``min_count``, 5 by default), `protected` applies these rules:
+`protected` applies the rules in `RULES`. They are rules on small cells, not a proof of privacy:
+sums over several SNPs still bound what they are made of, and a second export of changed data can be
+subtracted from the first, hence `DifferencingWarning`. Why they are as they are:
 
-1. A site with fewer than m cases or m controls sends nothing.
-2. The counts before incomplete records were left out are withheld, all three of them, where the
-   number left out is between 1 and m - 1 among the cases, among the controls or in all.
-3. A SNP whose rarer allele fewer than m people carry at the site must not be in the score: the
-   weights of kappa tell the variance of its dosage, and so the number of carriers. The export is
-   refused, with the names. (Zero is fewer than m.)
-4. Where the score consists of one SNP, the profile is that SNP's; the export is refused where
-   rule 5 would withhold the SNP's row.
-5. The row of a SNP is withheld entirely, in every table (estimate, standard error, frequency,
-   share missing, profile), where the rarer allele has fewer than m carriers, or fewer than m
-   non-carriers, among the cases or among the controls, or where these numbers are not known.
-6. The score statistic is the weighted sum of those of its SNPs. Where rule 5 withholds exactly one
-   SNP of the score, the one with the next smallest number of carriers is withheld too; where it
-   withholds any, no profile of a single SNP is sent, since these could be subtracted exactly.
-7. Where the number of people, cases or controls without the dosage of a SNP is between 1 and
-   m - 1, the row loses its counts, share missing and profile; the estimate stays. Allele
-   frequencies leave with three digits, because a full fraction tells its denominator.
-8. A negative control with fewer than m cases or controls is withheld; where its outcome is missing
-   for 1 to m - 1 people, it loses its counts.
-9. Free text (messages, details of the harmonisation), the covariance of dosages, carriers, and
-   diagnostics without an entry in the format stay at the site.
-
-They are rules on small cells, not a proof of privacy: sums over several SNPs still bound what they
-are made of. A second export of changed data can be subtracted from the first, hence
-`DifferencingWarning`.
+* the weights of kappa, ``a = C w / (w'C w)``, tell the variance of each dosage, and so the number
+  of carriers at the site (rule 3);
+* the slope of the score's profile at 0 is the weighted sum of those of its SNPs, so that all rows
+  but one give the last (rule 6);
+* a frequency in full digits is a fraction whose denominator is the number of people (rule 7).
 """
 
 from __future__ import annotations
@@ -49,7 +31,9 @@ if TYPE_CHECKING:
     from mrfast.federated.site_profile import SiteProfile
 
 __all__ = [
+    "DIAGNOSTICS",
     "MIN_COUNT",
+    "RULES",
     "check_identifier",
     "csv_text",
     "html_text",
@@ -60,6 +44,43 @@ __all__ = [
 
 MIN_COUNT = 5
 """Smallest count that may leave a site, by default."""
+
+RULES = """\
+Rules on small counts, with m the smallest count that may leave:
+ 1. A site with fewer than m cases or m controls sends nothing.
+ 2. The counts before incomplete records were left out are withheld, all three, where the number
+    left out is between 1 and m - 1 among cases, among controls or in all.
+ 3. A SNP whose rarer allele fewer than m people carry must not be in the score: the export is
+    refused, with the names.
+ 4. Where the score is a single SNP, the export is refused if rule 5 would withhold that SNP.
+ 5. A SNP is withheld from every table (estimate, frequency, share missing, profile) where fewer
+    than m people carry its rarer allele, or fewer than m do not, among the cases or among the
+    controls, or where these numbers are not known.
+ 6. Where rule 5 leaves exactly one SNP of the score without an estimate, the SNP with the next
+    smallest count is withheld too; where it withholds any, no profile of a single SNP is sent.
+ 7. Where 1 to m - 1 people, cases or controls have no dosage of a SNP, its counts, share missing
+    and profile are withheld; its estimate is sent. Frequencies are sent with three digits.
+ 8. A negative control with fewer than m cases or controls is withheld; where 1 to m - 1 people
+    lack the outcome, its counts are.
+ 9. Free text, and diagnostics for which the format has no entry, stay at the site."""
+"""The rules, in words; `SiteProfile.describe` repeats them."""
+
+DIAGNOSTICS: Mapping[str, tuple[str, str]] = {
+    "low_case_count": ("flag", "fewer than 50 cases"),
+    "weak_instruments": ("flag", "an instrument has a first-stage F below 10"),
+    "grid_boundary_mle": ("flag", "the largest value lies at the end of the grid"),
+    "separation": ("flag", "the covariates or the score separate cases from controls"),
+    "n_covariates": ("number", "covariates in the model, after dummies"),
+    "mean_f": ("number", "mean first-stage F of the instruments"),
+    "beta_hat": ("number", "maximum of the profile as the site's program gave it"),
+    "std_error": ("number", "its standard error as the site's program gave it"),
+    "medusa_beta_zx": ("number", "sum of weight times instrument effect, from Medusa's files"),
+    "medusa_se_zx": ("number", "its standard error, from Medusa's files"),
+    "missing_share": ("missing_share", "share of people without dosage"),
+    "eaf": ("eaf", "frequency of the effect allele at the site, three digits"),
+}
+"""The diagnostics that may leave, with their form (a number, a flag, or the column that a table
+has beside ``snp``) and meaning; others stay at the site. A sentence leaves as a flag."""
 
 _LONGEST = 64
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._ \-]*[A-Za-z0-9_\-])?")
@@ -170,7 +191,7 @@ def warn_of_differencing(what: str, place: object, kept: str) -> None:
 class _Cells:
     """Which SNPs the rules on small counts touch, and what is said about it."""
 
-    rare: frozenset[str]  # withheld entirely
+    kept: frozenset[str]  # the others are withheld entirely
     few_missing: frozenset[str]  # without counts
     no_profiles: bool
     statements: tuple[str, ...]
@@ -205,6 +226,8 @@ def protected(site: SiteProfile) -> SiteProfile:
             )
     if site.exported:
         return site
+    known = {name: site.diagnostics[name] for name in DIAGNOSTICS if name in site.diagnostics}
+    site = replace(site, diagnostics=known)
     carriers = _carriers(site)
     _check_score(site, carriers)
     cells = _cells(site, carriers)
@@ -219,11 +242,11 @@ def protected(site: SiteProfile) -> SiteProfile:
     per_snp = None if site.per_snp is None else _rows(site.per_snp, cells)
     profiles = site.per_snp_profiles
     if profiles is not None:
-        hidden = cells.rare | cells.few_missing
-        kept = {} if cells.no_profiles else {k: p for k, p in profiles.items() if k not in hidden}
-        profiles = kept or None
-        if len(kept) < len(site.per_snp_profiles or ()):
+        may_leave = frozenset() if cells.no_profiles else cells.kept - cells.few_missing
+        kept = {snp: profile for snp, profile in profiles.items() if snp in may_leave}
+        if len(kept) < len(profiles):
             statements.append("profiles of single SNPs: they could be subtracted from the score's")
+        profiles = kept or None
     diagnostics = {
         name: _rows(value, cells) if hasattr(value, "columns") else value
         for name, value in site.diagnostics.items()
@@ -304,8 +327,8 @@ def _cells(site: SiteProfile, carriers: Mapping[str, tuple[float, float]]) -> _C
     everyone = (float(site.n_cases), float(site.n_controls))
     tables = [site.per_snp, *site.diagnostics.values()]
     named = {str(snp) for table in tables if hasattr(table, "columns") for snp in table["snp"]}
-    named |= set(site.per_snp_profiles or ())
-    unknown = sorted(named - set(carriers))
+    named = (named | set(site.per_snp_profiles or ())) & set(site.snps)
+    unknown = sorted(named - set(carriers))  # instruments only: other names are not even mentioned
     smallest = {
         snp: _smallest_cell(carriers[snp], sizes.get(snp, everyone))
         for snp in named & set(carriers)
@@ -333,7 +356,7 @@ def _cells(site: SiteProfile, carriers: Mapping[str, tuple[float, float]]) -> _C
     )
     statements += [f"{snp}: counts; between 1 and {m - 1} people without dosage" for snp in few]
     return _Cells(
-        rare=frozenset((*rare, *unknown, *second)),
+        kept=frozenset(smallest) - {*rare, *second},
         few_missing=frozenset(few),
         no_profiles=bool(in_score & set(rare)),
         statements=tuple(statements),
@@ -366,7 +389,7 @@ def _sizes_by_snp(site: SiteProfile) -> dict[str, tuple[float, float]]:
 def _rows(table: pd.DataFrame, cells: _Cells) -> pd.DataFrame:
     """Rows of SNPs that may leave; without counts where few dosages are missing."""
     names = table["snp"].astype(str)
-    table = table[~names.isin(cells.rare)].reset_index(drop=True)
+    table = table[names.isin(cells.kept)].reset_index(drop=True)
     if "eaf" in table.columns:
         table = table.assign(eaf=_rounded_frequencies(table["eaf"].to_numpy(dtype=np.float64)))
     few = table["snp"].astype(str).isin(cells.few_missing).to_numpy()

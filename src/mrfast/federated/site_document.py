@@ -8,7 +8,7 @@ that nothing can be written that the statement does not name.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,12 +16,13 @@ import numpy as np
 from mrfast._validation import Float, fail
 from mrfast.errors import DamagedFileError
 from mrfast.federated.node_profile import GridProfile, NodeProfile, Profile
+from mrfast.federated.privacy import DIAGNOSTICS, RULES
 from mrfast.federated.site_profile import ScoreDefinition, SiteCounts, SiteProfile
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["DIAGNOSTICS", "KIND", "VERSION", "content_of", "file_name", "site_of", "statement"]
+__all__ = ["KIND", "VERSION", "content_of", "file_name", "site_of", "statement"]
 
 KIND = "mrfast site profile"
 VERSION = 1
@@ -34,23 +35,6 @@ _LONGEST_TEXT = 2_000
 _LARGEST_NUMBER = 1e100
 _SHOWN = 4
 _LARGEST_RESIDUAL = 1e-6  # of values against integrated slopes, for values of order 1e4 and below
-
-# The diagnostics that leave, with their form: a number, a flag, a text, or the column that a table
-# has beside "snp".
-DIAGNOSTICS: Mapping[str, tuple[str, str]] = {
-    "low_case_count": ("flag", "fewer than 50 cases"),
-    "weak_instruments": ("flag", "an instrument has a first-stage F below 10"),
-    "grid_boundary_mle": ("flag", "the largest value lies at the end of the grid"),
-    "separation": ("text", "whether the covariates or the score separate cases from controls"),
-    "n_covariates": ("number", "covariates in the model, after dummies"),
-    "mean_f": ("number", "mean first-stage F of the instruments"),
-    "beta_hat": ("number", "maximum of the profile as the site's program gave it"),
-    "std_error": ("number", "its standard error as the site's program gave it"),
-    "medusa_beta_zx": ("number", "sum of weight times instrument effect, from Medusa's files"),
-    "medusa_se_zx": ("number", "its standard error, from Medusa's files"),
-    "missing_share": ("missing_share", "share of people without dosage"),
-    "eaf": ("eaf", "frequency of the effect allele at the site, three digits"),
-}
 
 _TABLES: Mapping[str, Mapping[str, str]] = {
     "per_snp": {
@@ -73,6 +57,7 @@ _TABLES: Mapping[str, Mapping[str, str]] = {
         "std_error": "number",
         "n_cases": "number",
         "n_controls": "number",
+        "reason": "text",
     },
 }
 
@@ -133,7 +118,6 @@ _MEANING: Mapping[str, str] = {
     "withheld": "what was withheld, and why",
     **{f"profile.{name}": text for name, text in _NODES.items()},
     **{f"per_snp_profiles.*.{name}": text for name, text in _NODES.items()},
-    "per_snp_profiles.*": "one SNP",
     "per_snp.snp": "name",
     "per_snp.chromosome": "chromosome",
     "per_snp.position": "position",
@@ -152,6 +136,7 @@ _MEANING: Mapping[str, str] = {
     "negative_controls.std_error": "its standard error",
     "negative_controls.n_cases": "people with the outcome",
     "negative_controls.n_controls": "people without it",
+    "negative_controls.reason": "reason code",
     **{f"diagnostics.{name}": text for name, (_, text) in DIAGNOSTICS.items()},
     **{f"diagnostics.{name}.snp": "name" for name in ("missing_share", "eaf")},
     "diagnostics.missing_share.missing_share": "share",
@@ -292,15 +277,13 @@ def _diagnostics_content(diagnostics: Mapping[str, Any]) -> dict[str, Any]:
             continue
         where = f"diagnostics[{name!r}]"
         if form == "flag":
-            if not isinstance(value, (bool, np.bool_)):
-                raise fail(where, "True or False", repr(value)[:80])
+            if not isinstance(value, (bool, np.bool_, str)):
+                raise fail(where, "True, False or a sentence", repr(value)[:80])
             result[name] = bool(value)
         elif form == "number":
             number = _number(float(value))
             if number is not None:
                 result[name] = number
-        elif form == "text":
-            result[name] = str(value)[:_LONGEST_TEXT]
         else:
             if not {"snp", form} <= set(getattr(value, "columns", ())):
                 raise fail(where, f"a DataFrame with snp and {form}", type(value).__name__)
@@ -606,13 +589,8 @@ def _diagnostics_of(entries: _Entries) -> dict[str, Any]:
         if name not in DIAGNOSTICS:
             continue  # finish() refuses it
         form = DIAGNOSTICS[name][0]
-        readers: dict[str, Callable[[str], object]] = {
-            "flag": entries.flag,
-            "number": entries.number,
-            "text": entries.text,
-        }
-        if form in readers:
-            result[name] = readers[form](name)
+        if form in ("flag", "number"):
+            result[name] = entries.flag(name) if form == "flag" else entries.number(name)
             continue
         table = entries.entries(name)
         snps = table.texts("snp")
@@ -649,21 +627,31 @@ def statement(content: Mapping[str, Any]) -> str:
     withheld = content["withheld"]
     lines += ["", f"Withheld (the smallest count that may leave is {content['min_count']}):"]
     lines += [f"  {text}" for text in withheld] or ["  nothing"]
-    return "\n".join([*lines, "", _STAYS])
+    return "\n".join([*lines, "", _STAYS, "", RULES])
 
 
-def _walk(content: Mapping[str, Any], prefix: str = "", general: str = "") -> list[Any]:
+def _walk(content: Mapping[str, Any], prefix: str = "") -> list[Any]:
     """Path, value and meaning of every entry."""
     rows: list[Any] = []
     for name, value in content.items():
         path = prefix + name
-        key = general + ("*" if general == "per_snp_profiles." else name)
-        if isinstance(value, Mapping):
-            rows += [(path, "", _MEANING[key])] if not value else []
-            rows += _walk(value, f"{path}.", f"{key}.")
+        if path == "per_snp_profiles" and value:
+            rows.append((path, list(value), _MEANING[path]))
+            rows += _walk(_together(list(value.values())), f"{path}.*.")
+        elif isinstance(value, Mapping):
+            rows += _walk(value, f"{path}.") or [(path, None, _MEANING[path])]
         else:
-            rows.append((path, value, _MEANING[key]))
+            rows.append((path, value, _MEANING[path]))
     return rows
+
+
+def _together(profiles: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Entries of several profiles, joined."""
+    result: dict[str, list[Any]] = {}
+    for profile in profiles:
+        for name, value in profile.items():
+            result.setdefault(name, []).extend(value if isinstance(value, list) else [value])
+    return result
 
 
 def _shown(value: object) -> str:

@@ -184,10 +184,11 @@ class SiteProfile:
     harmonisation : DataFrame or None
         Columns ``snp``, ``reason`` and ``detail``; the detail stays at the site.
     negative_controls : DataFrame or None
-        Columns ``outcome``, ``beta``, ``std_error``, ``n_cases``, ``n_controls``.
+        Columns ``outcome``, ``beta``, ``std_error``, ``n_cases``, ``n_controls`` and, where given,
+        ``reason``.
     diagnostics : dict
-        Numbers, flags, short texts, and tables with a column ``snp``. Those that `save` writes are
-        listed in ``mrfast.federated.site_document.DIAGNOSTICS``; others stay at the site.
+        Numbers, flags, sentences, and tables with a column ``snp``. Those that `save` writes are
+        listed in ``mrfast.federated.privacy.DIAGNOSTICS``; others stay at the site.
     effect_range : float
         Largest absolute effect that the window is meant for.
     grid, log_likelihood : ndarray, shape: (m,), or None
@@ -478,11 +479,12 @@ class SiteProfile:
         DifferencingWarning
             The same study and site were exported to the folder before with other data.
         """
-        from mrfast._files import content_checksum, read_document, write_document
+        from mrfast._files import content_checksum, read_document, strict_json, write_document
         from mrfast.federated import site_document as document
 
         check.flag("overwrite", overwrite)
-        content = document.content_of(protected(self))
+        content = strict_json(document.content_of(protected(self)))
+        document.site_of(content, document.file_name(self))  # what is written can be read
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)
         path = place / document.file_name(self)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,10 @@ from mrfast.plots.federated_profiles import (
 )
 from mrfast.plots.massive_posterior import BLUE, GREY
 
-__all__ = ["ForestRow", "forest_figure"]
+if TYPE_CHECKING:
+    from mrfast.federated.estimate import FederatedEstimate
+
+__all__ = ["ForestRow", "forest_figure", "left_out_figure", "site_forest_figure"]
 
 _DARK = "#1A1A1A"
 _BAND = "#E3E3E3"
@@ -156,6 +159,83 @@ def forest_figure(
     if note:
         figure.supxlabel(note, x=0.01, ha="left", fontsize=9.5, color=_DARK, parse_math=False)
     return figure
+
+
+def site_forest_figure(
+    sites: Mapping[str, FederatedEstimate], pooled: Sequence[FederatedEstimate]
+) -> Any:
+    """Estimates of single sites above those of all of them.
+
+    Parameters
+    ----------
+    sites : mapping of str to FederatedEstimate
+        By site, from its profile alone.
+    pooled : sequence of FederatedEstimate
+        Of all sites: one effect, random effects, or both. The heterogeneity is that of the first.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InvalidInputError
+        There is no estimate of all sites.
+    MissingExtraError
+        matplotlib is not installed.
+    """
+    if not pooled:
+        raise fail("pooled", "at least one estimate", "none")
+    rows = [_row(name, estimate) for name, estimate in sites.items()]
+    names = {"fixed": "All sites, one effect", "random": "All sites, random effects"}
+    for estimate in pooled:
+        name = "All sites" if len(pooled) == 1 else names[estimate.effects]
+        rows.append(_row(name, estimate)._replace(pooled=True))
+    q = pooled[0].heterogeneity
+    note = None
+    if q.df > 0:
+        note = f"Heterogeneity: Q = {q.Q:.2f} on {q.df} df, p = {q.p:.2g}, I² = {100 * q.I2:.0f}%"
+        spread = [estimate.tau for estimate in pooled if estimate.tau is not None]
+        note += f", tau = {spread[0]:.3g}" if spread else ""
+    return forest_figure(rows, level=pooled[0].ci_level, note=note)
+
+
+def left_out_figure(left_out: Mapping[str, FederatedEstimate], pooled: FederatedEstimate) -> Any:
+    """Estimates without one of the sites, before the interval of all of them.
+
+    Parameters
+    ----------
+    left_out : mapping of str to FederatedEstimate
+        By the site that is not in it.
+    pooled : FederatedEstimate
+        Of all sites.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    MissingExtraError
+        matplotlib is not installed.
+    """
+    rows = [_row(f"without {name}", estimate) for name, estimate in left_out.items()]
+    rows = [row._replace(weight=None) for row in rows]
+    rows.append(_row("All sites", pooled)._replace(pooled=True))
+    band = pooled.confidence_set[0] if len(pooled.confidence_set) == 1 else None
+    return forest_figure(rows, level=pooled.ci_level, band=band, heading="Left out")
+
+
+def _row(label: str, estimate: FederatedEstimate) -> ForestRow:
+    error = estimate.std_error
+    return ForestRow(
+        label,
+        estimate.beta,
+        estimate.confidence_set,
+        estimate.total_cases,
+        estimate.total_controls,
+        weight=error**-2 if error > 0 else 0.0,
+    )
 
 
 def _axis_limits(

@@ -76,7 +76,7 @@ class Question:
 
 def instruments(given: Any) -> tuple[tuple[str, ...], dict[str, tuple[str, str]]]:
     """SNP identifiers, and the alleles of those whose alleles are known."""
-    table = getattr(given, "frame", given)
+    table = given if isinstance(given, pd.DataFrame) else getattr(given, "frame", given)
     alleles: dict[str, tuple[str, str]] = {}
     if isinstance(table, pd.DataFrame):
         name = next((name for name in ("snp", "snp_id") if name in table.columns), None)
@@ -107,6 +107,8 @@ def instruments(given: Any) -> tuple[tuple[str, ...], dict[str, tuple[str, str]]
 def concept(argument: str, value: object) -> int:
     """Convert to a concept identifier."""
     try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         raise check.fail(argument, "whole numbers", repr(value)) from None

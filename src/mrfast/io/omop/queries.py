@@ -8,6 +8,7 @@ comparison of dates is made outside the database: the result does not depend on 
 from __future__ import annotations
 
 import datetime
+import os
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,7 +32,7 @@ __all__ = ["CdmReader", "connected"]
 Array = NDArray[Any]
 T = TypeVar("T")
 
-MISSING = np.iinfo(np.int64).min  # a missing whole number or date
+MISSING = int(np.iinfo(np.int64).min)  # a missing whole number or date
 BATCH = 50_000  # rows that are held at a time
 CHUNK = 500  # values of one IN list; SQLite's oldest limit on parameters is 999
 
@@ -188,7 +189,7 @@ def _engine(database: object, secrets: list[str]) -> sa.Engine:
         path = database.database or ""
         if database.get_backend_name() == "sqlite" and path and path[:5] not in ("file:", ":memo"):
             database = Path(path)
-    if isinstance(database, (str, Path)):
+    if isinstance(database, (str, os.PathLike)):
         return _file_engine(Path(database))
     if not isinstance(database, sa.URL):
         expected = "a SQLAlchemy engine, connection or URL, or the path of an SQLite file"
@@ -533,28 +534,32 @@ def _number(column: str, values: Sequence[Any]) -> Array:
 
 
 def _day(column: str, values: Sequence[Any]) -> Array:
-    """Days since 1970. Numbers are seconds since 1970, as DatabaseConnector stores in SQLite."""
-    result = np.full(len(values), MISSING)
-    for i, value in enumerate(values):
-        if isinstance(value, datetime.date):  # a datetime is one as well
-            result[i] = value.toordinal() - _EPOCH
-        elif isinstance(value, str) and value:
-            try:
-                if not _ISO_DATE.match(value):
-                    raise ValueError
-                result[i] = datetime.date.fromisoformat(value[:10]).toordinal() - _EPOCH
-            except ValueError:
-                raise _bad(column, "dates as YYYY-MM-DD", value) from None
-        elif isinstance(value, (int, float, Decimal)):
-            result[i] = int(value // 86_400)
-        elif value is not None and value != "":
-            raise _bad(column, "dates", value)
-    return result
+    """Days since 1970; a batch has few different dates."""
+    known = {value: _day_number(column, value) for value in set(values)}
+    return np.array([known[value] for value in values], dtype=np.int64)
+
+
+def _day_number(column: str, value: Any) -> int:
+    """One date. Numbers are seconds since 1970, as DatabaseConnector stores dates in SQLite."""
+    if value is None or value == "":
+        return MISSING
+    if isinstance(value, datetime.date):  # a datetime is one as well
+        return value.toordinal() - _EPOCH
+    if isinstance(value, (int, float, Decimal)):
+        return int(value // 86_400)
+    if not isinstance(value, str) or not _ISO_DATE.match(value):
+        raise _bad(column, "dates as YYYY-MM-DD", value)
+    try:
+        return datetime.date.fromisoformat(value[:10]).toordinal() - _EPOCH
+    except ValueError:
+        raise _bad(column, "dates as YYYY-MM-DD", value) from None
 
 
 def _text(column: str, values: Sequence[Any]) -> Array:
+    """Text without outer blanks; None where there is none."""
+    known = {value: None if value is None else str(value).strip() for value in set(values)}
     result = np.empty(len(values), dtype=object)
-    result[:] = [None if value is None else str(value).strip() for value in values]
+    result[:] = [known[value] for value in values]
     return result
 
 
