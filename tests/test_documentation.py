@@ -11,7 +11,7 @@ from mrfast.data.harmonisation import REASONS
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
-@pytest.mark.parametrize("name", ["massive.md"])
+@pytest.mark.parametrize("name", ["massive.md", "omop.md"])
 def test_examples_in_the_documentation_run(name):
     result = doctest.testfile(str(DOCS / name), module_relative=False)
     assert result.attempted > 0

@@ -8,9 +8,15 @@ import math
 import numpy as np
 import pytest
 
+import mrfast
 from mrfast.errors import InvalidInputError
 from mrfast.federated.node_profile import NodeProfile, chebyshev_nodes
-from mrfast.plots.federated_forest import ForestRow, forest_figure
+from mrfast.plots.federated_forest import (
+    ForestRow,
+    forest_figure,
+    left_out_figure,
+    site_forest_figure,
+)
 from mrfast.plots.federated_profiles import Curve, number_texts, profile_figure, set_text
 
 INFINITE = math.inf
@@ -60,7 +66,7 @@ def texts(figure):
     ("confidence_set", "words"),
     [
         ([(0.19878607, 0.40622980)], "0.199 to 0.406"),
-        ([(-INFINITE, -11.516), (0.11057, INFINITE)], "below -11.5 or above 0.111"),
+        ([(-INFINITE, -11.516), (0.11057, INFINITE)], "below -11.516 or above 0.111"),
         ([(-INFINITE, INFINITE)], "every value"),
         ([(0.5, INFINITE)], "above 0.500"),
         ([], "empty"),
@@ -75,7 +81,7 @@ def test_sets_in_words(confidence_set, words):
 
 def test_numbers_of_one_line_have_the_same_decimals():
     assert number_texts([0.1, -1.23456, 12.0], 0.2) == ["0.100", "-1.235", "12.000"]
-    assert number_texts([0.0]) == ["0"]
+    assert number_texts([0.0]) == ["0.000"]
 
 
 @pytest.mark.parametrize("bad", [[(1, 0)], [(0, 2), (1, 3)], [(0, math.nan)], [1, 2], 3])
@@ -136,7 +142,7 @@ def test_unbounded_sets_show_arrows_and_words():
     axis = figure.axes[0]
     arrows = [text for text in axis.texts if getattr(text, "arrow_patch", None) is not None]
     assert len(arrows) == 2
-    assert "also below -50.0" in texts(figure)
+    assert "also below -50.000" in texts(figure)
     assert png(figure)
 
 
@@ -235,3 +241,74 @@ def test_band_of_all_sites_behind_those_with_one_left_out():
     band = axis.patches[0].get_extents().transformed(axis.transData.inverted())
     assert (band.x0, band.x1) == pytest.approx((0.2, 0.41))
     assert "Left out" in texts(figure)
+
+
+# ------------------------------------------------------------------- figures of results
+
+
+def site(site_id, cases, controls, kappa=1.0, **more):
+    nodes = profile(cases, controls, **more)
+    return mrfast.SiteProfile.from_nodes(
+        site_id,
+        window=(nodes.lower, nodes.upper),
+        values=nodes.values,
+        scores=nodes.scores,
+        information=nodes.node_information,
+        half_logdet=nodes.node_half_logdet,
+        kappa_weights=[kappa],
+        instrument_beta=[1.0],
+        instrument_std_error=[0.1],
+        weights=[1.0],
+        n_cases=cases,
+        n_controls=controls,
+    )
+
+
+@pytest.fixture(scope="module")
+def pooled():
+    return mrfast.pool([site("a", 60, 40), site("b", 70, 40, 1.3), site("c", 30, 31, -0.8)])
+
+
+def test_an_estimate_draws_the_curve_that_its_set_was_read_off(pooled):
+    """Not the sum with the kappas fixed, which is narrower: the errors of the kappas are in it."""
+    estimate = mrfast.federated_estimate(pooled)
+    figure = estimate.plot()
+    line = line_named(figure, "all sites")
+    limits = [estimate.ci_lower, estimate.ci_upper]
+    assert np.interp(limits, line.get_xdata(), line.get_ydata()) == pytest.approx(-1.92, abs=0.01)
+    assert png(figure)
+
+
+def test_sites_are_drawn_on_the_scale_of_the_exposure(pooled):
+    """At b / kappa, also where kappa is negative."""
+    figure = pooled.plot()
+    for entry, kappa in zip(pooled.sites, (1.0, 1.3, -0.8), strict=True):
+        line = line_named(figure, entry.site_id)
+        at_peak = np.interp(entry.mle / kappa, line.get_xdata(), line.get_ydata())
+        assert at_peak == pytest.approx(0, abs=1e-3)
+    assert "unit of exposure" in figure.axes[0].get_xlabel()
+
+
+def test_random_effects_draw_a_line_instead_of_a_curve(pooled):
+    estimate = mrfast.federated_estimate(pooled, effects="random")
+    figure = estimate.plot()
+    assert line_named(figure, "estimate").get_xdata()[0] == pytest.approx(estimate.beta)
+    assert "random effects" in figure.axes[0].get_title(loc="left")
+    single = {
+        name: mrfast.federated_estimate(pooled.without(*(set(pooled.site_ids) - {name})))
+        for name in pooled.site_ids
+    }
+    fixed = mrfast.federated_estimate(pooled)
+    words = texts(site_forest_figure(single, [fixed, estimate]))
+    assert {"All sites, one effect", "All sites, random effects", "60 / 40"} <= set(words)
+    words = texts(left_out_figure({"a": mrfast.federated_estimate(pooled.without("a"))}, fixed))
+    assert "without a" in words
+
+
+def test_a_likelihood_profile_draws_itself():
+    rng = np.random.default_rng(1)
+    exposure = rng.standard_normal(200)
+    outcome = (rng.random(200) < 1 / (1 + np.exp(-exposure))).astype(int)
+    figure = mrfast.profile_likelihood(outcome, exposure).plot(level=0.9)
+    assert "90%" in figure.axes[0].get_title(loc="left")
+    assert png(figure)

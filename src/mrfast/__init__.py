@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from mrfast.bayes.sensitivity import prior_sensitivity as prior_sensitivity
     from mrfast.data.harmonisation import Harmonised as Harmonised
     from mrfast.data.harmonisation import harmonise as harmonise
+    from mrfast.data.instruments import InstrumentTable as InstrumentTable
     from mrfast.data.moments import Moments as Moments
+    from mrfast.federated.cohort import Cohort as Cohort
     from mrfast.federated.decision import DecisionThresholds as DecisionThresholds
     from mrfast.federated.decision import StudyDecision as StudyDecision
     from mrfast.federated.decision import study_decision as study_decision
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from mrfast.federated.pooling import pool as pool
     from mrfast.federated.samples import ancestry_check as ancestry_check
     from mrfast.federated.samples import overlap_check as overlap_check
+    from mrfast.federated.site_fit import fit_site as fit_site
     from mrfast.federated.site_profile import SiteProfile as SiteProfile
     from mrfast.io.omop.cohort import OmopCohort as OmopCohort
     from mrfast.io.omop.reading import read_omop_cohort as read_omop_cohort
@@ -64,10 +67,12 @@ _HOME = {
     "Colocalisation": "summary.colocalisation",
     "DecisionThresholds": "federated.decision",
     "EmpiricalNull": "summary.calibration",
+    "Cohort": "federated.cohort",
     "EvidenceCache": "bayes.evidence_cache",
     "FederatedEstimate": "federated.estimate",
     "Harmonised": "data.harmonisation",
     "IdentifiedPrior": "bayes.identified_prior",
+    "InstrumentTable": "data.instruments",
     "LaplaceEvidence": "bayes.evidence",
     "LikelihoodProfile": "federated.likelihood_profile",
     "LogPosterior": "bayes.model",
@@ -88,6 +93,7 @@ _HOME = {
     "coloc": "summary.colocalisation",
     "empirical_null": "summary.calibration",
     "first_stage_f": "federated.first_stage",
+    "fit_site": "federated.site_fit",
     "harmonise": "data.harmonisation",
     "laplace_evidence": "bayes.evidence",
     "laplace_term": "bayes.evidence",

@@ -187,7 +187,10 @@ def _drawings(
         }
         if estimate.effects == "random":
             every.insert(0, federated_estimate(pooled, **fixed))
-    drawings = {"forest.png": site_forest_figure(single, every), "profile.png": estimate.plot()}
+    drawings = {
+        "forest.png": site_forest_figure(single, every),
+        "profile.png": estimate.plot(),
+    }
     if left_out:
         drawings["leave_one_out.png"] = left_out_figure(left_out, estimate)
     return drawings

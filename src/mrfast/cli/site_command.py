@@ -43,7 +43,7 @@ _OPTIONS = {  # arguments of fit_site, as options
     for name in (
         *("cohort", "instruments", "covariates", "alleles", "weights", "site_id", "study_id"),
         *("score", "kappa", "impute", "negative_controls", "effect_range", "min_count"),
-        "prior_variance",
+        *("prior_variance", "action", "eaf_tolerance"),
     )
 } | {"n_threads": "--threads"}
 
@@ -65,6 +65,9 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
         allow_abbrev=False,
     )
     show.add_argument("file", metavar="FILE", help="file that 'mrfast site fit' wrote")
+    show.add_argument(
+        "--values", action="store_true", help="every number instead of a line for each entry"
+    )
     show.set_defaults(run=run_show)
 
 
@@ -158,6 +161,21 @@ def _add_fit(kinds: _SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="V",
         help="of a normal prior on the covariates' coefficients (default: none)",
     )
+    group.add_argument(
+        "--action",
+        type=int,
+        choices=(1, 2, 3),
+        default=2,
+        help="palindromic SNPs: 1 trust the letters, 2 read the strand off the frequencies and "
+        "drop those left open, 3 drop all (default %(default)s)",
+    )
+    group.add_argument(
+        "--eaf-tolerance",
+        type=float,
+        default=0.08,
+        metavar="X",
+        help="a frequency nearer to 0.5 than this does not tell the strand (default %(default)s)",
+    )
     group = parser.add_argument_group("output")
     group.add_argument(
         "-o", "--output", required=True, metavar="FOLDER", help="folder for to_send and local"
@@ -199,6 +217,8 @@ def run_fit(options: argparse.Namespace) -> int:
                 effect_range=options.effect_range,
                 min_count=options.min_count,
                 prior_variance=options.prior_variance,
+                action=options.action,
+                eaf_tolerance=options.eaf_tolerance,
                 n_threads=options.threads,
             )
             sent = Path(profile.save(folder / TO_SEND))
@@ -222,7 +242,11 @@ def run_show(options: argparse.Namespace) -> int:
     """Print what leaves the site."""
     from mrfast.federated.site_profile import SiteProfile
 
-    print(SiteProfile.load(options.file).describe())
+    profile = SiteProfile.load(options.file)
+    if options.values:
+        print(Path(options.file).read_text(encoding="utf-8"), end="")
+    else:
+        print(profile.describe())
     return 0
 
 
@@ -400,6 +424,8 @@ def _summary(profile: SiteProfile, rows: int) -> list[str]:
     """Lines for standard output."""
     import math
 
+    from mrfast.data.harmonisation import REASONS
+    from mrfast.federated.allele_coding import SITE_REASONS
     from mrfast.plots.federated_profiles import set_text
 
     counts, used = profile.counts, profile.score.in_score
@@ -410,8 +436,12 @@ def _summary(profile: SiteProfile, rows: int) -> list[str]:
         f"{profile.score.kind}",
     ]
     if profile.harmonisation is not None:
+        meaning = {**REASONS, **SITE_REASONS}
         reasons = profile.harmonisation["reason"].value_counts(sort=False)
-        lines += [f"  {count:>4,}  {reason}" for reason, count in reasons.items()]
+        lines += [
+            f"  {count:>4,}  {reason}: {meaning.get(str(reason), '')}"
+            for reason, count in reasons.items()
+        ]
     if math.isfinite(profile.mle):
         lines.append(
             f"log odds ratio per unit of score: {profile.mle:.4f} "

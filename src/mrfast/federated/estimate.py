@@ -175,40 +175,9 @@ class FederatedEstimate:
         MissingExtraError
             matplotlib is not installed.
         """
-        from mrfast.plots.federated_profiles import Curve, profile_figure
+        from mrfast.plots.federated_profiles import federated_estimate_figure
 
-        if self.pooled is None:
-            raise fail("self", "an estimate with its pooled profile", "one without")
-        curves = []
-        for site, kappa, says in zip(
-            self.pooled.sites, self.kappas, self.pooled.informative, strict=True
-        ):
-            if not says or kappa == 0:
-                continue
-            profile, factor = site.profile, float(kappa)
-            ends = sorted((profile.lower / factor, profile.upper / factor))
-            curves.append(
-                Curve(
-                    site.site_id,
-                    _scaled(profile, factor),
-                    profile.maximum,
-                    profile.mle / factor,
-                    (ends[0], ends[1]),
-                )
-            )
-        joint = self.joint
-        whole = None
-        if joint is not None:
-            value = joint.maximum(1.0).value
-            whole = Curve("all sites", joint, value, self.beta)
-        unit = "exposure" if self.scale == "exposure" else "Medusa's denominator"
-        return profile_figure(
-            curves,
-            whole,
-            confidence_set=self.confidence_set,
-            level=self.ci_level,
-            scale=f"log odds ratio per unit of {unit}",
-        )
+        return federated_estimate_figure(self)
 
     def __str__(self) -> str:
         level = f"{100 * self.ci_level:.4g}%"

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -262,6 +262,27 @@ class PooledProfile:
         """
         pieces = self._at(check.scalar("level", level, above=0, below=1)).confidence_set
         return pieces[0][0], pieces[-1][1]
+
+    def plot(self, *, level: float = 0.95) -> Any:
+        """Profiles of the sites and their sum, every kappa at its estimate (plot extra).
+
+        Parameters
+        ----------
+        level : float, default 0.95
+            Of the limits.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        MissingExtraError
+            matplotlib is not installed.
+        """
+        from mrfast.plots.federated_profiles import pooled_profile_figure
+
+        return pooled_profile_figure(self, level=level)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a site.

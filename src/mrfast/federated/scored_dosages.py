@@ -1,7 +1,7 @@
 """Dosages as they enter a score: the instruments' coding, missing ones filled in.
 
-Sums of squares are taken over dosages about their means, SNP by SNP in a fixed order, so that no
-bit depends on the number of threads.
+Sums of squares are taken SNP by SNP, in a fixed order, so that no bit depends on the number of
+threads.
 """
 
 from __future__ import annotations
@@ -77,16 +77,12 @@ class ScoredDosages:
         self._cohort, self._rows, self._columns = cohort, rows, columns
         self._recoded, self._fill = recoded, fill
         self.n = cohort.n if isinstance(rows, slice) else rows.size
-        self._kept: Float | None = None
-        if self.n * len(columns) * 8 <= _KEPT_BYTES:
-            self._kept = np.concatenate([block for _, block in self._read()])
+        keep = self.n * len(columns) * 8 <= _KEPT_BYTES
+        self._kept = list(self._read()) if keep else None
 
     def blocks(self) -> Iterator[tuple[slice, Float]]:
         """Places of some SNPs, and their dosages, shape (k, n), filled in."""
-        if self._kept is None:
-            yield from self._read()
-        else:
-            yield slice(0, len(self._columns)), self._kept
+        yield from self._read() if self._kept is None else self._kept
 
     def score(self, weights: Float) -> Float:
         """Sum of weighted dosages, shape (n,)."""
@@ -117,18 +113,22 @@ class ScoredDosages:
         m = weights.size
         basis = _Basis(covariates)
         residual = basis.residual(score)
-        with_score, variances = np.empty(m), np.empty(m)
+        with_score, squares, means = np.empty(m), np.empty(m), np.empty(m)
         projections = np.empty((m, basis.size))
         pairs = np.empty((m, m)) if matrix else None
-        for places, block in self._centred():
+        for places, block in self.blocks():
+            # residuals and basis have mean zero, so that only squares need the dosages' means
             with_score[places] = np.einsum("kn,n->k", block, residual)
-            variances[places] = np.einsum("kn,kn->k", block, block)
+            squares[places] = np.einsum("kn,kn->k", block, block)
+            means[places] = np.add.reduce(block, axis=1) / self.n
             projections[places] = basis.coordinates(block)
             if pairs is not None:
-                for others, other in self._centred():
+                for others, other in self.blocks():
                     pairs[places, others] = np.einsum("kn,ln->kl", block, other)
+        variances = squares - self.n * means**2
         variances -= np.einsum("kp,kp->k", projections, projections)
         if pairs is not None:
+            pairs -= self.n * np.outer(means, means)
             pairs -= np.einsum("kp,lp->kl", projections, projections)
             pairs = (pairs + pairs.T) / 2
         return DosageCovariance(
@@ -137,10 +137,6 @@ class ScoredDosages:
             variances=np.maximum(variances, 0),
             matrix=pairs,
         )
-
-    def _centred(self) -> Iterator[tuple[slice, Float]]:
-        for places, block in self.blocks():
-            yield places, block - np.add.reduce(block, axis=1, keepdims=True) / self.n
 
     def _read(self) -> Iterator[tuple[slice, Float]]:
         for start, block in self._cohort.blocks(self._columns, self._rows):
@@ -157,8 +153,9 @@ class _Basis:
 
     def __init__(self, covariates: Float) -> None:
         n, p = covariates.shape
-        centred = np.ascontiguousarray(covariates.T)
-        centred = centred - np.add.reduce(centred, axis=1, keepdims=True) / n
+        centred = np.array(covariates.T, order="C")
+        for _ in range(2):  # the second round removes what rounding left of a large mean
+            centred -= np.add.reduce(centred, axis=1, keepdims=True) / n
         length = np.sqrt(np.einsum("pn,pn->p", centred, centred))
         self._columns = centred / np.where(length > 0, length, 1)[:, None]
         if p == 0:
@@ -171,7 +168,7 @@ class _Basis:
         self.size = self._rotation.shape[1]
 
     def coordinates(self, block: Float) -> Float:
-        """Products of centred rows (k, n) with the basis, shape (k, size)."""
+        """Products of rows (k, n) with the basis, shape (k, size)."""
         products = np.einsum("kn,pn->kp", block, self._columns)
         coordinates: Float = np.einsum("kp,ps->ks", products, self._rotation)
         return coordinates

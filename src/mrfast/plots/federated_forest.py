@@ -188,7 +188,9 @@ def site_forest_figure(
         raise fail("pooled", "at least one estimate", "none")
     rows = [_row(name, estimate) for name, estimate in sites.items()]
     names = {"fixed": "All sites, one effect", "random": "All sites, random effects"}
-    rows += [_row(names[estimate.effects], estimate)._replace(pooled=True) for estimate in pooled]
+    for estimate in pooled:
+        name = "All sites" if len(pooled) == 1 else names[estimate.effects]
+        rows.append(_row(name, estimate)._replace(pooled=True))
     q = pooled[0].heterogeneity
     note = None
     if q.df > 0:

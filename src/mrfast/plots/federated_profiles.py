@@ -15,16 +15,20 @@ from mrfast._validation import Float, fail
 from mrfast.plots.massive_posterior import GREY
 
 if TYPE_CHECKING:
+    from mrfast.federated.estimate import FederatedEstimate
     from mrfast.federated.node_profile import Profile
+    from mrfast.federated.pooling import PooledProfile
 
 __all__ = [
     "EXPOSURE_SCALE",
     "SCORE_SCALE",
     "Curve",
     "checked_set",
+    "federated_estimate_figure",
     "likelihood_profile_figure",
     "number_texts",
     "odds_ratio_axis",
+    "pooled_profile_figure",
     "profile_figure",
     "set_text",
 ]
@@ -74,6 +78,7 @@ def profile_figure(
     pooled: Curve | None = None,
     *,
     confidence_set: Set = (),
+    estimate: float | None = None,
     level: float = 0.95,
     scale: str = EXPOSURE_SCALE,
     title: str | None = None,
@@ -90,6 +95,8 @@ def profile_figure(
     pooled : Curve, optional
     confidence_set : sequence of (lower, upper)
         Ascending intervals, infinite ends allowed; empty for none.
+    estimate : float, optional
+        Drawn as a vertical line where there is no pooled curve, as with random effects.
     level : float
         Of the set.
     scale : str
@@ -117,7 +124,7 @@ def profile_figure(
         raise fail("sites", "at least one profile", "none")
     matplotlib = import_extra("matplotlib.figure", extra="plot", purpose="the figure of profiles")
     drop = float(chdtri(1, 1 - level)) / 2
-    lower, upper = _axis_limits(curves, pooled, intervals, drop)
+    lower, upper = _axis_limits(curves, pooled, intervals, drop, estimate)
     beta = np.linspace(lower, upper, _POINTS)
 
     named = len(sites) <= _NAMED
@@ -153,7 +160,9 @@ def profile_figure(
     )
     if lower < 0 < upper:
         axis.axvline(0, color=GREY, lw=0.8, zorder=1)
-    _mark_set(axis, intervals, -drop)
+    if pooled is None and estimate is not None and lower < estimate < upper:
+        axis.axvline(estimate, color=_DARK, lw=2.2, label="estimate", zorder=2)
+    _mark_set(axis, intervals, -drop, rings=pooled is not None)
     axis.set_xlabel(scale[0].upper() + scale[1:])
     axis.set_ylabel("Log-likelihood below its maximum")
     axis.spines[["top", "right"]].set_visible(False)
@@ -204,6 +213,91 @@ def likelihood_profile_figure(
     )
 
 
+def pooled_profile_figure(pooled: PooledProfile, *, level: float = 0.95) -> Any:
+    """Profiles of the sites and their sum, with the exposure per unit of score as estimated.
+
+    Parameters
+    ----------
+    pooled : PooledProfile
+    level : float, default 0.95
+        Of the limits, in which the errors of the kappas are not.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    MissingExtraError
+        matplotlib is not installed.
+    """
+    limits = pooled.interval(level)
+    window = _common_window(pooled, pooled.kappas)
+    peak = pooled.mle if math.isfinite(pooled.mle) else window[int(pooled.mle > 0)]
+    whole = Curve("all sites", pooled, float(pooled(np.array([peak]))[0]), pooled.mle, window)
+    return profile_figure(
+        _site_curves(pooled, pooled.kappas), whole, confidence_set=[limits], level=level
+    )
+
+
+def federated_estimate_figure(estimate: FederatedEstimate) -> Any:
+    """Profiles of the sites and of all of them, with the estimate and its confidence set.
+
+    The pooled curve is what the set was read off: the joint profile, with the errors of the
+    kappas in it. With random effects there is none; the estimate is a vertical line.
+
+    Parameters
+    ----------
+    estimate : FederatedEstimate
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InvalidInputError
+        The estimate came without its pooled profile.
+    MissingExtraError
+        matplotlib is not installed.
+    """
+    pooled, joint = estimate.pooled, estimate.joint
+    if pooled is None:
+        raise fail("estimate", "an estimate with its pooled profile", "one without")
+    whole = None
+    if joint is not None:
+        window = _common_window(pooled, estimate.kappas)
+        whole = Curve("all sites", joint, joint.maximum(1.0).value, estimate.beta, window)
+    finite = math.isfinite(estimate.beta)
+    text = number_texts([estimate.beta])[0] if finite else "no maximum"
+    kind = {"fixed": "", "random": ", random effects"}[estimate.effects]
+    return profile_figure(
+        _site_curves(pooled, estimate.kappas),
+        whole,
+        confidence_set=estimate.confidence_set,
+        estimate=estimate.beta if finite else None,
+        level=estimate.ci_level,
+        title=f"{text} ({100 * estimate.ci_level:.4g}%: {set_text(estimate.confidence_set)}){kind}",
+    )
+
+
+def _site_curves(pooled: PooledProfile, kappas: Float) -> list[Curve]:
+    """Sites that say anything, on the scale of the exposure."""
+    return [
+        _curve(site.site_id, site.profile, float(kappa))
+        for site, kappa, says in zip(pooled.sites, kappas, pooled.informative, strict=True)
+        if says and kappa != 0
+    ]
+
+
+def _common_window(pooled: PooledProfile, kappas: Float) -> tuple[float, float]:
+    """Effects that are inside of every site's window."""
+    windows = [curve.window for curve in _site_curves(pooled, kappas)]
+    return max((w[0] for w in windows), default=-math.inf), min(
+        (w[1] for w in windows), default=math.inf
+    )
+
+
 def _curve(label: str, profile: Profile, kappa: float) -> Curve:
     """A profile of the log odds ratio per unit of score, on the scale of the exposure."""
     ends = sorted((profile.lower / kappa, profile.upper / kappa))
@@ -246,14 +340,15 @@ def set_text(confidence_set: Set, size: float | None = None) -> str:
 
 
 def number_texts(values: Sequence[float], size: float | None = None) -> list[str]:
-    """Numbers with three digits of a size, by default of the smallest gap between them.
+    """Log odds ratios with three decimals, or with three digits of a size below 0.1.
 
     Parameters
     ----------
     values : sequence of float
-        Finite; of a single one, its own three digits.
+        Finite.
     size : float, optional
-        Above 0, such as the width of an interval.
+        Above 0, such as the width of an interval; by default the smallest gap between the values,
+        or a single value itself.
 
     Returns
     -------
@@ -261,12 +356,10 @@ def number_texts(values: Sequence[float], size: float | None = None) -> list[str
     """
     gaps = [size] if size else [float(gap) for gap in np.abs(np.diff(values)) if gap > 0]
     sizes = gaps or [abs(value) for value in values if value]
-    if not sizes or not len(values):
-        return [f"{value:.3g}" for value in values]
-    decimals = max(2 - math.floor(math.log10(min(sizes))), 0)
+    decimals = max(3, 2 - math.floor(math.log10(min(sizes)))) if sizes else 3
     if decimals < 4 and any(value and not round(value, decimals) for value in values):
         decimals = 4  # rather than a zero that is none
-    if decimals > 6 or max(map(abs, values)) >= 1e6:
+    if decimals > 6 or max(map(abs, values), default=0) >= 100:
         return [f"{value:.4g}" for value in values]
     return [f"{round(value, decimals) + 0.0:.{decimals}f}" for value in values]
 
@@ -297,11 +390,15 @@ def odds_ratio_axis(axis: Any, lower: float, upper: float, scale: str) -> None:
     """
     top = axis.secondary_xaxis("top")
     ratios = _nice_ratios(lower, upper)
-    top.set_xticks([math.log(ratio) for ratio in ratios], [f"{ratio:.4g}" for ratio in ratios])
+    top.set_xticks([math.log(ratio) for ratio in ratios], [_ratio_text(r) for r in ratios])
     top.tick_params(labelsize=8.5, color=GREY, labelcolor=GREY)
     top.spines["top"].set_color(GREY)
     text = scale.replace("log odds ratio", "odds ratio")
     top.set_xlabel(text[0].upper() + text[1:], fontsize=9, color=GREY)
+
+
+def _ratio_text(ratio: float) -> str:
+    return f"{ratio:,.0f}" if 1e3 <= ratio < 1e6 else f"{ratio:.4g}"
 
 
 def _nice_ratios(lower: float, upper: float) -> list[float]:
@@ -322,7 +419,11 @@ def _nice_ratios(lower: float, upper: float) -> list[float]:
 
 
 def _axis_limits(
-    curves: Sequence[Curve], pooled: Curve | None, intervals: Set, drop: float
+    curves: Sequence[Curve],
+    pooled: Curve | None,
+    intervals: Set,
+    drop: float,
+    estimate: float | None,
 ) -> tuple[float, float]:
     """Limits of the axis: the set with a margin, the sites' maxima and zero unless they are far."""
     if pooled is not None and math.isfinite(pooled.mle):
@@ -334,7 +435,11 @@ def _axis_limits(
     reach = [_fall(curve, centre, side, drop) for curve in main for side in (-1, 1)]
     known = [distance for distance in reach if distance is not None]
     width = max(known, default=1.0)
-    wanted = [0.0, *(end for pair in intervals for end in pair)]
+    wanted = [
+        0.0,
+        centre if estimate is None else estimate,
+        *(end for pair in intervals for end in pair),
+    ]
     for curve in curves:
         own = [_fall(curve, curve.mle, side, drop) for side in (-1, 1)]
         if math.isfinite(curve.mle):
@@ -403,12 +508,12 @@ def _draw_curve(
         axis.plot(curve.mle, 0, "o", color=color, ms=2.2 * linewidth + 1.5, zorder=5, clip_on=False)
 
 
-def _mark_set(axis: Any, intervals: Set, height: float) -> None:
+def _mark_set(axis: Any, intervals: Set, height: float, *, rings: bool) -> None:
     """Ends of the set on the threshold; arrows where it goes on beyond the axis."""
     lower, upper = axis.get_xlim()
     for start, end in intervals:
         for value in (start, end):
-            if lower < value < upper:
+            if rings and lower < value < upper:
                 axis.plot(value, height, "o", mfc="white", mec=_DARK, ms=6, mew=1.4, zorder=6)
     for beyond, place, inward in (
         ([pair for pair in intervals if pair[0] < lower], lower, 1),
