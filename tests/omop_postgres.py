@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -27,7 +26,9 @@ SETTINGS = {
 
 
 def programs() -> Path | None:
-    """Folder of the newest server programs."""
+    """Folder of the newest server programs; None where there is none."""
+    if os.name != "posix":
+        return None
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: path.parent.name)
     folders = [path for path in found if (path / "initdb").is_file()]
     on_path = shutil.which("initdb")
@@ -38,6 +39,8 @@ def programs() -> Path | None:
 
 def owner() -> str | None:
     """Unprivileged user for the server, which refuses to run as root; None if we are not root."""
+    import pwd
+
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "nobody"):
@@ -51,6 +54,8 @@ def owner() -> str | None:
 @contextmanager
 def server() -> Iterator[str]:
     """Start a server and yield its URL; it and its files are gone afterwards."""
+    import pwd
+
     bin_folder = programs()
     assert bin_folder is not None
     user = owner()

@@ -151,6 +151,17 @@ def test_leave_one_out_leaves_the_control_out() -> None:
     assert result.p_value[-1] < 1e-10  # by the other nine, which do not scatter
     assert null.p_value(1.0, 0.03) > 1e-4
     assert result.coverage == pytest.approx(0.9)
+    wider = null.leave_one_out(null_uncertainty=True)
+    assert (wider.ci_upper - wider.ci_lower > result.ci_upper - result.ci_lower).all()
+
+
+def test_expected_absolute_error() -> None:
+    """Wrong: |mu| alone, or the root mean square."""
+    null = mrfast.empirical_null(*controls(np.random.default_rng(4), 40))
+    error = np.random.default_rng(5).normal(null.mean, null.sd, 400_000)
+    assert null.expected_absolute_error == pytest.approx(np.abs(error).mean(), rel=0.01)
+    same = mrfast.empirical_null([-0.1] * 10, [0.1] * 10)
+    assert same.expected_absolute_error == pytest.approx(0.1)
 
 
 def test_few_controls() -> None:

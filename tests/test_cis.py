@@ -132,6 +132,18 @@ def test_nearly_singular_ld() -> None:
         mrfast.cis_mr(**doubled, ld=ld, components=13)
 
 
+def test_joint_strength() -> None:
+    """Wrong: the mean of (x / se)^2, which counts what correlated variants share many times."""
+    columns, _, r = region()
+    z = columns["beta_exposure"] / columns["se_exposure"]
+    expected = float(z @ np.linalg.solve(r, z)) / 12
+    assert mrfast.cis_mr(**columns, ld=r).f_statistic == pytest.approx(expected, rel=1e-10)
+    assert mrfast.cis_mr(**columns).f_statistic == pytest.approx(float((z**2).mean()), rel=1e-12)
+    whole = mrfast.cis_mr(**columns, ld=r, components=12)
+    assert whole.f_statistic == pytest.approx(expected, rel=1e-9)
+    assert "joint F" in repr(whole)
+
+
 def test_all_components_are_the_full_fit() -> None:
     columns, _, r = region()
     for method in ("ivw", "egger"):

@@ -77,6 +77,15 @@ def test_bad_tables() -> None:
     assert Cohort.from_frame(named, outcome="t2d", person_id="eid").n_cases == 3
 
 
+def test_a_mapping_or_an_index_of_identifiers() -> None:
+    cohort = Cohort.from_frame(frame().set_index("person_id"))
+    table = frame()[["person_id", "age"]].iloc[::-1].set_index("person_id")
+    np.testing.assert_array_equal(covariate_table(cohort, table).columns, [frame()["age"]])
+    assert Cohort.from_frame(frame().to_dict("list")).n == 6
+    with pytest.raises(InvalidInputError, match="columns of one length"):
+        Cohort.from_frame({"outcome": [0, 1], "rs1": [0, 1, 2]})
+
+
 def test_identifiers_match_as_they_are_written() -> None:
     numbers = PersonIds([1, 2, 10], "a")
     assert numbers.rows_in(PersonIds(["10", "1"], "b")).tolist() == [1, -1, 0]
@@ -380,5 +389,9 @@ def test_table_of_alleles() -> None:
         allele_coding(instruments, medusa.assign(allele_coded=["G", "T", "A"]), np.full(3, 0.2))
     with pytest.raises(InvalidInputError, match="a table without other_allele"):
         allele_coding(instruments, medusa.drop(columns="allele_noncoded"), np.full(3, 0.2))
+    odd = medusa.assign(allele_coded=["-", "T", "T"])
+    assert allele_coding(instruments, odd, np.full(3, 0.8)).reasons[0] == "unreadable_allele"
+    with pytest.raises(InvalidInputError, match="frequencies from 0 to 1"):
+        allele_coding(instruments, medusa.assign(frequency=1.5), np.full(3, 0.2))
     assumed = allele_coding(instruments, None, np.full(3, 0.2))
     assert assumed.reasons == ("kept_as_assumed",) * 3

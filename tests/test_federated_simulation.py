@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import json
 
 import numpy as np
 import pandas as pd
@@ -221,6 +222,17 @@ def test_kappa_is_the_slope_of_the_exposure_on_the_score(options):
     if "ld" not in options:
         kept = np.array([snp in cohort.snps for snp in cohort.instruments["snp"]])
         assert cohort.kappa(medusa) > 4 * (medusa * cohort.gamma)[kept].sum()
+
+
+@pytest.mark.reference
+def test_kappa_of_medusas_own_simulation(reference_dir):
+    folder = reference_dir / "golden" / "medusa" / "a_chapter"
+    table = pd.read_csv(folder / "instruments.csv")
+    truth = json.loads((folder / "truth.json").read_text())
+    gamma, se = table["beta_ZX"], table["se_ZX"]
+    cohort = medusa_cohort(10, gamma=gamma, eaf=table["eaf"], effect=0.4, rng=1)
+    weights = gamma / se**2 / (gamma / se**2).sum()
+    assert cohort.kappa(weights) == pytest.approx(truth["kappaHWE"], rel=1e-12)
 
 
 def test_estimand_stands_beside_the_structural_value():

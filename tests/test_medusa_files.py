@@ -141,6 +141,23 @@ def test_a_site_that_codes_the_other_allele(chapter: Path) -> None:
     assert sites[1].messages == ("codes the other allele of rs3",)
 
 
+def test_weights_gamma(tmp_path: Path) -> None:
+    """Our own score in Medusa's files: ``w = gamma`` makes kappa 1; with C = diag(2pq)."""
+    site = own_site(carriers=own_site().carriers.assign(cases=15))  # type: ignore[union-attr]
+    gamma = site.instrument_beta
+    site.save_medusa(tmp_path)
+    (full,) = read_medusa_sites(tmp_path)
+    assert full.score.kind == "gamma"
+    np.testing.assert_allclose(full.score.weights, [gamma[0], 0, gamma[2]])
+    np.testing.assert_allclose(full.kappa, 1)
+    np.testing.assert_allclose(
+        full.score.noise_weights, [full.instrument_std_error[0] ** 2, 0, 0.05**2]
+    )
+    edit(tmp_path / "medusa_score_07.csv", lambda text: text.replace("-0.1", "-0.15"))
+    (other,) = read_medusa_sites(tmp_path)
+    assert (other.score.kind, other.has_kappa) == ("custom", False)
+
+
 def test_site_001_stays_001(chapter: Path, tmp_path: Path) -> None:
     for path in chapter.glob("*site_B*"):
         edit(path, lambda text: text.replace('"site_B"', '"001"'))
@@ -304,7 +321,7 @@ def own_site(**changes: Any) -> SiteProfile:
     per_snp = pd.DataFrame(
         {
             "snp": snps,
-            "effect_allele": ["A", "-", "T"],
+            "effect_allele": ["A", "A", "T"],
             "other_allele": ["G", "AC", "C"],
             "eaf": 0.25,
             "beta": [0.1, 0.2, -0.3],
@@ -434,3 +451,10 @@ def test_withheld_flags_are_missing(tmp_path: Path) -> None:
     assert cells(path)[1][6] == "NA"
     (site,) = read_medusa_sites(tmp_path)
     assert "weak_instruments" not in site.diagnostics
+
+
+def test_damaged_associations_are_named(chapter: Path) -> None:
+    path = chapter / "medusa_per_snp_site_A.csv"
+    edit(path, lambda text: text.replace('"rs2","C"', '"rs2","-"'))
+    with pytest.raises(DamagedFileError, match="site_A"):
+        read_medusa_sites(chapter)

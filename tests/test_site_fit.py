@@ -453,6 +453,12 @@ def test_prior_variance_of_covariates() -> None:
     assert abs(free.mle - without.mle) > 1e-4
     by_name = fit_site(frame, instruments(), prior_variance={"age": 0.1, "sex": 0.1}, **options)
     assert by_name.mle == fit_site(frame, instruments(), prior_variance=0.1, **options).mle
+    single = fit_site(
+        frame, instruments(), prior_variance={"sex": 1e-12}, per_snp="profiles", **options
+    )
+    for _, row in single.per_snp.iterrows():
+        profile = single.per_snp_profiles[row["snp"]]
+        assert row["beta"] == pytest.approx(profile.mle, abs=1e-7)
     with pytest.raises(InvalidInputError, match="covariates among"):
         fit_site(frame, instruments(), prior_variance={"height": 1}, **options)
 

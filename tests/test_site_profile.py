@@ -93,6 +93,7 @@ def site(**changes: Any) -> SiteProfile:
         "negative_controls": pd.DataFrame(
             {
                 "outcome": ["ankle", "hiccup"],
+                "reason": "estimated",
                 "beta": [0.1, -0.1],
                 "std_error": [0.2, 0.3],
                 "n_cases": [50, 60],
@@ -102,7 +103,7 @@ def site(**changes: Any) -> SiteProfile:
         "diagnostics": {
             "low_case_count": False,
             "n_covariates": 10,
-            "separation": "none",
+            "separation": "infinite coefficients of ward[7]",
             "secret": 3,
             "missing_share": pd.DataFrame({"snp": SNPS, "missing_share": [0.0, 117 / N, 0.0]}),
             "eaf": pd.DataFrame({"snp": SNPS, "eaf": [0.25, 0.375, 0.0625]}),
@@ -323,11 +324,14 @@ def test_every_entry_of_the_file_is_described(tmp_path: Path) -> None:
     words = SiteProfile.load(path).describe()
     lines = [line.split() for line in words.splitlines() if line.startswith("  ")]
     named = {line[0] for line in lines if line}
+    profiles = content.pop("per_snp_profiles")
     assert {key for key, _ in entries(content)} <= named
+    assert {f"per_snp_profiles.*.{key}" for key in profiles["rs1"]} <= named
+    assert all(repr(snp) in words for snp in profiles)
     assert site().describe() == words
     assert "417" in words
     assert "forgery" in words
-    for private in ("17 people", "secret"):
+    for private in ("17 people", "secret", "ward"):
         assert private not in words
 
 

@@ -339,6 +339,59 @@ struct ExactSum {
   double value() const { return sum + rest; }
 };
 
+struct Partial {
+  double sum = 0, square = 0, smallest = std::numeric_limits<double>::infinity();
+  double largest = -std::numeric_limits<double>::infinity();
+  bool finite = true;
+};
+
+// Values are about to be overwritten: what is missing in the last eight is filled up.
+MRFAST_DISPATCH void moments_of_block(double* __restrict values, std::size_t count, double origin,
+                                      Partial& total) {
+  for (std::size_t i = count; i < round_up(count, kLanes); ++i) values[i] = values[0];
+  const double extra = static_cast<double>(round_up(count, kLanes) - count);
+  double sum[kLanes] = {}, square[kLanes] = {}, smallest[kLanes], largest[kLanes];
+  for (std::size_t l = 0; l < kLanes; ++l) smallest[l] = largest[l] = values[0];
+  for (std::size_t r = 0; r < count; r += kLanes)
+    for (std::size_t l = 0; l < kLanes; ++l) {
+      const double d = values[r + l] - origin;
+      sum[l] += d;
+      square[l] += d * d;
+      smallest[l] = values[r + l] < smallest[l] ? values[r + l] : smallest[l];
+      largest[l] = values[r + l] > largest[l] ? values[r + l] : largest[l];
+    }
+  const double d = values[0] - origin;
+  double sums = -extra * d, squares = -extra * d * d;
+  for (std::size_t l = 0; l < kLanes; ++l) {
+    sums += sum[l];
+    squares += square[l];
+    total.smallest = std::min(total.smallest, smallest[l]);
+    total.largest = std::max(total.largest, largest[l]);
+  }
+  total.finite = total.finite && std::isfinite(squares);  // no NaN goes past a sum
+  total.sum += sums;
+  total.square += squares;
+}
+
+// Takes a point's dosages about their centre, zero where missing; whether any is missing.
+MRFAST_DISPATCH bool scale_dosages(double* __restrict dosages, double* __restrict observed,
+                                   std::size_t filled, double centre, double scale) {
+  double known = 0;
+  for (std::size_t i = filled; i < kRows; ++i)
+    dosages[i] = std::numeric_limits<double>::quiet_NaN();
+  double lanes[kLanes] = {};
+  for (std::size_t r = 0; r < kRows; r += kLanes)
+    for (std::size_t l = 0; l < kLanes; ++l) {
+      const double g = dosages[r + l];
+      const double seen = g == g ? 1.0 : 0.0, value = (g - centre) * scale;
+      observed[r + l] = seen;
+      dosages[r + l] = g == g ? value : 0.0;
+      lanes[l] += seen;
+    }
+  for (const double lane : lanes) known += lane;
+  return known < static_cast<double>(filled);
+}
+
 }  // namespace
 
 void DosageSums::leave_out(const double* const* columns, std::size_t k, std::size_t row,
@@ -377,33 +430,17 @@ std::vector<ColumnMoments> column_moments(std::size_t n, const std::vector<Colum
   const std::size_t blocks = (n + kRows - 1) / kRows;
   const std::size_t per_chunk = std::max<std::size_t>(1, (blocks + kMaxChunks - 1) / kMaxChunks);
   const std::size_t chunks = (blocks + per_chunk - 1) / per_chunk;
-  struct Partial {
-    double sum = 0, square = 0, smallest = std::numeric_limits<double>::infinity();
-    double largest = -std::numeric_limits<double>::infinity();
-    bool finite = true;
-  };
   std::vector<Partial> partials(chunks * k);
   std::vector<double> origin(k);
   for (std::size_t c = 0; c < k; ++c) origin[c] = n > 0 ? number_at(columns[c], 0) : 0.0;
   parallel_for(chunks, threads, monitor, [&](std::size_t chunk) {
-    double values[kRows];
+    alignas(64) double values[kRows];
     const std::size_t end = std::min(blocks, (chunk + 1) * per_chunk);
     for (std::size_t b = chunk * per_chunk; b < end; ++b) {
       const std::size_t first = b * kRows, count = std::min(kRows, n - first);
       for (std::size_t c = 0; c < k; ++c) {
         copy_column(columns[c], first, count, values);
-        Partial& partial = partials[chunk * k + c];
-        double sum = 0, square = 0;
-        for (std::size_t i = 0; i < count; ++i) {
-          const double d = values[i] - origin[c];
-          sum += d;
-          square += d * d;
-          partial.smallest = std::min(partial.smallest, values[i]);
-          partial.largest = std::max(partial.largest, values[i]);
-        }
-        partial.finite = partial.finite && std::isfinite(square);
-        partial.sum += sum;
-        partial.square += square;
+        moments_of_block(values, count, origin[c], partials[chunk * k + c]);
       }
     }
     monitor.step(end - chunk * per_chunk);
@@ -525,14 +562,7 @@ struct LogisticRows::Cursor {
     view.weights = own;
     if (point.exposure.data == nullptr) return;
     copy_column(point.exposure, b * kRows, filled, dosages);
-    bool missing = false;
-    for (std::size_t i = 0; i < filled; ++i) {
-      const bool known = dosages[i] == dosages[i];
-      missing = missing || !known;
-      dosages[i] = known ? (dosages[i] - point.centre) * point.scale : 0.0;
-      observed[i] = known ? 1.0 : 0.0;
-    }
-    for (std::size_t i = filled; i < kRows; ++i) dosages[i] = observed[i] = 0.0;
+    const bool missing = scale_dosages(dosages, observed, filled, point.centre, point.scale);
     if (missing) {
       if (own != nullptr)
         for (std::size_t i = 0; i < view.count; ++i) observed[i] *= own[i];

@@ -56,6 +56,7 @@ class Design:
 def pack(
     y: Float,
     x: NDArray[Any],
+    moments: Float,
     *,
     exposure: NDArray[Any] | None,
     exposure_centre: float = 0.0,
@@ -75,7 +76,7 @@ def pack(
     from mrfast._core import federated as kernel
 
     n, p = x.shape
-    centre, scale, varies = scales(kernel.column_moments(x, threads))
+    centre, scale, varies = scales(moments)
     kept = np.flatnonzero(varies)
     ridge = np.zeros(p) if precision is None else precision
     own = exposure is not None
@@ -143,8 +144,10 @@ def binary_outcome(outcome: ArrayLike) -> Float:
     return y
 
 
-def numbers(argument: str, values: ArrayLike, shape: tuple[int, ...], threads: int) -> NDArray[Any]:
-    """float64 or float32 array of the shape, without missing and infinite numbers."""
+def numbers(
+    argument: str, values: ArrayLike, shape: tuple[int, ...], threads: int
+) -> tuple[NDArray[Any], Float]:
+    """float64 or float32 array of the shape, of finite numbers, and its columns' moments."""
     from mrfast._core import federated as kernel
 
     if np.ma.isMaskedArray(values):
@@ -165,17 +168,20 @@ def numbers(argument: str, values: ArrayLike, shape: tuple[int, ...], threads: i
     if array.shape != shape:
         raise fail(argument, f"shape {shape}", f"shape {array.shape}")
     matrix = array[:, None] if array.ndim == 1 else array
-    if not kernel.column_moments(matrix, threads)[4].all():
+    moments: Float = kernel.column_moments(matrix, threads)
+    if not moments[4].all():
         i = tuple(int(j) for j in np.argwhere(~np.isfinite(array))[0]) if array.size else ()
         if i:
             raise fail(argument, "finite numbers", f"{float(array[i])!r} at {argument}{list(i)}")
         raise fail(argument, "numbers whose squares are finite", "larger ones")
-    return array
+    return array, moments
 
 
-def covariate_array(covariates: ArrayLike | None, n: int, threads: int) -> NDArray[Any]:
+def covariate_array(
+    covariates: ArrayLike | None, n: int, threads: int
+) -> tuple[NDArray[Any], Float]:
     if covariates is None:
-        return np.zeros((n, 0))
+        return np.zeros((n, 0)), np.zeros((5, 0))
     array = np.asarray(covariates)
     if array.ndim != 2:
         raise fail("covariates", "2 dimensions, rows by covariates", str(array.ndim))

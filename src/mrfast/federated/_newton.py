@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mrfast._validation import Float
 
-_DECREMENT = 1e-15  # squared Newton decrement, twice the value that is left to gain
+_DECREMENT = 1e-18  # squared Newton decrement, twice the value that is left to gain
 _SLOW = 1e-11  # the same where it falls by a constant factor only: the maximum is at infinity
 _ITERATIONS = 200
 
@@ -33,6 +33,7 @@ def maximise(
     free: int,
     *,
     exact_curvature: bool = True,
+    enough: float = 0.0,
 ) -> Maxima:
     """Newton's method with step halving, for many concave functions side by side.
 
@@ -46,6 +47,9 @@ def maximise(
         The first so many coefficients move; the others stay.
     exact_curvature : bool
         False: the information is not minus the second derivative, convergence is linear.
+    enough : float
+        Squared Newton decrement (twice what is left to gain) that suffices, where that of full
+        precision is not wanted.
 
     Returns
     -------
@@ -76,7 +80,7 @@ def maximise(
                 move /= np.maximum(1.0, np.abs(move[:, -1:]) / allowed)
             step[moved, :free] = move
             trial[moved] = best[moved] + step[moved]
-            done = now <= (_DECREMENT if exact_curvature else 1e-20)
+            done = now <= max(_DECREMENT if exact_curvature else 1e-20, enough)
             if exact_curvature:
                 done |= (now <= _SLOW) & (now > 0.02 * before)
             converged[moved[done]] = True

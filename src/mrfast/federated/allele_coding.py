@@ -13,6 +13,7 @@ allele, so that every site has the same score. Where Medusa's rules differ:
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ __all__ = ["SITE_REASONS", "AlleleCoding", "allele_coding", "allele_table"]
 SITE_REASONS: Mapping[str, str] = {
     "kept_as_assumed": "no table of alleles: the dosage is taken to count the effect allele",
     "not_in_alleles": "the site's table of alleles does not have this SNP",
+    "unreadable_allele": "an allele at the site is missing or is not made of letters",
     "not_in_cohort": "the cohort has no column of this SNP",
     "all_missing": "no analysed person has a dosage",
     "monomorphic": "all analysed persons have the same dosage",
@@ -42,6 +44,7 @@ SITE_REASONS: Mapping[str, str] = {
 }
 """Reasons beside those of harmonisation, with their meaning."""
 
+_LETTERS = re.compile("[A-Za-z]+")
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "snp": ("snp", "snp_id", "snpId"),
     "coded_allele": ("coded_allele", "allele_coded", "effect_allele"),
@@ -112,7 +115,11 @@ def allele_table(alleles: pd.DataFrame) -> pd.DataFrame:
         )
     if "frequency" not in table.columns:
         table["frequency"] = np.nan
-    return table.reset_index(drop=True)
+    numbers = pd.to_numeric(table["frequency"], errors="coerce")
+    good = (numbers >= 0) & (numbers <= 1) | table["frequency"].isna()
+    if not good.all():
+        raise fail("alleles", "frequencies from 0 to 1", repr(table["frequency"][~good].iloc[0]))
+    return table.assign(frequency=numbers.astype(np.float64)).reset_index(drop=True)
 
 
 def allele_coding(
@@ -157,11 +164,22 @@ def allele_coding(
     usable, recoded = np.zeros(j, dtype=np.bool_), np.zeros(j, dtype=np.bool_)
     reasons = ["not_in_alleles"] * j
     details = [SITE_REASONS["not_in_alleles"]] * j
+    letters = np.array(
+        [
+            all(isinstance(a, str) and _LETTERS.fullmatch(a.strip()) for a in pair)
+            for pair in zip(table["coded_allele"], table["other_allele"], strict=True)
+        ],
+        dtype=np.bool_,
+    )
+    for i in np.flatnonzero(rows >= 0):
+        if not letters[rows[i]]:
+            rows[i] = -1
+            reasons[i], details[i] = "unreadable_allele", SITE_REASONS["unreadable_allele"]
     matched = np.flatnonzero(rows >= 0)
     if matched.size == 0:
         return AlleleCoding(usable, recoded, tuple(reasons), tuple(details))
     own = table.iloc[rows[matched]].reset_index(drop=True)
-    given = pd.to_numeric(own["frequency"]).to_numpy(dtype=np.float64, na_value=np.nan)
+    given = own["frequency"].to_numpy()
     site = pd.DataFrame(
         {
             "snp": [instruments.snps[i] for i in matched],
@@ -175,8 +193,7 @@ def allele_coding(
     exposure = instruments.frame.iloc[matched]
     result = harmonise(exposure, site, action=action, eaf_tolerance=eaf_tolerance).table
     by_snp = result.set_index("snp").loc[list(site["snp"])]
-    # with one allele only, action 1 keeps what does not fit at all
-    keep = by_snp["keep"].to_numpy() & (by_snp["reason"] != "kept_unmatched_alleles").to_numpy()
+    keep = by_snp["keep"].to_numpy()
     usable[matched] = keep
     recoded[matched] = keep & (by_snp["beta_outcome"].to_numpy() < 0)
     for i, reason, row in zip(matched, by_snp["reason"], own.itertuples(index=False), strict=True):

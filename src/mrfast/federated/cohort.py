@@ -7,7 +7,7 @@ a cohort of 500,000 persons with 1,000 SNPs in single bytes is never copied as a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ PERSON_KEYS = ("person_id", "personId", "rowId")
 
 _BLOCK_BYTES = 2**25
 _MOST_SNPS_AT_ONCE = 64
+_STRETCH = 4096  # persons
 _ROUNDING = 1e-6  # dosages in single precision may exceed 2 by this much
 _SHOWN = 5
 
@@ -166,13 +167,17 @@ class Cohort:
 
     @classmethod
     def from_frame(
-        cls, frame: pd.DataFrame, *, outcome: str = "outcome", person_id: str | None = None
+        cls,
+        frame: pd.DataFrame | Mapping[str, object],
+        *,
+        outcome: str = "outcome",
+        person_id: str | None = None,
     ) -> Cohort:
         """Cohort from a table with one row for every person.
 
         Parameters
         ----------
-        frame : DataFrame, shape (n, ...)
+        frame : DataFrame or mapping of columns, shape (n, ...)
             The outcome; a column for every SNP, named by the SNP, or ``snp_`` and its name with
             every character but letters and digits replaced by ``_``; and further columns, which
             can be covariates or negative controls. Missing values are NaN or NA.
@@ -180,7 +185,7 @@ class Cohort:
             Column of the outcome: 0 and 1, or False and True.
         person_id : str, optional
             Column of the persons' identifiers: by default ``person_id``, ``personId`` or
-            ``rowId``, where one of these is there.
+            ``rowId``, where one of these is there or names the index.
 
         Returns
         -------
@@ -192,6 +197,11 @@ class Cohort:
             If the table is empty, a column is missing or occurs twice, a person occurs twice, or
             the outcome is anything but 0, 1 and missing.
         """
+        if isinstance(frame, Mapping):
+            try:
+                frame = pd.DataFrame(frame)
+            except (TypeError, ValueError) as error:
+                raise fail("cohort", "columns of one length", str(error)) from error
         if not isinstance(frame, pd.DataFrame):
             raise fail("cohort", "a pandas DataFrame or a Cohort", f"a {type(frame).__name__}")
         names = [str(name) for name in frame.columns]
@@ -207,7 +217,11 @@ class Cohort:
         key = (
             next((k for k in PERSON_KEYS if k in places), None) if person_id is None else person_id
         )
-        ids = None if key is None else PersonIds(frame.iloc[:, places[key]], f"cohort[{key!r}]")
+        ids = None
+        if key is not None:
+            ids = PersonIds(frame.iloc[:, places[key]], f"cohort[{key!r}]")
+        elif frame.index.name in PERSON_KEYS:
+            ids = PersonIds(frame.index, f"cohort.index ({frame.index.name})")
         values = binary_column(frame.iloc[:, places[outcome]], f"cohort[{outcome!r}]")
         own = (outcome, key)
         return cls(values, ids, frame, {k: v for k, v in places.items() if k not in own})
@@ -253,7 +267,10 @@ class Cohort:
             raise fail("dosages", "a plain array of real numbers", str(kind))
         if matrix.ndim != 2 or 0 in matrix.shape:
             raise fail("dosages", "shape (n, J)", f"shape {matrix.shape}")
-        values = binary_column(pd.Series(np.asarray(outcome).tolist()), "outcome")
+        given = np.asarray(outcome)
+        if given.ndim != 1:
+            raise fail("outcome", "1 dimension", str(given.ndim))
+        values = binary_column(pd.Series(given), "outcome")
         if values.shape[0] != matrix.shape[0]:
             raise fail("outcome", f"{matrix.shape[0]} persons", f"{values.shape[0]}")
         names = check.name_tuple("snps", snps, length=matrix.shape[1])
@@ -339,35 +356,42 @@ class Cohort:
     # ------------------------------------------------------------------ dosages
 
     def blocks(
-        self, columns: Sequence[str], rows: NDArray[np.intp] | slice
+        self, columns: Sequence[str], rows: NDArray[np.intp] | slice, *, as_given: bool = False
     ) -> Iterator[tuple[int, NDArray[Any]]]:
         """Dosages in blocks of SNPs.
 
+        Parameters
+        ----------
+        columns : sequence of str
+        rows : ndarray of int, shape (n,), or slice
+        as_given : bool
+            Keep the type that whole numbers came in, for dosages that were not checked yet;
+            otherwise single bytes.
+
         Yields
         ------
-        tuple of int and ndarray, shape (k, n_rows)
-            Place of the block's first SNP, and its dosages in a type that all of them fit: NaN, or
-            negative in integers, where missing.
+        tuple of int and ndarray, shape (k, n)
+            Place of the block's first SNP, and dosages: NaN, or negative in integers, where
+            missing. Numbers of one type lie in a block.
         """
         n = self.n if isinstance(rows, slice) else rows.size
         start = 0
         while start < len(columns):
-            source = self._dosages(columns[start])
-            dtype = source.dtype
+            given = self._dosages(columns[start]).dtype
+            dtype = given if as_given or given.kind == "f" else np.dtype(np.int8)
             width = max(1, min(_MOST_SNPS_AT_ONCE, _BLOCK_BYTES // max(1, n * dtype.itemsize)))
-            stop = start + 1
-            sources = [source]
-            while stop < len(columns) and stop - start < width:
-                source = self._dosages(columns[stop])
-                if source.dtype != dtype:
-                    break
-                sources.append(source)
-                stop += 1
-            block = np.empty((len(sources), n), dtype=dtype)
-            for row, values in zip(block, sources, strict=True):
-                row[:] = values[rows]
+            if isinstance(self._source, np.ndarray):
+                places = [self._places[column] for column in columns[start : start + width]]
+                block = _transposed(self._source, places, rows, np.empty((len(places), n), dtype))
+            else:
+                sources = [self._dosages(column) for column in columns[start : start + width]]
+                same = [source.dtype == given for source in sources]
+                sources = sources[: same.index(False)] if False in same else sources
+                block = np.empty((len(sources), n), dtype)
+                for row, values in zip(block, sources, strict=True):
+                    row[:] = values[rows]
             yield start, block
-            start = stop
+            start += block.shape[0]
 
     def summary(
         self, columns: Sequence[str], snps: Sequence[str], rows: NDArray[np.intp] | slice
@@ -396,7 +420,7 @@ class Cohort:
             varies=np.zeros(len(columns), dtype=np.bool_),
             carriers=np.zeros((len(columns), 2), dtype=np.intp),
         )
-        for start, block in self.blocks(columns, rows):
+        for start, block in self.blocks(columns, rows, as_given=True):
             for place, values in enumerate(block, start):
                 missing = self.is_missing(values)
                 some = bool(missing.any())
@@ -448,6 +472,19 @@ class Cohort:
         else:
             values = self._source[:, place]
         return values.view(np.uint8) if values.dtype == np.bool_ else values
+
+
+def _transposed(
+    matrix: NDArray[Any], places: list[int], rows: NDArray[np.intp] | slice, block: NDArray[Any]
+) -> NDArray[Any]:
+    """Columns of a matrix as rows of a block, in stretches that the processor's cache holds."""
+    first, last = places[0], places[-1] + 1
+    consecutive = places == list(range(first, last))
+    for start in range(0, block.shape[1], _STRETCH):
+        stop = min(start + _STRETCH, block.shape[1])
+        part = matrix[start:stop] if isinstance(rows, slice) else matrix[rows[start:stop]]
+        block[:, start:stop] = (part[:, first:last] if consecutive else part[:, places]).T
+    return block
 
 
 def binary_column(column: pd.Series[Any], where: str) -> Float:

@@ -177,10 +177,10 @@ def _dosage_tables(
 def _profile_table(site: SiteProfile) -> pd.DataFrame | None:
     """What a site's file tells; a share that it withholds counts as none."""
     frequencies, shares = site.diagnostics.get("eaf"), site.diagnostics.get("missing_share")
-    if frequencies is None and shares is None:
+    named = shares if frequencies is None else frequencies
+    if named is None:
         return None
-    snps = (shares if frequencies is None else frequencies)["snp"].astype(str)
-    table = pd.DataFrame({"snp": snps.to_numpy(), "n_total": site.counts.n})
+    table = pd.DataFrame({"snp": named["snp"].astype(str).to_numpy(), "n_total": site.counts.n})
     share = pd.Series(0.0, index=table.index)
     if shares is not None:
         known = dict(zip(shares["snp"].astype(str), shares["missing_share"], strict=True))

@@ -134,12 +134,12 @@ def snp_scan(
         raise fail("progress", "None or a callable", repr(progress))
     y = binary_outcome(outcome)
     g = _dosage_array(dosages, y.size)
-    x = covariate_array(covariates, y.size, threads)
+    x, moments = covariate_array(covariates, y.size, threads)
     cases = int(y.sum())
     if not 0 < cases < y.size:
         missing = "no cases" if not cases else "no controls"
         raise fail("outcome", "cases and controls", f"{missing} among {y.size} rows")
-    design = pack(y, x, exposure=None, threads=threads)
+    design = pack(y, x, moments, exposure=None, threads=threads)
     null = _Null(design, y)
     total = g.shape[1]
     results = [_empty()]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from mrfast._validation import Float, fail
 from mrfast.data.associations import COLUMNS
-from mrfast.errors import ConvergenceError, InvalidInputError
+from mrfast.federated.dosage_scan import snp_scan
 from mrfast.federated.logistic import LogisticModel, site_nodes
 from mrfast.federated.scored_dosages import instrument_coding
 from mrfast.federated.site_covariates import covariate_table
@@ -28,10 +28,6 @@ __all__ = ["negative_control_table", "snp_profile", "snp_table"]
 
 _CONTROL_PREFIX = "nc_outcome_"
 _FEWEST_PERSONS = 20  # with a dosage, for an estimate of a single SNP
-_SINGLE_COLUMNS = (
-    *("eaf", "beta", "std_error", "p_value", "n", "n_cases", "n_controls"),
-    *("carriers_cases", "carriers_controls"),
-)
 
 Model = Callable[[Float, Float, "NDArray[np.bool_] | None"], LogisticModel]
 """Regression of an outcome on an exposure, with the site's covariates, for some of its persons."""
@@ -42,7 +38,9 @@ def snp_table(
     people: AnalysedPersons,
     instruments: InstrumentTable,
     snps: SiteSnps,
-    model: Model,
+    *,
+    model: Model | None = None,
+    n_threads: int | None = None,
 ) -> pd.DataFrame:
     """Associations of single SNPs with the outcome, each on the persons with a dosage of it.
 
@@ -52,8 +50,9 @@ def snp_table(
     people : AnalysedPersons
     instruments : InstrumentTable
     snps : SiteSnps
-    model : callable
-        See `Model`.
+    model : callable, optional
+        See `Model`; for regressions with a prior, one by one.
+    n_threads : int, optional
 
     Returns
     -------
@@ -64,37 +63,35 @@ def snp_table(
     """
     from scipy.special import ndtr
 
-    rows = []
-    for j, values, observed in _single_snps(cohort, people, snps, np.flatnonzero(snps.estimable)):
-        outcome = people.outcome if observed is None else people.outcome[observed]
-        cases = int(np.count_nonzero(outcome))
-        if outcome.size < _FEWEST_PERSONS or not 0 < cases < outcome.size:
-            continue
-        try:
-            fit = model(outcome, values, observed).fit()
-        except (InvalidInputError, ConvergenceError):  # explained by the covariates
-            continue
-        if fit.monotone:
-            continue
-        rows.append(
+    places = np.flatnonzero(snps.estimable)
+    parts = []
+    for own, block in _blocks(cohort, people, snps, places):
+        scan = snp_scan(people.outcome, block.T, people.design.values, n_threads=n_threads)
+        beta, std_error = scan.beta, scan.std_error
+        if model is not None:
+            for i, values in enumerate(block):
+                if np.isfinite(beta[i]):
+                    fit = _single_model(cohort, people, values, model).fit()
+                    beta[i], std_error[i] = fit.beta, fit.std_error
+        good = np.isfinite(beta) & np.isfinite(std_error) & (scan.n >= _FEWEST_PERSONS)
+        part = pd.DataFrame(
             {
-                "place": j,
-                "eaf": float(np.add.reduce(values)) / values.size / 2,
-                "beta": fit.beta,
-                "std_error": fit.std_error,
-                "p_value": 2 * float(ndtr(-abs(fit.beta / fit.std_error))),
-                "n": values.size,
-                "n_cases": cases,
-                "n_controls": values.size - cases,
-                "carriers_cases": int(snps.carrier_counts[j, 1]),
-                "carriers_controls": int(snps.carrier_counts[j, 0]),
-            }
+                "eaf": scan.allele_frequency,
+                "beta": beta,
+                "std_error": std_error,
+                "p_value": 2 * ndtr(-np.abs(beta / std_error)),
+                "n": scan.n,
+                "n_cases": scan.n_cases,
+                "n_controls": scan.n_controls,
+                "carriers_cases": snps.carrier_counts[own, 1],
+                "carriers_controls": snps.carrier_counts[own, 0],
+            },
+            index=own,
         )
-    found = pd.DataFrame(rows, columns=["place", *_SINGLE_COLUMNS])
-    own = instruments.frame
-    own = own[[name for name in COLUMNS[:5] if name in own.columns]]
-    own = own.astype({"effect_allele": object, "other_allele": object})
-    return own.join(found.set_index("place"), how="inner").reset_index(drop=True)
+        parts.append(part[good])
+    names = [name for name in COLUMNS[:5] if name in instruments.frame.columns]
+    table = instruments.frame[names].astype({"effect_allele": object, "other_allele": object})
+    return table.join(pd.concat(parts), how="inner").reset_index(drop=True)
 
 
 def snp_profile(
@@ -125,25 +122,30 @@ def snp_profile(
     NodeProfile
     """
     place = instruments.snps.index(snp)
-    _, values, observed = next(_single_snps(cohort, people, snps, np.array([place])))
-    outcome = people.outcome if observed is None else people.outcome[observed]
-    own = model(outcome, values, observed)
+    _, block = next(_blocks(cohort, people, snps, np.array([place])))
+    own = _single_model(cohort, people, block[0], model)
     return site_nodes(own, float(instruments.beta[place]), effect_range=effect_range)
 
 
-def _single_snps(
+def _single_model(
+    cohort: Cohort, people: AnalysedPersons, dosages: NDArray[Any], model: Model
+) -> LogisticModel:
+    """Regression on the persons with a dosage."""
+    missing = cohort.is_missing(dosages)
+    if not missing.any():
+        return model(people.outcome, dosages.astype(np.float64), None)
+    observed = np.logical_not(missing)
+    return model(people.outcome[observed], dosages[observed].astype(np.float64), observed)
+
+
+def _blocks(
     cohort: Cohort, people: AnalysedPersons, snps: SiteSnps, places: NDArray[np.intp]
-) -> Iterator[tuple[int, Float, NDArray[np.bool_] | None]]:
-    """Place of a SNP, its observed dosages in the instruments' coding, and whose they are."""
+) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:
+    """Places of some SNPs, and their dosages in the instruments' coding, shape (k, n)."""
     names = [str(snps.columns[j]) for j in places]
     for start, block in cohort.blocks(names, people.rows):
         own = places[start : start + block.shape[0]]
-        for j, values in zip(own, instrument_coding(block, snps.recoded[own]), strict=True):
-            observed = np.logical_not(cohort.is_missing(values))
-            if observed.all():
-                yield int(j), values.astype(np.float64), None
-            else:
-                yield int(j), values[observed].astype(np.float64), observed
+        yield own, instrument_coding(block, snps.recoded[own])
 
 
 def negative_control_table(

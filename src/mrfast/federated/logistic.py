@@ -24,12 +24,16 @@ from mrfast import _validation as check
 from mrfast._runtime import thread_count
 from mrfast._validation import Float, fail
 from mrfast.errors import ConvergenceError
+from mrfast.federated import _chebyshev as chebyshev
 from mrfast.federated._design import binary_outcome, covariate_array, numbers, pack, scales
 from mrfast.federated._newton import Maxima, maximise, solve
 from mrfast.federated.dosage_scan import SnpScan, snp_scan
 from mrfast.federated.node_profile import NodeProfile, chebyshev_nodes
 
 __all__ = ["LogisticFit", "LogisticModel", "ProfilePoints", "SnpScan", "site_nodes", "snp_scan"]
+
+_FIRST_NODES = 9
+_ROUGH = 1e-6  # squared Newton decrement that suffices to look ahead
 
 
 @dataclass(frozen=True)
@@ -145,18 +149,16 @@ class LogisticModel:
         firth: bool = False,
         n_threads: int | None = None,
     ) -> None:
-        from mrfast._core import federated as kernel
-
         self._threads = thread_count(n_threads)
         self._firth = check.flag("firth", firth)
         y = binary_outcome(outcome)
         self._n = y.size
-        s = numbers("exposure", exposure, (self._n,), self._threads)
-        x = covariate_array(covariates, self._n, self._threads)
-        w = None if weights is None else numbers("weights", weights, (self._n,), self._threads)
+        s, spread = numbers("exposure", exposure, (self._n,), self._threads)
+        x, moments = covariate_array(covariates, self._n, self._threads)
+        w = None if weights is None else numbers("weights", weights, (self._n,), self._threads)[0]
         if w is not None and w.min() < 0:
             raise fail("weights", "numbers at least 0", repr(float(w.min())))
-        o = None if offset is None else numbers("offset", offset, (self._n,), self._threads)
+        o = None if offset is None else numbers("offset", offset, (self._n,), self._threads)[0]
         p = x.shape[1]
         if names is None:
             names = [f"covariate {j}" for j in range(p)]
@@ -176,13 +178,14 @@ class LogisticModel:
         self._total = float(self.n if w is None else w.sum())
         self._prevalence = float(y.mean() if w is None else (w * y).sum() / self._total)
 
-        origin, factor, changes = scales(kernel.column_moments(s[:, None], self._threads))
+        origin, factor, changes = scales(spread)
         if not changes[0]:
             raise fail("exposure", "values that vary", "a constant")
         self._centre, self._scale = float(origin[0]), float(factor[0])
         self._design = pack(
             y,
             x,
+            moments,
             exposure=s,
             exposure_centre=self._centre,
             exposure_scale=self._scale,
@@ -238,10 +241,14 @@ class LogisticModel:
                     gradient[i] -= self._penalty @ at
         return value, gradient, information
 
-    def _maximise(self, start: Float, free: int) -> _Solution:
+    def _maximise(self, start: Float, free: int, *, rough: bool = False) -> _Solution:
         """Maximise over the first `free` coefficients from m starting points."""
         found = maximise(
-            lambda at, _: self._objective(at), start, free, exact_curvature=not self._firth
+            lambda at, _: self._objective(at),
+            start,
+            free,
+            exact_curvature=not self._firth,
+            enough=_ROUGH if rough else 0.0,
         )
         return self._solution(found)
 
@@ -343,11 +350,11 @@ class LogisticModel:
 
     # ------------------------------------------------------------------ the profile
 
-    def _at(self, beta: Float, start: Float | None = None) -> _Solution:
+    def _at(self, beta: Float, start: Float | None = None, *, rough: bool = False) -> _Solution:
         """Constrained maxima at scaled log odds ratios."""
         if start is None:
             start = np.column_stack([self._path.predict(beta), beta])
-        found = self._maximise(start, start.shape[1] - 1)
+        found = self._maximise(start, start.shape[1] - 1, rough=rough)
         self._path.add(beta, found.coefficients, found.tangents)
         return found
 
@@ -391,8 +398,12 @@ class LogisticModel:
         tolerance: float = 1e-8,
         minimum: int = 12,
         maximum: int = 512,
+        through_information: bool = False,
     ) -> NodeProfile:
         """Profile on a window, from as many Chebyshev nodes as it takes.
+
+        Fits at nine nodes show how the coefficients decay and where the nuisance coefficients go;
+        from these, most nodes need one or two passes.
 
         Parameters
         ----------
@@ -401,7 +412,11 @@ class LogisticModel:
         tolerance : float
             For the last three Chebyshev coefficients of the slope times half the window.
         minimum, maximum : int
-            Number of nodes.
+            Number of nodes that are fitted.
+        through_information : bool
+            The slope's polynomial goes through the information at the nodes too: half as many fits
+            for the same precision. The result then holds twice as many nodes, the ones between
+            taken from the polynomial.
 
         Returns
         -------
@@ -413,38 +428,59 @@ class LogisticModel:
             The number of nodes does not suffice, or Newton's method failed at one of them.
         """
         fit = self.fit()
-        m = minimum
         half = (upper - lower) / 2
-        guess: Float | None = None
+        doubled = through_information and not self._firth
+        m, rough, guess = min(_FIRST_NODES, minimum), True, None
         while True:
             beta = chebyshev_nodes(lower, upper, m)
-            scaled = beta / self._scale
-            start = None if guess is None else np.column_stack([guess, scaled])
-            found = self._at(scaled, start)
+            found = self._at(beta / self._scale, guess, rough=rough)
             if not found.converged.all():
                 bad = float(beta[~found.converged][0])
                 raise ConvergenceError(f"no constrained maximum found at a log odds ratio of {bad}")
             points = self._points(beta, found, found.information)
-            series = np.abs(_chebyshev(points.scores)) * half
-            if series[-3:].max() <= tolerance or m >= maximum:
+            slope = chebyshev.through_values(points.scores)
+            path = chebyshev.through_values(found.coefficients[:, :-1])
+            tail = slope
+            if not self._firth:  # the slopes of both are known
+                slope = chebyshev.through_slopes(points.scores, -points.information * half)
+                turn = found.tangents * (half / self._scale)
+                path = chebyshev.through_slopes(found.coefficients[:, :-1], turn)
+            if doubled:
+                tail = slope
+            error = float(np.abs(tail[-3:]).max()) * half
+            if not rough and (error <= tolerance or m >= maximum):
                 break
-            following = min(maximum, _nodes_needed(series, tolerance))
-            guess = _interpolate(found.coefficients[:, :-1], chebyshev_nodes(-1, 1, following))
-            m = following
-        if series[-3:].max() > tolerance:
+            needed = chebyshev.length_needed(np.abs(slope) * half, tolerance)
+            if doubled:
+                needed = needed // 2 + 1
+            if not rough:
+                needed = max(needed, math.ceil(1.25 * m))
+            m, rough = min(max(minimum, min(needed, 4 * m)), maximum), False
+            nuisance = chebyshev.evaluate(path, chebyshev_nodes(-1, 1, m))
+            guess = np.column_stack([nuisance, chebyshev_nodes(lower, upper, m) / self._scale])
+        if error > tolerance:
             raise ConvergenceError(
                 f"the profile on {lower} to {upper} needs more than {maximum} nodes"
             )
-        information = points.information
-        if self._firth:  # the penalty curves as well: from the slopes
-            information = -_slope_of(points.scores, half)
+        values, scores, information = points.values, points.scores, points.information
+        half_logdet = points.half_logdet
+        if self._firth:  # the penalty bends the profile as well
+            bend = chebyshev.derivative(slope) / half
+            information = -chebyshev.evaluate(bend, chebyshev_nodes(-1, 1, m))
+        if doubled:
+            at = chebyshev_nodes(-1, 1, 2 * m)
+            series = half * chebyshev.integral(slope)
+            series[0] += np.mean(values - chebyshev.evaluate(series, chebyshev_nodes(-1, 1, m)))
+            values, scores = chebyshev.evaluate(series, at), chebyshev.evaluate(slope, at)
+            information = -chebyshev.evaluate(chebyshev.derivative(slope) / half, at)
+            half_logdet = chebyshev.evaluate(chebyshev.through_values(half_logdet), at)
         return NodeProfile(
             lower,
             upper,
-            points.values,
-            points.scores,
+            values,
+            scores,
             information,
-            points.half_logdet,
+            half_logdet,
             residual_sum_of_squares=None if self._firth else self.residual_sum_of_squares,
             monotone=fit.monotone,
             supremum=fit.log_likelihood if fit.monotone else None,
@@ -534,52 +570,6 @@ class _Path:
             - t**2 * (1 - t) * width * self._tangents[high]
         )
         return straight
-
-
-def _chebyshev(values: Float) -> Float:
-    """Chebyshev coefficients of the polynomial through values at the nodes, along axis 0."""
-    m = values.shape[0]
-    angle = np.pi * (np.arange(m) + 0.5) / m
-    cosines = np.cos(np.arange(m)[:, None] * angle)
-    result: Float = 2 / m * np.einsum("ki,i...->k...", cosines, values)
-    result[0] /= 2
-    return result
-
-
-def _interpolate(values: Float, at: Float) -> Float:
-    """Polynomial through rows of values at the nodes, evaluated at points of [-1, 1]."""
-    series = _chebyshev(values)
-    cosines = np.cos(np.arange(values.shape[0]) * np.arccos(at)[:, None])
-    result: Float = np.einsum("ik,kj->ij", cosines, series)
-    return result
-
-
-def _slope_of(values: Float, half: float) -> Float:
-    """Derivative at the nodes of the polynomial through values at the nodes."""
-    series = np.polynomial.chebyshev.chebder(_chebyshev(values)) / half
-    cosines = np.cos(
-        np.arange(series.size) * np.arccos(chebyshev_nodes(-1, 1, values.size))[:, None]
-    )
-    result: Float = np.einsum("ik,k->i", cosines, series)
-    return result
-
-
-def _nodes_needed(series: Float, tolerance: float) -> int:
-    """Number of nodes at which the coefficients will have fallen below the tolerance.
-
-    The next of m, 1.25 m, ... that the decay so far lets expect to suffice.
-    """
-    m = series.size
-    last = float(series[-4:].max())
-    before = float(series[m // 3 : m // 3 + 4].max())
-    span = (m - 4) - m // 3
-    rate = math.log(before / last) / span if before > last > 0 else 0.0
-    needed = m + 3 + math.log(last / tolerance) / rate if rate > 0 else 2.0 * m
-    following = m
-    while True:
-        following = math.ceil(1.25 * following)
-        if following >= min(needed, 2.5 * m):
-            return following
 
 
 def _separation_sentence(side: int, infinite: tuple[str, ...], supremum: float) -> str | None:

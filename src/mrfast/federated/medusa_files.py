@@ -98,8 +98,9 @@ def read_medusa_sites(
         Of the file names.
     instruments : InstrumentTable or DataFrame, optional
         The instruments with their allele frequencies. By default the first site's per-SNP file
-        that has every SNP of its score, if there is one. It must reproduce the weights of a score
-        up to the coding of alleles; a site that codes an allele the other way is recoded.
+        that has every SNP of its score, if there is one. The weights of a score must be
+        proportional to beta / std_error^2 (Medusa's) or to beta of this table, up to signs: a site
+        that codes an allele the other way is recoded.
     allow_incomplete : bool, default False
         Read what there is, with a warning, where files of a site are missing: without metadata
         its people are not counted, without score weights they are taken from ``instruments``; a
@@ -173,6 +174,15 @@ class _FailedFitError(DamagedFileError):
 
 
 @dataclass(frozen=True)
+class _Score:
+    """Weights in the coding of the instruments, and their noise, shape (J,)."""
+
+    kind: str
+    weights: Float
+    noise_weights: Float
+
+
+@dataclass(frozen=True)
 class _Instruments:
     """Instruments as arrays, shape (J,), of the whole table."""
 
@@ -193,12 +203,26 @@ class _Instruments:
             instruments = InstrumentTable.from_frame(instruments)
         return cls(**{entry.name: getattr(instruments, entry.name) for entry in fields(cls)})
 
-    def inverse_variance(self, in_score: Sequence[str]) -> Float:
-        """Medusa's weights of the SNPs in a score, shape (J,), zero for others."""
-        member = np.array([snp in set(in_score) for snp in self.snps])
-        raw = np.where(member, self.beta / self.std_error**2, 0.0)
-        weights: Float = raw / np.sum(np.abs(raw))
-        return weights
+    def score(self, snps: Sequence[str], given: Float | None) -> _Score | None:
+        """Score of the SNPs that has the given weights up to signs; None where there is none.
+
+        Without given weights they are Medusa's.
+        """
+        member = np.array([snp in set(snps) for snp in self.snps])
+        place = [self.snps.index(snp) for snp in snps]
+        factors = {"inverse_variance": 1 / self.std_error**2, "gamma": np.ones(len(member))}
+        for kind, factor in factors.items():
+            raw = np.where(member, factor * self.beta, 0.0)
+            total = float(np.sum(np.abs(raw)))
+            scale = (1.0 if given is None else float(np.sum(np.abs(given)))) / total
+            sizes = scale * np.abs(raw)
+            if given is not None:
+                if not np.allclose(np.abs(given), sizes[place], rtol=_WEIGHTS, atol=0):
+                    continue
+                sizes[place] = np.abs(given)
+            noise = np.where(member, scale * factor * self.std_error**2, 0.0)  # B V
+            return _Score(kind, np.copysign(sizes, raw), noise)
+        return None
 
     def kappa_weights(self, weights: Float) -> tuple[Float, float]:
         """``D w / (w'C w)`` with C by the allele frequencies and the table's LD; and ``w'C w``."""
@@ -316,11 +340,9 @@ class _SiteFiles:
             "diagnostics": self.diagnostics,
             "exported": True,
         }
-        why = "no instruments are given"
-        if instruments is not None:
-            weights, why = self._weights_by(instruments)
-            if weights is not None:
-                return self._with_kappa(instruments, weights, shared)
+        found, why = self._score_by(instruments)
+        if instruments is not None and found is not None:
+            return self._with_kappa(instruments, found, shared)
         if required or self.weights is None:
             raise fail("instruments", f"those of site {self.site_id!r}", why)
         alleles = dict.fromkeys(self.snps, ("", ""))
@@ -328,7 +350,7 @@ class _SiteFiles:
             columns = (self.per_snp[n] for n in ("snp_id", "effect_allele", "other_allele"))
             alleles |= {snp: (a, b) for snp, a, b in zip(*columns, strict=True) if snp in alleles}
         score = ScoreDefinition(
-            kind="inverse_variance",
+            kind="inverse_variance" if instruments is None else "custom",
             snps=self.snps,
             weights=self.weights,
             effect_alleles=tuple(alleles[snp][0] for snp in self.snps),
@@ -341,33 +363,27 @@ class _SiteFiles:
             score=score, kappa_weights=np.empty(0), messages=(*self.messages, said), **shared
         )
 
-    def _weights_by(self, instruments: _Instruments) -> tuple[Float | None, str]:
-        """The score's weights in the instruments' coding, shape (J,), or the reason against."""
+    def _score_by(self, instruments: _Instruments | None) -> tuple[_Score | None, str]:
+        """The score in the instruments' coding, or the reason against."""
+        if instruments is None:
+            return None, "no instruments are given"
         missing = [snp for snp in self.snps if snp not in set(instruments.snps)]
         if missing:
             return None, f"a table without {missing[0]}"
-        weights = instruments.inverse_variance(self.snps)
-        of_table = dict(zip(instruments.snps, weights, strict=True))
-        if self.weights is not None:
-            expected = np.array([of_table[snp] for snp in self.snps])
-            if not np.allclose(np.abs(self.weights), np.abs(expected), rtol=_WEIGHTS, atol=0):
-                return None, "a table that does not give the weights of the score"
-            given = dict(zip(self.snps, np.abs(self.weights), strict=True))
-            sizes = np.array([given.get(snp, 0.0) for snp in instruments.snps])
-            weights = np.copysign(sizes, weights)
-        frequencies = instruments.eaf[weights != 0]
+        score = instruments.score(self.snps, self.weights)
+        if score is None:
+            return None, "a table that does not give the weights of the score"
+        frequencies = instruments.eaf[score.weights != 0]
         if not ((frequencies > 0) & (frequencies < 1)).all():
             return None, "a table without the allele frequencies"
-        return weights, ""
+        return score, ""
 
     def _with_kappa(
-        self, instruments: _Instruments, weights: Float, shared: Mapping[str, Any]
+        self, instruments: _Instruments, found: _Score, shared: Mapping[str, Any]
     ) -> SiteProfile:
+        weights = found.weights
         kappa_weights, total = instruments.kappa_weights(weights)
-        member = weights != 0
-        scale = float(np.sum(np.abs((instruments.beta / instruments.std_error**2)[member])))
-        noise = np.where(member, 1 / scale, 0.0)  # b_j v_j = (1 / se^2 / scale) se^2
-        variance = np.where(member, 2 * instruments.eaf * (1 - instruments.eaf), 0.0)
+        variance = np.where(weights != 0, 2 * instruments.eaf * (1 - instruments.eaf), 0.0)
         messages = list(self.messages)
         if self.weights is not None:
             given = dict(zip(self.snps, self.weights, strict=True))
@@ -379,10 +395,10 @@ class _SiteFiles:
             if turned:
                 messages.append(f"codes the other allele of {', '.join(turned)}")
         score = ScoreDefinition(
-            kind="inverse_variance",
+            kind=found.kind,
             snps=instruments.snps,
             weights=weights,
-            noise_weights=noise,
+            noise_weights=found.noise_weights,
             effect_alleles=instruments.effect_alleles,
             other_alleles=instruments.other_alleles,
             impute="instruments",
@@ -392,7 +408,7 @@ class _SiteFiles:
         return SiteProfile(
             score=score,
             kappa_weights=kappa_weights,
-            noise_trace=float(np.sum(variance * noise)) / total,
+            noise_trace=float(np.sum(variance * found.noise_weights)) / total,
             instrument_beta=instruments.beta,
             instrument_std_error=instruments.std_error,
             instrument_ld=instruments.ld,
@@ -417,7 +433,10 @@ class _SiteFiles:
             "p_value": "pval_ZY",
         }
         frame = pd.DataFrame({name: self.per_snp[theirs] for name, theirs in names.items()})
-        return association_table(frame, argument=f"per-SNP file of {self.path.name}")
+        try:
+            return association_table(frame, argument="per_snp")
+        except InvalidInputError as error:
+            raise _damaged(self.path, "a table of associations", str(error)) from error
 
 
 def _profile_points(path: Path, messages: list[str]) -> tuple[Float, Float]:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mrfast import _validation as check
+from mrfast.federated.site_profile import SiteProfile
 
 __all__ = ["pool_negative_controls"]
 
@@ -82,7 +83,8 @@ def pool_negative_controls(
                 else np.nan
             )
         parts.append(part[good])
-    rows = pd.concat(parts, ignore_index=True)
+    parts = [part for part in parts if len(part)]
+    rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     if rows.empty:
         raise check.fail("sites", "an estimate of a negative control", "none")
     rows["product"] = rows["weight"] * rows["beta"]
@@ -93,6 +95,10 @@ def pool_negative_controls(
     q = squares.groupby(rows["outcome"], sort=False).sum().to_numpy()
     sites_of = groups.size().to_numpy()
     several = sites_of > 1
+    counts = {
+        column: groups[column].sum().where(groups[column].count() == sites_of).to_numpy()
+        for column in ("n_cases", "n_controls")
+    }
     z = (estimate * np.sqrt(weight)).to_numpy()
     return pd.DataFrame(
         {
@@ -103,14 +109,7 @@ def pool_negative_controls(
             "n_sites": sites_of,
             "q_statistic": np.where(several, q, np.nan),
             "q_p_value": np.where(several, chdtrc(np.maximum(sites_of - 1, 1), q), np.nan),
-            "n_cases": groups["n_cases"]
-            .sum(min_count=1)
-            .where(groups["n_cases"].count() == groups.size())
-            .to_numpy(),
-            "n_controls": groups["n_controls"]
-            .sum(min_count=1)
-            .where(groups["n_controls"].count() == groups.size())
-            .to_numpy(),
+            **counts,
         }
     )
 
@@ -136,14 +135,14 @@ def _control_tables(
         if len(given) != len(named):
             raise check.fail("kappas", f"{len(named)} numbers", f"{len(given)}")
     else:
-        given = [getattr(site, "kappa", 1.0) for _, site in named]
+        given = [site.kappa if isinstance(site, SiteProfile) else 1.0 for _, site in named]
     for (name, site), kappa in zip(named, given, strict=True):
+        if not isinstance(site, (pd.DataFrame, SiteProfile)):
+            raise check.fail(f"sites[{name!r}]", "a table or a SiteProfile", type(site).__name__)
+        table = site.negative_controls if isinstance(site, SiteProfile) else site
+        if table is None:
+            continue  # a site without negative controls
         value = float(kappa)
         if not np.isfinite(value) or value == 0:
             raise check.fail(f"kappas[{name!r}]", "a finite number other than 0", f"{value:g}")
-        table = site if isinstance(site, pd.DataFrame) else getattr(site, "negative_controls", None)
-        if table is None:
-            continue  # a site without negative controls
-        if not isinstance(table, pd.DataFrame):
-            raise check.fail(f"sites[{name!r}]", "a table or a SiteProfile", type(site).__name__)
         yield name, table, value

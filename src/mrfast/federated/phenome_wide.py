@@ -149,13 +149,13 @@ def phenome_wide_check(
     found, dosages = observed_dosages(people, table.snps)
     usable = ~np.isnan(nuisance).any(axis=0)
 
-    frames: list[pd.DataFrame] = []
+    rows: list[tuple[object, ...]] = []
     for kind in ("joint", "marginal") if model == "both" else (model,):
-        blocks = [np.arange(len(found))] if kind == "joint" else [[j] for j in range(len(found))]
+        blocks = [list(range(len(found)))] if kind == "joint" else [[j] for j in range(len(found))]
         for block in blocks:
             x = dosages[block]
-            rows: NDArray[np.bool_] = np.asarray(usable & ~np.isnan(x).any(axis=0))
-            for members, present in _patterns(values, rows):
+            known: NDArray[np.bool_] = np.asarray(usable & ~np.isnan(x).any(axis=0))
+            for members, present in _patterns(values, known):
                 fits = _fits(
                     x[:, present],
                     nuisance[:, present],
@@ -164,31 +164,21 @@ def phenome_wide_check(
                     min_count,
                 )
                 for member, (family, fit) in zip(members, fits, strict=True):
-                    frames.append(
-                        pd.DataFrame(
-                            {
-                                "snp": [found[j] for j in block],
-                                "covariate": names[member],
-                                "model": kind,
-                                "family": family,
-                                "n": fit.n,
-                                "beta": fit.beta,
-                                "std_error": fit.std_error,
-                                "df": np.inf
-                                if family == "logistic"
-                                else fit.n - len(block) - len(nuisance),
-                                "status": fit.status,
-                            }
+                    df = np.inf if family == "logistic" else fit.n - len(block) - len(nuisance)
+                    rows += [
+                        (found[j], names[member], kind, family, fit.n, *numbers, df)
+                        for j, *numbers in zip(
+                            block, fit.beta, fit.std_error, fit.status, strict=True
                         )
-                    )
-        frames += [
-            pd.DataFrame(
-                {"snp": snp, "covariate": names, "model": kind, "status": "not in the cohort"}
-            )
+                    ]
+        rows += [
+            (snp, name, kind, "", 0, np.nan, np.nan, "not in the cohort", np.inf)
             for snp in table.snps
             if snp not in set(found)
+            for name in names
         ]
-    return _with_tests(pd.concat(frames, ignore_index=True), table.snps, names, level)
+    columns = ("snp", "covariate", "model", "family", "n", "beta", "std_error", "status", "df")
+    return _with_tests(pd.DataFrame(rows, columns=columns), table.snps, names, level)
 
 
 def _with_tests(

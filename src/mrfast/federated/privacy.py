@@ -69,7 +69,7 @@ DIAGNOSTICS: Mapping[str, tuple[str, str]] = {
     "low_case_count": ("flag", "fewer than 50 cases"),
     "weak_instruments": ("flag", "an instrument has a first-stage F below 10"),
     "grid_boundary_mle": ("flag", "the largest value lies at the end of the grid"),
-    "separation": ("text", "whether the covariates or the score separate cases from controls"),
+    "separation": ("flag", "the covariates or the score separate cases from controls"),
     "n_covariates": ("number", "covariates in the model, after dummies"),
     "mean_f": ("number", "mean first-stage F of the instruments"),
     "beta_hat": ("number", "maximum of the profile as the site's program gave it"),
@@ -79,8 +79,8 @@ DIAGNOSTICS: Mapping[str, tuple[str, str]] = {
     "missing_share": ("missing_share", "share of people without dosage"),
     "eaf": ("eaf", "frequency of the effect allele at the site, three digits"),
 }
-"""The diagnostics that may leave, with their form (a number, a flag, a text, or the column that a
-table has beside ``snp``) and meaning; others stay at the site."""
+"""The diagnostics that may leave, with their form (a number, a flag, or the column that a table
+has beside ``snp``) and meaning; others stay at the site. A sentence leaves as a flag."""
 
 _LONGEST = 64
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._ \-]*[A-Za-z0-9_\-])?")

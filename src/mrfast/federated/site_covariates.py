@@ -128,11 +128,13 @@ def covariate_table(
         covariates = covariates.to_frame()
     if isinstance(covariates, pd.DataFrame):
         return _joined(cohort, covariates)
-    if isinstance(covariates, Sequence) and all(isinstance(c, str) for c in covariates):
-        names = [str(name) for name in covariates]
+    values = np.asarray(covariates)
+    if values.ndim == 1 and all(isinstance(name, str) for name in values.tolist()):
+        names = [str(name) for name in values.tolist()]
+        if not names:
+            return CovariateTable((), np.zeros((0, cohort.n)), (), 0, False)
         check.name_tuple("covariates", names, length=len(names))
         return _encoded(cohort.columns(names, "covariates"), None, 0, by_row=False)
-    values = np.asarray(covariates)
     if values.ndim == 1:
         values = values[:, None]
     if values.ndim != 2 or values.shape[0] != cohort.n or values.dtype.kind not in "biufO":
@@ -146,6 +148,8 @@ def covariate_table(
 
 
 def _joined(cohort: Cohort, table: pd.DataFrame) -> CovariateTable:
+    if table.index.name in PERSON_KEYS and table.index.name not in table.columns:
+        table = table.reset_index()
     table = table.set_axis([str(name) for name in table.columns], axis="columns")
     if not table.columns.is_unique:
         twice = table.columns[table.columns.duplicated()].unique()

@@ -8,7 +8,7 @@ that nothing can be written that the statement does not name.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,6 +57,7 @@ _TABLES: Mapping[str, Mapping[str, str]] = {
         "std_error": "number",
         "n_cases": "number",
         "n_controls": "number",
+        "reason": "text",
     },
 }
 
@@ -117,7 +118,6 @@ _MEANING: Mapping[str, str] = {
     "withheld": "what was withheld, and why",
     **{f"profile.{name}": text for name, text in _NODES.items()},
     **{f"per_snp_profiles.*.{name}": text for name, text in _NODES.items()},
-    "per_snp_profiles.*": "one SNP",
     "per_snp.snp": "name",
     "per_snp.chromosome": "chromosome",
     "per_snp.position": "position",
@@ -136,6 +136,7 @@ _MEANING: Mapping[str, str] = {
     "negative_controls.std_error": "its standard error",
     "negative_controls.n_cases": "people with the outcome",
     "negative_controls.n_controls": "people without it",
+    "negative_controls.reason": "reason code",
     **{f"diagnostics.{name}": text for name, (_, text) in DIAGNOSTICS.items()},
     **{f"diagnostics.{name}.snp": "name" for name in ("missing_share", "eaf")},
     "diagnostics.missing_share.missing_share": "share",
@@ -276,15 +277,13 @@ def _diagnostics_content(diagnostics: Mapping[str, Any]) -> dict[str, Any]:
             continue
         where = f"diagnostics[{name!r}]"
         if form == "flag":
-            if not isinstance(value, (bool, np.bool_)):
-                raise fail(where, "True or False", repr(value)[:80])
+            if not isinstance(value, (bool, np.bool_, str)):
+                raise fail(where, "True, False or a sentence", repr(value)[:80])
             result[name] = bool(value)
         elif form == "number":
             number = _number(float(value))
             if number is not None:
                 result[name] = number
-        elif form == "text":
-            result[name] = str(value)[:_LONGEST_TEXT]
         else:
             if not {"snp", form} <= set(getattr(value, "columns", ())):
                 raise fail(where, f"a DataFrame with snp and {form}", type(value).__name__)
@@ -590,13 +589,8 @@ def _diagnostics_of(entries: _Entries) -> dict[str, Any]:
         if name not in DIAGNOSTICS:
             continue  # finish() refuses it
         form = DIAGNOSTICS[name][0]
-        readers: dict[str, Callable[[str], object]] = {
-            "flag": entries.flag,
-            "number": entries.number,
-            "text": entries.text,
-        }
-        if form in readers:
-            result[name] = readers[form](name)
+        if form in ("flag", "number"):
+            result[name] = entries.flag(name) if form == "flag" else entries.number(name)
             continue
         table = entries.entries(name)
         snps = table.texts("snp")
@@ -636,18 +630,28 @@ def statement(content: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", _STAYS, "", RULES])
 
 
-def _walk(content: Mapping[str, Any], prefix: str = "", general: str = "") -> list[Any]:
+def _walk(content: Mapping[str, Any], prefix: str = "") -> list[Any]:
     """Path, value and meaning of every entry."""
     rows: list[Any] = []
     for name, value in content.items():
         path = prefix + name
-        key = general + ("*" if general == "per_snp_profiles." else name)
-        if isinstance(value, Mapping):
-            rows += [(path, "", _MEANING[key])] if not value else []
-            rows += _walk(value, f"{path}.", f"{key}.")
+        if path == "per_snp_profiles" and value:
+            rows.append((path, list(value), _MEANING[path]))
+            rows += _walk(_together(list(value.values())), f"{path}.*.")
+        elif isinstance(value, Mapping):
+            rows += _walk(value, f"{path}.") or [(path, None, _MEANING[path])]
         else:
-            rows.append((path, value, _MEANING[key]))
+            rows.append((path, value, _MEANING[path]))
     return rows
+
+
+def _together(profiles: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Entries of several profiles, joined."""
+    result: dict[str, list[Any]] = {}
+    for profile in profiles:
+        for name, value in profile.items():
+            result.setdefault(name, []).extend(value if isinstance(value, list) else [value])
+    return result
 
 
 def _shown(value: object) -> str:

@@ -184,7 +184,8 @@ def fit_site(
         messages.append(fit.separation)
     singles, profiles, controls = None, None, None
     if per_snp:
-        singles = snp_table(persons, people, table, snps, model)
+        own_model = None if precision is None else model
+        singles = snp_table(persons, people, table, snps, model=own_model, n_threads=n_threads)
         without = [table.snps[j] for j in np.flatnonzero(snps.estimable)]
         without = [snp for snp in without if snp not in set(singles["snp"])]
         if without:

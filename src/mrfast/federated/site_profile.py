@@ -184,9 +184,10 @@ class SiteProfile:
     harmonisation : DataFrame or None
         Columns ``snp``, ``reason`` and ``detail``; the detail stays at the site.
     negative_controls : DataFrame or None
-        Columns ``outcome``, ``beta``, ``std_error``, ``n_cases``, ``n_controls``.
+        Columns ``outcome``, ``beta``, ``std_error``, ``n_cases``, ``n_controls`` and, where given,
+        ``reason``.
     diagnostics : dict
-        Numbers, flags, short texts, and tables with a column ``snp``. Those that `save` writes are
+        Numbers, flags, sentences, and tables with a column ``snp``. Those that `save` writes are
         listed in ``mrfast.federated.privacy.DIAGNOSTICS``; others stay at the site.
     effect_range : float
         Largest absolute effect that the window is meant for.

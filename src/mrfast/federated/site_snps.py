@@ -40,7 +40,7 @@ class SiteSnps:
     missing_share : ndarray, shape (J,)
         Of the dosages; NaN without a column.
     mean : ndarray, shape (J,)
-        Of the observed dosages of the effect allele; NaN without any.
+        Of the observed dosages of the effect allele; NaN where unknown.
     carrier_counts : ndarray of int, shape (J, 2)
         Controls and cases with the rarer allele.
     reasons, details : tuple of str, length J
@@ -165,7 +165,7 @@ def site_snps(
         used=used,
         recoded=coding.recoded,
         missing_share=share,
-        mean=np.where(coding.recoded, 2 - mean, mean),
+        mean=np.where(coding.usable, np.where(coding.recoded, 2 - mean, mean), np.nan),
         carrier_counts=carriers,
         reasons=tuple(reasons),
         details=tuple(details),

@@ -6,7 +6,9 @@ G are dosages of the alternate alleles, X the exposure, U an unmeasured confound
     logit P(outcome) = a + effect (X - E X) + U / 2 + 0.02 (age - 50)
 
 The outcome of a case falls on a day drawn uniformly from the case's observed time after the
-first year, whatever the genotype.
+first year, whatever the genotype. `effect` is the structural log odds ratio, given U and e; that of
+a unit of exposure given the observed covariates alone is nearer to 0, as odds ratios do not
+collapse.
 """
 
 from __future__ import annotations
@@ -101,8 +103,7 @@ class SimulatedOmopDatabase:
     negative_controls : tuple of int
         Conditions that neither the exposure nor the confounder causes.
     condition, drug, measurement : int
-        Concepts for covariates: the confounder raises the first two, the measurement is of the
-        exposure.
+        Concepts for covariates; the confounder raises all three.
     """
 
     engine: sqlalchemy.Engine
@@ -314,7 +315,7 @@ class _Population:
         )
         who, day = self._scattered(np.full(n, 0.8))
         value = np.round(
-            3 + 0.5 * self._exposure[who] + 0.3 * generator.standard_normal(len(who)), 2
+            3 + 0.5 * self._confounder[who] + 0.3 * generator.standard_normal(len(who)), 2
         )
         american = self._untidy & (generator.random(len(who)) < 0.02)
         yield (

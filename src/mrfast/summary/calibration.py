@@ -129,7 +129,7 @@ def empirical_null(
     ...     [0.1, 0.1, 0.15, 0.1, 0.1, 0.2, 0.1, 0.1, 0.1, 0.1],
     ... )
     >>> round(null.p_value(0.5, 0.1), 3)
-    0.098
+    0.074
     """
     y = check.float_array("estimates", estimates, ndim=1).copy()
     s = check.float_array("std_errors", std_errors, ndim=1, shape=(len(y),), positive=True).copy()
@@ -182,6 +182,17 @@ class EmpiricalNull:
     def n_controls(self) -> int:
         """Number K of negative controls."""
         return len(self.estimates)
+
+    @property
+    def expected_absolute_error(self) -> float:
+        """Mean of |N(mu, sigma^2)|: expected absolute systematic error, 0 without any."""
+        from scipy.special import erf
+
+        if self.sd == 0:
+            return abs(self.mean)
+        ratio = self.mean / (self.sd * np.sqrt(2))
+        spread = self.sd * np.sqrt(2 / np.pi) * np.exp(-(ratio**2))
+        return float(spread + self.mean * erf(ratio))
 
     # ------------------------------------------------------------------ calibration
 
@@ -255,12 +266,16 @@ class EmpiricalNull:
             return float(lower), float(upper)
         return lower, upper
 
-    def leave_one_out(self, level: float = 0.95) -> LeaveOneOutCalibration:
+    def leave_one_out(
+        self, level: float = 0.95, *, null_uncertainty: bool = False
+    ) -> LeaveOneOutCalibration:
         """Calibrate each negative control by the null fitted to the others.
 
         Parameters
         ----------
         level : float, default 0.95
+        null_uncertainty : bool, default False
+            As in `p_value`.
 
         Returns
         -------
@@ -279,7 +294,8 @@ class EmpiricalNull:
             y, s = np.delete(self.estimates, i), np.delete(self.std_errors, i)
             null = EmpiricalNull(*_maximum(y, s), y, s, tuple(np.delete(self.names, i)))
             own = float(self.estimates[i]), float(self.std_errors[i])
-            rows.append((null.p_value(*own), *null.interval(*own, level)))
+            interval = null.interval(*own, level, null_uncertainty=null_uncertainty)
+            rows.append((null.p_value(*own, null_uncertainty=null_uncertainty), *interval))
         p_value, lower, upper = np.array(rows).T
         return LeaveOneOutCalibration(self.names, p_value, lower, upper, level)
 

@@ -210,10 +210,10 @@ def coloc(
     >>> import mrfast
     >>> result = mrfast.coloc(
     ...     beta_exposure=[0.02, 0.30, 0.05], se_exposure=[0.03, 0.03, 0.03],
-    ...     beta_outcome=[0.01, 0.25, 0.04], se_outcome=[0.04, 0.04, 0.04],
+    ...     beta_outcome=[0.01, 0.20, 0.04], se_outcome=[0.04, 0.04, 0.04],
     ... )
-    >>> round(result.pp4, 3)
-    0.999
+    >>> round(result.pp4, 4)
+    0.9997
     """
     x, sx = _associations("exposure", beta_exposure, se_exposure)
     y, sy = _associations("outcome", beta_outcome, se_outcome)

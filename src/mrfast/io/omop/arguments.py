@@ -76,7 +76,7 @@ class Question:
 
 def instruments(given: Any) -> tuple[tuple[str, ...], dict[str, tuple[str, str]]]:
     """SNP identifiers, and the alleles of those whose alleles are known."""
-    table = getattr(given, "frame", given)
+    table = given if isinstance(given, pd.DataFrame) else getattr(given, "frame", given)
     alleles: dict[str, tuple[str, str]] = {}
     if isinstance(table, pd.DataFrame):
         name = next((name for name in ("snp", "snp_id") if name in table.columns), None)

@@ -77,44 +77,22 @@ def assemble(
     people.exclude(~genotypes.genotyped, "not_genotyped")
     index, row = _index_dates(people, periods, outcome, question, generator)
 
-    rows = np.flatnonzero((people.status == "case") | (people.status == "control"))
-    case = people.status[rows] == "case"
     exclusions = _exclusions(people, outcome)
-    for name, count in (("case", case.sum()), ("control", (~case).sum())):
-        if not count:
-            reasons = ", ".join(
-                f"{reason} {number}"
-                for reason, number in zip(exclusions["reason"], exclusions["people"], strict=True)
-                if number
-            )
-            raise check.fail(
-                "database",
-                f"at least one {name}",
-                f"none among {len(people.person)} people (excluded: {reasons or 'nobody'})",
-            )
-    index, row = index[rows], row[rows]
+    _check_both(people, exclusions)
+
+    rows = np.flatnonzero((people.status == "case") | (people.status == "control"))
+    person, index, row = people.person[rows], index[rows], row[rows]
     first, last = periods.first[row], periods.last[row]
-    person = people.person[rows]
     dosages = genotypes.dosages[rows]
     alleles, report = _allele_tables(genotypes, dosages)
-
-    columns: list[tuple[str, int]] = []  # of concepts
-    frame: dict[str, Array] = {"person_id": person, "outcome": case.astype(np.int8)}
-    for j, snp in enumerate(genotypes.snps):
-        column = dosages[:, j]
-        whole = np.isfinite(column).all() and (column == np.round(column)).all()
-        frame[snp] = column.astype(np.int8) if whole else column
-    if question.negative_controls:
-        until = np.minimum(last, index + question.negative_control_days)
-        _, flags = histories(
-            reader.events("condition", question.negative_controls, question.include_descendants),
-            Window(person, index, until),
-            question.negative_controls,
-        )
-        for concept, flag in zip(question.negative_controls, flags.T, strict=True):
-            columns.append((f"nc_outcome_{concept}", concept))
-            frame[columns[-1][0]] = flag
-
+    columns: dict[str, int] = {}  # concepts of the columns that come from one
+    frame: dict[str, Array] = {
+        "person_id": person,
+        "outcome": (people.status[rows] == "case").astype(np.int8),
+        **{snp: _compact(dosages[:, j]) for j, snp in enumerate(genotypes.snps)},
+    }
+    until = np.minimum(last, index + question.negative_control_days)
+    _add_negative_controls(reader, question, Window(person, index, until), frame, columns)
     window = Window(
         person,
         np.maximum(first, index + question.covariate_window[0]),
@@ -126,9 +104,7 @@ def assemble(
     table = pd.DataFrame(covariates)
     if extra is not None:
         table = _joined(table, extra, people.records)
-    names = reader.concept_names(sorted({concept for _, concept in columns}))
-    days = (index, first, last)
-    dates = [pd.Series(day.astype("datetime64[D]").astype("datetime64[s]")) for day in days]
+    names = reader.concept_names(sorted(set(columns.values())))
     return OmopCohort(
         frame=pd.DataFrame(frame),
         covariates=table,
@@ -137,9 +113,9 @@ def assemble(
             {
                 "person_id": person,
                 "outcome": frame["outcome"],
-                "index_date": dates[0],
-                "observation_start": dates[1],
-                "observation_end": dates[2],
+                "index_date": _dates(index),
+                "observation_start": _dates(first),
+                "observation_end": _dates(last),
             }
         ),
         exclusions=exclusions,
@@ -147,14 +123,34 @@ def assemble(
         records=people.records,
         concepts=pd.DataFrame(
             {
-                "column": [name for name, _ in columns],
-                "concept_id": [concept for _, concept in columns],
-                "concept_name": [names.get(concept) for _, concept in columns],
+                "column": list(columns),
+                "concept_id": list(columns.values()),
+                "concept_name": [names.get(concept) for concept in columns.values()],
             }
         ),
         settings=question.settings(rng),
         n_people=len(people.person),
     )
+
+
+def _check_both(people: _People, exclusions: pd.DataFrame) -> None:
+    """Refuse a cohort without cases or without controls, and say where they went."""
+    lost = exclusions[exclusions["people"] > 0]
+    reasons = ", ".join(f"{r} {n}" for r, n in zip(lost["reason"], lost["people"], strict=True))
+    for name in ("case", "control"):
+        if not (people.status == name).any():
+            received = f"none among {len(people.person)} people (excluded: {reasons or 'nobody'})"
+            raise check.fail("database", f"at least one {name}", received)
+
+
+def _compact(column: Array) -> Array:
+    """Whole dosages without missing ones as int8."""
+    whole = np.isfinite(column).all() and (column == np.round(column)).all()
+    return column.astype(np.int8) if whole else np.ascontiguousarray(column)
+
+
+def _dates(days: Days) -> Array:
+    return days.astype("datetime64[D]").astype("datetime64[s]")
 
 
 # ------------------------------------------------------------------------ people and index
@@ -373,12 +369,28 @@ def _demographics(people: _People, rows: Array, index: Days) -> dict[str, Array]
     return covariates
 
 
+def _add_negative_controls(
+    reader: CdmReader,
+    question: Question,
+    window: Window,
+    frame: dict[str, Array],
+    columns: dict[str, int],
+) -> None:
+    wanted = question.negative_controls
+    if not wanted:
+        return
+    events = reader.events("condition", wanted, question.include_descendants)
+    for concept, flag in zip(wanted, histories(events, window, wanted)[1].T, strict=True):
+        columns[f"nc_outcome_{concept}"] = concept
+        frame[f"nc_outcome_{concept}"] = flag
+
+
 def _add_histories(
     reader: CdmReader,
     question: Question,
     window: Window,
     covariates: dict[str, Array],
-    columns: list[tuple[str, int]],
+    columns: dict[str, int],
 ) -> None:
     for domain, wanted in (("condition", question.conditions), ("drug", question.drugs)):
         if isinstance(wanted, float):
@@ -390,8 +402,8 @@ def _add_histories(
         else:
             continue
         for concept, flag in zip(found[0], found[1].T, strict=True):
-            columns.append((f"{domain}_{concept}", concept))
-            covariates[columns[-1][0]] = flag
+            columns[f"{domain}_{concept}"] = concept
+            covariates[f"{domain}_{concept}"] = flag
 
 
 def _add_measurements(
@@ -399,7 +411,7 @@ def _add_measurements(
     question: Question,
     window: Window,
     covariates: dict[str, Array],
-    columns: list[tuple[str, int]],
+    columns: dict[str, int],
     records: dict[str, int],
 ) -> None:
     if not question.measurements:
@@ -419,7 +431,7 @@ def _add_measurements(
             )
             continue
         name = f"measurement_{concept}"
-        columns.append((name, concept))
+        columns[name] = concept
         covariates[name] = np.where(missing, column[~missing].mean(), column)
         if missing.any():
             covariates[f"{name}_missing"] = missing.astype(np.int8)

@@ -44,7 +44,7 @@ ROW_COUNTS = (
 )
 
 _NOTHING = {"", ".", "NA", "NAN", "NULL", "-9"}
-_LETTERS = re.compile(r"[ACGTN]+")
+_LETTERS = re.compile(r"[ACGT]+")
 _COMPLEMENT = str.maketrans("ACGT", "TGCA")
 
 
@@ -305,9 +305,9 @@ def _allele(part: str, call: _Call, site: _Site) -> str:
             return "alleles_missing"
         else:
             part = site.coded if index else site.other
-    elif not _LETTERS.fullmatch(part):
-        return "unreadable"
-    return part if part in (site.coded, site.other) else "third_allele"
+    if part in (site.coded, site.other):
+        return part
+    return "third_allele" if part in call.alternates or _LETTERS.fullmatch(part) else "unreadable"
 
 
 def _from_number(text: str, call: _Call, site: _Site) -> float | str:

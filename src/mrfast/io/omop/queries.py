@@ -8,6 +8,7 @@ comparison of dates is made outside the database: the result does not depend on 
 from __future__ import annotations
 
 import datetime
+import os
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -188,7 +189,7 @@ def _engine(database: object, secrets: list[str]) -> sa.Engine:
         path = database.database or ""
         if database.get_backend_name() == "sqlite" and path and path[:5] not in ("file:", ":memo"):
             database = Path(path)
-    if isinstance(database, (str, Path)):
+    if isinstance(database, (str, os.PathLike)):
         return _file_engine(Path(database))
     if not isinstance(database, sa.URL):
         expected = "a SQLAlchemy engine, connection or URL, or the path of an SQLite file"
