@@ -506,8 +506,14 @@ except mrfast.errors.MissingExtraError as error:
     [
         (("matplotlib",), "result.plot()", "plot"),
         (("arviz",), "result.to_arviz(10)", "arviz"),
+        (
+            ("sqlalchemy",),
+            "mrfast.read_omop_cohort('no.db', instruments=['rs1'], outcome_concepts=1)",
+            "omop",
+        ),
+        (("sqlalchemy",), "mrfast.simulation.omop_database()", "omop"),
     ],
-    ids=["plot", "arviz"],
+    ids=["plot", "arviz", "omop", "omop simulation"],
 )
 def test_missing_extra_is_named(hidden: tuple[str, ...], call: str, extra: str) -> None:
     message = run_python(HIDDEN.format(hidden=hidden, call=call))
@@ -516,7 +522,7 @@ def test_missing_extra_is_named(hidden: tuple[str, ...], call: str, extra: str) 
 
 
 def test_nothing_else_needs_the_extras() -> None:
-    code = HIDDEN.format(hidden=("matplotlib", "arviz"), call="print(result)")
+    code = HIDDEN.format(hidden=("matplotlib", "arviz", "sqlalchemy"), call="print(result)")
     assert "MassiveResult" in run_python(code)
 
 

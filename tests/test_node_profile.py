@@ -118,6 +118,15 @@ def test_monotone_profiles(side: int) -> None:
     assert limits[1 if side > 0 else 0] == side * math.inf
 
 
+@pytest.mark.parametrize("side", [-1, 1])
+def test_limits_of_a_monotone_profile_with_a_narrow_window(side: int) -> None:
+    """The window ends far below the supremum; the limit without an end keeps its side."""
+    rebuilt = profile(50 if side > 0 else 0, 50, -1, 1, monotone=side, supremum=0.0)
+    limits = rebuilt.interval()
+    assert limits[1 if side > 0 else 0] == side * math.inf
+    assert 1 < side * limits[0 if side > 0 else 1] < math.inf
+
+
 def test_monotone_is_noticed_without_being_told() -> None:
     assert profile(50, 50, -1, 5).monotone == 1
     assert profile(0, 50, -5, 1).monotone == -1

@@ -27,34 +27,90 @@ if TYPE_CHECKING:
     from mrfast.bayes.sensitivity import prior_sensitivity as prior_sensitivity
     from mrfast.data.harmonisation import Harmonised as Harmonised
     from mrfast.data.harmonisation import harmonise as harmonise
+    from mrfast.data.instruments import InstrumentTable as InstrumentTable
     from mrfast.data.moments import Moments as Moments
+    from mrfast.federated.cohort import Cohort as Cohort
+    from mrfast.federated.decision import DecisionThresholds as DecisionThresholds
+    from mrfast.federated.decision import StudyDecision as StudyDecision
+    from mrfast.federated.decision import study_decision as study_decision
+    from mrfast.federated.diagnostics import allele_frequency_check as allele_frequency_check
+    from mrfast.federated.diagnostics import missingness_check as missingness_check
+    from mrfast.federated.estimate import FederatedEstimate as FederatedEstimate
+    from mrfast.federated.estimate import federated_estimate as federated_estimate
+    from mrfast.federated.estimate import leave_one_site_out as leave_one_site_out
+    from mrfast.federated.first_stage import first_stage_f as first_stage_f
     from mrfast.federated.likelihood_profile import LikelihoodProfile as LikelihoodProfile
     from mrfast.federated.likelihood_profile import profile_likelihood as profile_likelihood
+    from mrfast.federated.medusa_files import read_medusa_sites as read_medusa_sites
+    from mrfast.federated.negative_controls import pool_negative_controls as pool_negative_controls
+    from mrfast.federated.phenome_wide import phenome_wide_check as phenome_wide_check
+    from mrfast.federated.pooling import PooledProfile as PooledProfile
+    from mrfast.federated.pooling import pool as pool
+    from mrfast.federated.samples import ancestry_check as ancestry_check
+    from mrfast.federated.samples import overlap_check as overlap_check
+    from mrfast.federated.site_fit import fit_site as fit_site
+    from mrfast.federated.site_profile import SiteProfile as SiteProfile
+    from mrfast.io.omop.cohort import OmopCohort as OmopCohort
+    from mrfast.io.omop.reading import read_omop_cohort as read_omop_cohort
     from mrfast.io.tables import read_associations as read_associations
+    from mrfast.summary.calibration import EmpiricalNull as EmpiricalNull
+    from mrfast.summary.calibration import empirical_null as empirical_null
+    from mrfast.summary.cis import CisEstimate as CisEstimate
+    from mrfast.summary.cis import cis_mr as cis_mr
+    from mrfast.summary.colocalisation import Colocalisation as Colocalisation
+    from mrfast.summary.colocalisation import coloc as coloc
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "CisEstimate": "summary.cis",
+    "Colocalisation": "summary.colocalisation",
+    "DecisionThresholds": "federated.decision",
+    "EmpiricalNull": "summary.calibration",
+    "Cohort": "federated.cohort",
     "EvidenceCache": "bayes.evidence_cache",
+    "FederatedEstimate": "federated.estimate",
     "Harmonised": "data.harmonisation",
     "IdentifiedPrior": "bayes.identified_prior",
+    "InstrumentTable": "data.instruments",
     "LaplaceEvidence": "bayes.evidence",
     "LikelihoodProfile": "federated.likelihood_profile",
     "LogPosterior": "bayes.model",
     "MassiveResult": "bayes.result",
     "Moments": "data.moments",
+    "OmopCohort": "io.omop.cohort",
+    "PooledProfile": "federated.pooling",
     "PriorSensitivity": "bayes.sensitivity",
+    "SiteProfile": "federated.site_profile",
     "SlabPart": "bayes.identified_prior",
     "SpikeSlabPrior": "bayes.priors",
+    "StudyDecision": "federated.decision",
+    "allele_frequency_check": "federated.diagnostics",
+    "ancestry_check": "federated.samples",
     "build_config": "_runtime",
+    "federated_estimate": "federated.estimate",
+    "cis_mr": "summary.cis",
+    "coloc": "summary.colocalisation",
+    "empirical_null": "summary.calibration",
+    "first_stage_f": "federated.first_stage",
+    "fit_site": "federated.site_fit",
     "harmonise": "data.harmonisation",
     "laplace_evidence": "bayes.evidence",
     "laplace_term": "bayes.evidence",
+    "leave_one_site_out": "federated.estimate",
     "log_posterior": "bayes.model",
     "massive": "bayes.averaging",
+    "pool": "federated.pooling",
+    "missingness_check": "federated.diagnostics",
+    "overlap_check": "federated.samples",
+    "phenome_wide_check": "federated.phenome_wide",
+    "pool_negative_controls": "federated.negative_controls",
     "prior_sensitivity": "bayes.sensitivity",
     "profile_likelihood": "federated.likelihood_profile",
     "read_associations": "io.tables",
+    "read_medusa_sites": "federated.medusa_files",
+    "read_omop_cohort": "io.omop.reading",
+    "study_decision": "federated.decision",
 }
 _SUBPACKAGES = ("errors", "simulation")
 

@@ -6,6 +6,7 @@ __all__ = [
     "CacheMismatchError",
     "ConvergenceError",
     "DamagedFileError",
+    "DifferencingWarning",
     "InvalidInputError",
     "MissingExtraError",
     "ModelLimitError",
@@ -44,3 +45,7 @@ class MissingExtraError(MrfastError, ImportError):
 
 class MrfastWarning(UserWarning):
     """Root of every warning that mrfast gives."""
+
+
+class DifferencingWarning(MrfastWarning):
+    """A site exports other data for a study again: the difference tells about few people."""

@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from mrfast.cli import federated_example
 from mrfast.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     kind.add_argument("--quiet", action="store_true", help="print nothing but errors")
     kind.set_defaults(run=run_massive)
+    federated_example.add_kind(kinds)
 
 
 def run_massive(options: argparse.Namespace) -> int:

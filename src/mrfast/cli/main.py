@@ -13,7 +13,15 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from mrfast.cli import example_command, harmonise_command, massive_command
+from mrfast.cli import (
+    estimate_command,
+    example_command,
+    harmonise_command,
+    instruments_command,
+    massive_command,
+    pool_command,
+    site_command,
+)
 from mrfast.errors import InvalidInputError, MissingExtraError, MrfastError
 
 __all__ = ["build_parser", "main"]
@@ -54,7 +62,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (massive_command, harmonise_command, example_command):
+    for command in (
+        massive_command,
+        instruments_command,
+        site_command,
+        pool_command,
+        estimate_command,
+        harmonise_command,
+        example_command,
+    ):
         command.add_parser(commands)
     return parser
 

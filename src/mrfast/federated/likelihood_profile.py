@@ -182,6 +182,29 @@ class LikelihoodProfile(Profile):
         threshold = self.maximum - float(chdtri(1, 1 - level)) / 2
         return self._crossing(-1, threshold), self._crossing(1, threshold)
 
+    def plot(self, *, level: float = 0.95) -> Any:
+        """Profile log-likelihood with its likelihood-ratio limits (plot extra).
+
+        Parameters
+        ----------
+        level : float, default 0.95
+            Of the limits.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        MissingExtraError
+            matplotlib is not installed.
+        """
+        from mrfast.plots.federated_profiles import likelihood_profile_figure
+
+        return likelihood_profile_figure(
+            self, level=level, scale="log odds ratio per unit of the exposure given"
+        )
+
     def _crossing(self, side: int, threshold: float) -> float:
         """Where the profile crosses a value that is below its maximum, on one side."""
         if side == self.monotone:

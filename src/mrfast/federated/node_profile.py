@@ -200,7 +200,7 @@ class Profile(ABC):
             return end + (threshold - value) / slope
         start = self.mle if math.isfinite(self.mle) else self.lower + self.upper - end
         if self.monotone and float(self._edges[start][0]) <= threshold:
-            return math.inf * -outward if outward == self.monotone else self._beyond(start, drop)
+            return math.inf * outward if outward == self.monotone else self._beyond(start, drop)
         return _root(lambda b: self._inside(np.array([b]))[:2, 0] - (threshold, 0), start, end)
 
     def _beyond(self, start: float, drop: float) -> float:
@@ -305,6 +305,11 @@ class NodeProfile(Profile):
     def nodes(self) -> Float:
         """Log odds ratios of the nodes, shape (m,), from the upper end to the lower."""
         return chebyshev_nodes(self.lower, self.upper, self.values.size)
+
+    @property
+    def coefficients(self) -> Float:
+        """Chebyshev coefficients on the window of the four functions, shape (4, m + 1)."""
+        return self._coefficients
 
     def curvature_slopes(self, beta: ArrayLike) -> tuple[Float, Float]:
         """Derivatives of the information and of half the log determinant.

@@ -36,7 +36,14 @@ from mrfast._validation import fail
 from mrfast.data.associations import COLUMNS, REQUIRED_COLUMNS, association_table
 from mrfast.errors import InvalidInputError
 
-__all__ = ["ALLELE_PAIRS", "COLUMN_NAMES", "parse_columns", "read_associations", "write_table"]
+__all__ = [
+    "ALLELE_PAIRS",
+    "COLUMN_NAMES",
+    "parse_columns",
+    "read_associations",
+    "read_frame",
+    "write_table",
+]
 
 COLUMN_NAMES: Mapping[str, tuple[str, ...]] = {
     "snp": (
@@ -48,15 +55,18 @@ COLUMN_NAMES: Mapping[str, tuple[str, ...]] = {
         *("base_pair_location", "position", "pos", "bp", "base_pair_position", "bp_position"),
         *("ps", "genpos"),  # last: in BOLT-LMM genpos is a genetic position, beside bp
     ),
-    "beta": ("beta", "b", "effect", "effect_size", "log_odds", "log_odds_ratio", "log_or", "logor"),
+    "beta": (
+        *("beta", "b", "effect", "effect_size", "log_odds", "log_odds_ratio", "log_or", "logor"),
+        "beta_zx",  # Medusa's instruments
+    ),
     "odds_ratio": ("odds_ratio", "or", "hazard_ratio", "hr"),
     "std_error": (
         *("standard_error", "std_error", "se", "stderr", "std_err", "sebeta", "se_beta", "beta_se"),
-        *("log(or)_se", "logor_se", "log_or_se"),
+        *("log(or)_se", "logor_se", "log_or_se", "se_zx"),
     ),
     "p_value": (
         *("p_value", "pvalue", "pval", "p", "p_val", "p_bolt_lmm", "p_bolt_lmm_inf", "p_wald"),
-        *("p_lrt", "p_score"),
+        *("p_lrt", "p_score", "pval_zx"),
     ),
     "neg_log10_p_value": (
         *("neg_log_10_p_value", "neg_log10_p_value", "neg_log10_p", "mlog10p", "mlogp", "log10p"),
@@ -169,6 +179,65 @@ def read_associations(
             f"rows of several tests ({', '.join(map(str, tests[:5]))}); keep one, such as ADD",
         )
     return association_table(_derive(path.name, frame), argument=path.name)
+
+
+def read_frame(path: str | os.PathLike[str], *, texts: Collection[str] = ()) -> pd.DataFrame:
+    """Read a table of any columns, such as a cohort, from a text file or a parquet file.
+
+    Separators and compression are as in `read_associations`. A column is of numbers where every
+    entry is one, of texts otherwise.
+
+    Parameters
+    ----------
+    path : path of a file
+    texts : collection of str
+        Columns that stay text whatever they hold, so that an identifier 001 does not become 1.
+        From a parquet file every column comes as it was stored.
+
+    Returns
+    -------
+    DataFrame, shape: (n_rows, n_columns)
+
+    Raises
+    ------
+    InvalidInputError
+        If the file is empty, damaged or not a table, has two columns of one name, or is a parquet
+        file and the library that reads these is not installed.
+    OSError
+        If the file cannot be opened.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".parquet":
+        return _read_parquet(path)
+    layout = _layout(path)
+    named = [place for place, name in enumerate(layout.names) if name]
+    twice = {name for name in layout.names if name and layout.names.count(name) > 1}
+    if twice:
+        raise fail(path.name, "every column once", f"{sorted(twice)[0]} more than once")
+    kinds = {place: str for place in named if layout.names[place] in texts}
+    try:
+        raw = _parsed(path, layout, kinds, named)
+    except pd.errors.ParserError as error:
+        raise fail(path.name, "rows as long as the header", str(error).strip()) from error
+    except (*_BROKEN, UnicodeDecodeError) as error:
+        raise _damaged(path, error) from error
+    return raw.set_axis([layout.names[place] for place in named], axis="columns")
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    with path.open("rb"):
+        pass  # an error of the system for a file that cannot be opened
+    try:
+        return pd.read_parquet(path)
+    except ImportError as error:
+        raise fail(
+            path.name,
+            "a text file, or pyarrow installed to read parquet",
+            "a parquet file without it",
+        ) from error
+    except Exception as error:  # the readers have exceptions of their own
+        first = str(error).strip().splitlines() or [type(error).__name__]
+        raise fail(path.name, "a whole parquet file", f"a damaged one ({first[0]})") from error
 
 
 def parse_columns(text: str) -> dict[str, str]:
@@ -557,8 +626,10 @@ def _read(path: Path, layout: _Layout, places: Mapping[str, int]) -> pd.DataFram
     return pd.DataFrame({part: raw[place] for part, place in places.items()}, copy=False)
 
 
-def _parsed(path: Path, layout: _Layout, kinds: Mapping[int, Any]) -> pd.DataFrame:
-    """Parse columns, which are named by their places."""
+def _parsed(
+    path: Path, layout: _Layout, kinds: Mapping[int, Any], places: Sequence[int] | None = None
+) -> pd.DataFrame:
+    """Parse columns, which are named by their places: those of a given kind, or others too."""
     options: dict[str, Any] = {}
     if int(pd.__version__.partition(".")[0]) < 3:  # later versions always read exactly
         options["float_precision"] = "round_trip"
@@ -569,11 +640,12 @@ def _parsed(path: Path, layout: _Layout, kinds: Mapping[int, Any]) -> pd.DataFra
             sep=r"\s+" if layout.delimiter == " " else layout.delimiter,
             header=None,
             names=list(range(len(layout.names))),
-            usecols=sorted(kinds),
+            usecols=sorted(kinds if places is None else places),
             index_col=False,
             dtype=dict(kinds),
             na_values=["."],
             encoding="utf-8",
+            low_memory=places is None,
             **options,
         )
     if len(raw) == 0:

@@ -2,6 +2,21 @@
 
 from __future__ import annotations
 
+from mrfast.simulation.estimands import Estimand, design_estimand, estimand
+from mrfast.simulation.federated_cohorts import (
+    FederatedSites,
+    MedusaCohort,
+    federated_sites,
+    medusa_cohort,
+)
+from mrfast.simulation.medusa_tables import (
+    MedusaSiteProfile,
+    medusa_covariates,
+    medusa_instruments,
+    medusa_negative_controls,
+    medusa_site_profiles,
+)
+from mrfast.simulation.omop_database import SimulatedOmopDatabase, omop_database
 from mrfast.simulation.scenarios import (
     SimulatedCohort,
     SummaryStatistics,
@@ -9,7 +24,26 @@ from mrfast.simulation.scenarios import (
     massive_model,
 )
 
-__all__ = ["SimulatedCohort", "SummaryStatistics", "jam_mr", "massive_model"]
+__all__ = [
+    "Estimand",
+    "FederatedSites",
+    "MedusaCohort",
+    "MedusaSiteProfile",
+    "SimulatedCohort",
+    "SimulatedOmopDatabase",
+    "SummaryStatistics",
+    "design_estimand",
+    "estimand",
+    "federated_sites",
+    "jam_mr",
+    "massive_model",
+    "medusa_cohort",
+    "medusa_covariates",
+    "medusa_instruments",
+    "medusa_negative_controls",
+    "medusa_site_profiles",
+    "omop_database",
+]
 
 
 def __dir__() -> list[str]:

@@ -1,0 +1,381 @@
+"""Mendelian randomization with correlated variants of one region: `cis_mr`.
+
+Generalised least squares of outcome associations on exposure associations, with
+Omega_ij = se_i se_j r_ij the covariance of the outcome associations.
+
+References
+----------
+Burgess, Dudbridge, Thompson (2016), doi:10.1002/sim.6835 (correlated variants); Burgess, Zuber,
+Valdes-Marquez, Sun, Hopewell (2017), doi:10.1002/gepi.22077 (principal components); Bowden, Davey
+Smith, Burgess (2015), doi:10.1093/ije/dyv080 (Egger regression).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mrfast import _validation as check
+from mrfast._runtime import symmetric_eigen
+from mrfast._validation import Float
+
+__all__ = ["CisEstimate", "cis_mr"]
+
+SMALLEST_EIGENVALUE = 1e-4
+"""Of a correlation matrix that is used as it is; below, estimates hang on its rounding."""
+
+_SYMMETRIC = 1e-8
+_DIAGONAL = 1e-6
+_NEGATIVE = -1e-3  # rounded published matrices fall a little below zero; no further
+_POSITIVE = 1e-10  # relative: smaller eigenvalues are rounding
+_SHOWN = 3
+
+
+@dataclass(frozen=True, repr=False)
+class CisEstimate:
+    """Result of `cis_mr`.
+
+    Attributes
+    ----------
+    method : {"ivw", "egger"}
+    estimate, std_error : float
+        Effect of the exposure on the outcome.
+    ci_lower, ci_upper : float
+        Limits at `ci_level`.
+    p_value : float
+        Two-sided, of no effect.
+    n_snps : int
+    n_components : int
+        Number K of dimensions used: `n_snps` without principal components.
+    f_statistic : float
+        Joint strength of the variants or components, x' Sigma^-1 x / K with Sigma the covariance
+        of the exposure associations. The estimate is about 1 / `f_statistic` of its size too near
+        zero.
+    q_statistic, q_df, q_p_value : float
+        Heterogeneity about the fit (Cochran's Q; Ruecker's Q' for Egger).
+    residual_std_error : float
+        Square root of q_statistic / q_df; NaN where q_df is 0.
+    intercept, intercept_std_error, intercept_p_value : float or None
+        Of Egger regression: the mean pleiotropic effect of the variants.
+    model : {"fixed", "random"}
+    distribution : {"normal", "t"}
+    ci_level : float
+    """
+
+    method: str
+    estimate: float
+    std_error: float
+    ci_lower: float
+    ci_upper: float
+    p_value: float
+    n_snps: int
+    n_components: int
+    f_statistic: float
+    q_statistic: float
+    q_df: int
+    q_p_value: float
+    residual_std_error: float
+    intercept: float | None
+    intercept_std_error: float | None
+    intercept_p_value: float | None
+    model: str
+    distribution: str
+    ci_level: float
+
+    def __repr__(self) -> str:
+        name = {"ivw": "inverse-variance weighted", "egger": "Egger"}[self.method]
+        lines = [
+            f"CisEstimate ({name}, {self.model} effects, {self.n_snps} SNPs"
+            + (f", {self.n_components} components)" if self.n_components < self.n_snps else ")"),
+            f"  estimate:       {self.estimate:.4g} ({100 * self.ci_level:g}% "
+            f"{self.ci_lower:.4g} to {self.ci_upper:.4g}), p = {self.p_value:.3g}",
+        ]
+        if self.intercept is not None:
+            lines.append(
+                f"  intercept:      {self.intercept:.4g} (standard error "
+                f"{self.intercept_std_error:.3g}), p = {self.intercept_p_value:.3g}"
+            )
+        lines += [
+            f"  heterogeneity:  Q = {self.q_statistic:.4g} on {self.q_df} df, "
+            f"p = {self.q_p_value:.3g}",
+            f"  joint F:        {self.f_statistic:.4g}",
+        ]
+        return "\n".join(lines)
+
+
+def cis_mr(
+    *,
+    beta_exposure: ArrayLike,
+    se_exposure: ArrayLike,
+    beta_outcome: ArrayLike,
+    se_outcome: ArrayLike,
+    ld: Any = None,
+    snps: Sequence[object] | None = None,
+    ld_snps: Sequence[object] | None = None,
+    method: str = "ivw",
+    model: str = "random",
+    distribution: str = "normal",
+    orient: bool = True,
+    components: float | int | None = None,
+    ci_level: float = 0.95,
+) -> CisEstimate:
+    """Effect of an exposure from correlated variants.
+
+    Associations of a variant with exposure and outcome are per copy of the same allele, and the
+    correlations in `ld` are between copies of those alleles.
+
+    Parameters
+    ----------
+    beta_exposure, se_exposure, beta_outcome, se_outcome : array_like, shape (J,)
+        Associations and their standard errors. `se_exposure` enters `f_statistic` only: weights
+        are of first order, the usual choice.
+    ld : DataFrame or array_like, shape (M, M), M >= J, optional
+        Correlations of dosages; default: none between different variants. A DataFrame carries
+        identifiers in its columns (and its index, unless that only counts rows); it may hold more
+        variants, in any order.
+    snps : sequence of str, length J, optional
+        Identifiers of the variants; needed where `ld` has some.
+    ld_snps : sequence of str, length M, optional
+        Identifiers of the rows of an array `ld`; needed where `snps` is given. Without any
+        identifiers rows correspond by their place.
+    method : {"ivw", "egger"}, default "ivw"
+    model : {"random", "fixed"}, default "random"
+        Multiplicative random effects: standard errors times the residual standard error where
+        that is above 1. It is never taken below 1.
+    distribution : {"normal", "t"}, default "normal"
+        Of the estimate over its standard error; ``"t"`` has K - 1 degrees of freedom, K - 2 for
+        Egger regression.
+    orient : bool, default True
+        Egger regression with alleles turned so that every exposure association is positive;
+        otherwise the result depends on which allele a file happens to count. (Medusa does not
+        orient.)
+    components : float or int, optional
+        Use principal components of the weighted correlation matrix
+        beta_i beta_j r_ij / (se_i se_j): the fewest that explain this share of its trace, or
+        this number of them. For nearly collinear variants.
+    ci_level : float, default 0.95
+
+    Returns
+    -------
+    CisEstimate
+
+    Notes
+    -----
+    Many correlated variants add noise and little strength. With 60 variants, correlations
+    0.97^|i-j| and two causal ones (400 simulations, effect 0.4), all variants have a joint F of
+    4.4, a mean estimate of 0.31 and 95% intervals that cover 83%; the 20 components of 99% 0.38
+    and 97%; the 3 of 90% 0.40 and 94% (binomial error of a coverage at most 2%).
+
+    Raises
+    ------
+    InvalidInputError
+        Lengths that differ, a SNP that `ld` lacks, a matrix that is not a correlation matrix or
+        is nearly singular (prune the variants or use `components`), or too few variants: 1 for
+        IVW, 3 for Egger regression.
+
+    Examples
+    --------
+    >>> import mrfast
+    >>> result = mrfast.cis_mr(
+    ...     beta_exposure=[0.3, 0.2, 0.4], se_exposure=[0.03, 0.03, 0.03],
+    ...     beta_outcome=[0.16, 0.09, 0.19], se_outcome=[0.03, 0.03, 0.03],
+    ...     ld=[[1, 0.5, 0.2], [0.5, 1, 0.1], [0.2, 0.1, 1]],
+    ... )
+    >>> round(result.estimate, 3)
+    0.489
+    """
+    x = check.float_array("beta_exposure", beta_exposure, ndim=1)
+    shape = x.shape
+    sx = check.float_array("se_exposure", se_exposure, ndim=1, shape=shape, positive=True)
+    y = check.float_array("beta_outcome", beta_outcome, ndim=1, shape=shape)
+    s = check.float_array("se_outcome", se_outcome, ndim=1, shape=shape, positive=True)
+    method = check.choice("method", method, ("ivw", "egger"))
+    model = check.choice("model", model, ("random", "fixed"))
+    distribution = check.choice("distribution", distribution, ("normal", "t"))
+    level = check.scalar("ci_level", ci_level, above=0, below=1)
+    parameters = 2 if method == "egger" else 1
+    fewest = 3 if method == "egger" else 1
+    if len(x) < fewest:
+        raise check.fail("beta_exposure", f"at least {fewest} variants", f"{len(x)}")
+    if not x.any():
+        raise check.fail("beta_exposure", "an association with the exposure", "zeros only")
+    r = _correlations(ld, snps, ld_snps, len(x))
+    if method == "egger" and check.flag("orient", orient):
+        sign = np.where(x < 0, -1.0, 1.0)
+        x, y, r = x * sign, y * sign, r * np.outer(sign, sign)
+    columns = np.column_stack([x, np.ones(len(x))][:parameters])
+    z = x / s
+    columns, response = _whitened(columns, y, s, z, r, components)
+    k = len(response)
+    if k < fewest:
+        raise check.fail("components", f"at least {fewest} for {method}", f"{k}")
+    _, strength = _whitened(x[:, None], x, sx, z, r, components)
+    coefficients, inverse = _least_squares(columns, response)
+    residual = response - (columns * coefficients).sum(axis=1)
+    q, df = float((residual**2).sum()), k - parameters
+    spread = float(np.sqrt(q / df)) if df else float("nan")
+    scale = max(1.0, spread) if model == "random" and df else 1.0
+    errors = scale * np.sqrt(inverse.diagonal())
+    if distribution == "t" and df == 0:
+        raise check.fail("distribution", '"normal" for a single variant', "'t'")
+    p_values, reach = _normal_or_t(coefficients / errors, distribution, df, level)
+    from scipy.special import chdtrc
+
+    egger = method == "egger"
+    return CisEstimate(
+        method=method,
+        estimate=float(coefficients[0]),
+        std_error=float(errors[0]),
+        ci_lower=float(coefficients[0] - reach * errors[0]),
+        ci_upper=float(coefficients[0] + reach * errors[0]),
+        p_value=float(p_values[0]),
+        n_snps=len(x),
+        n_components=k,
+        f_statistic=float((strength**2).mean()),
+        q_statistic=q,
+        q_df=df,
+        q_p_value=float(chdtrc(df, q)) if df else float("nan"),
+        residual_std_error=spread,
+        intercept=float(coefficients[1]) if egger else None,
+        intercept_std_error=float(errors[1]) if egger else None,
+        intercept_p_value=float(p_values[1]) if egger else None,
+        model=model,
+        distribution=distribution,
+        ci_level=level,
+    )
+
+
+def _correlations(
+    ld: Any, snps: Sequence[object] | None, ld_snps: Sequence[object] | None, j: int
+) -> Float:
+    """Correlation matrix in the order of the variants, shape (J, J)."""
+    names = None if snps is None else check.name_tuple("snps", snps, length=j)
+    if ld is None:
+        return np.eye(j)
+    labels = _labels(ld, ld_snps)
+    matrix = check.float_array("ld", getattr(ld, "values", ld), ndim=2)
+    m = len(matrix)
+    if matrix.shape != (m, m):
+        raise check.fail("ld", "a square matrix", f"shape {matrix.shape}")
+    if labels is None and names is None:
+        if m != j:
+            raise check.fail("ld", f"shape ({j}, {j})", f"shape ({m}, {m})")
+    elif labels is None:
+        raise check.fail(
+            "ld_snps", "the identifiers of ld's rows (ld_snps=snps where they are the same)", "none"
+        )
+    elif names is None:
+        raise check.fail("snps", "identifiers, as ld has some", "none")
+    else:
+        labels = check.name_tuple("ld_snps", labels, length=m)
+        place = {label: i for i, label in enumerate(labels)}
+        missing = [name for name in names if name not in place]
+        if missing:
+            shown = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
+            raise check.fail("ld", "every SNP", f"none of {shown} ({len(missing)} in all)")
+        order = [place[name] for name in names]
+        matrix = matrix[np.ix_(order, order)]
+    if np.abs(matrix - matrix.T).max() > _SYMMETRIC:
+        raise check.fail("ld", "a symmetric matrix", "one that is not symmetric")
+    if np.abs(matrix.diagonal() - 1).max() > _DIAGONAL:
+        raise check.fail("ld", "1 on the diagonal", f"{matrix.diagonal().tolist()[:_SHOWN]} ...")
+    if np.abs(matrix).max() > 1 + _DIAGONAL:
+        raise check.fail("ld", "correlations from -1 to 1", f"{np.abs(matrix).max():g}")
+    return np.asarray((matrix + matrix.T) / 2)
+
+
+def _labels(ld: Any, ld_snps: Sequence[object] | None) -> Sequence[object] | None:
+    """Identifiers of the rows of `ld`, if it has any."""
+    columns = getattr(ld, "columns", None)
+    if columns is None:
+        return ld_snps
+    if ld_snps is not None:
+        raise check.fail("ld_snps", "none beside a DataFrame, which names its columns", "some")
+    columns, index = [str(name) for name in columns], [str(name) for name in ld.index]
+    counts = [str(i) for i in range(len(index))]
+    if index not in (columns, counts):
+        raise check.fail("ld", "rows and columns with the same names in the same order", "others")
+    return columns
+
+
+def _whitened(
+    columns: Float, response: Float, s: Float, z: Float, r: Float, components: float | int | None
+) -> tuple[Float, Float]:
+    """Columns and response made uncorrelated, with variance 1.
+
+    With components, first projected on the leading eigenvectors of (z_i z_j r_ij).
+    """
+    if components is None:
+        values, vectors = symmetric_eigen(r)
+        if values[0] < SMALLEST_EIGENVALUE:
+            raise check.fail(
+                "ld",
+                f"a correlation matrix with eigenvalues of at least {SMALLEST_EIGENVALUE:g} "
+                "(prune the variants, or use principal components: components=0.99)",
+                f"one with smallest eigenvalue {values[0]:.3g}",
+            )
+        return _decorrelated(values, vectors, columns / s[:, None], response / s)
+    values, vectors = symmetric_eigen(np.outer(z, z) * r)
+    values, vectors = values[::-1], vectors[:, ::-1]
+    if values[-1] < _NEGATIVE * values[0]:
+        raise check.fail("ld", "a positive semi-definite matrix", f"eigenvalue {values[-1]:.3g}")
+    positive = int((values > _POSITIVE * values[0]).sum())
+    if isinstance(components, (int, np.integer)) and not isinstance(components, bool):
+        k = check.integer("components", components, minimum=1, maximum=positive)
+    else:
+        share = check.scalar("components", components, above=0, below=1)
+        kept = np.cumsum(np.maximum(values, 0))
+        k = min(int(np.searchsorted(kept, share * kept[-1])) + 1, positive)
+    basis = vectors[:, :k]
+    omega = np.einsum("ja,jb->ab", basis, np.einsum("ji,ib->jb", np.outer(s, s) * r, basis))
+    error = np.sqrt(omega.diagonal())
+    omega = omega / np.outer(error, error)
+    values, vectors = symmetric_eigen((omega + omega.T) / 2)
+    if not values[0] > _POSITIVE:
+        raise check.fail("components", "fewer components: their covariance is singular", f"{k}")
+    return _decorrelated(
+        values,
+        vectors,
+        np.einsum("jk,jp->kp", basis, columns) / error[:, None],
+        np.einsum("jk,j->k", basis, response) / error,
+    )
+
+
+def _decorrelated(
+    values: Float, vectors: Float, columns: Float, response: Float
+) -> tuple[Float, Float]:
+    """Coordinates on the eigenvectors of a correlation matrix, over their standard deviations."""
+    root = np.sqrt(values)
+    return (
+        np.einsum("jk,jp->kp", vectors, columns) / root[:, None],
+        np.einsum("jk,j->k", vectors, response) / root,
+    )
+
+
+def _least_squares(columns: Float, response: Float) -> tuple[Float, Float]:
+    """Coefficients of one or two columns, and the inverse of their cross products."""
+    gram = np.einsum("kp,kq->pq", columns, columns)
+    right = np.einsum("kp,k->p", columns, response)
+    if len(gram) == 2:
+        determinant = gram[0, 0] * gram[1, 1] - gram[0, 1] ** 2
+        if not determinant > 1e-12 * gram[0, 0] * gram[1, 1]:
+            raise check.fail(
+                "beta_exposure", "associations that differ between variants", "equal ones"
+            )
+        inverse = np.array([[gram[1, 1], -gram[0, 1]], [-gram[0, 1], gram[0, 0]]]) / determinant
+    else:
+        inverse = 1 / gram
+    return np.einsum("pq,q->p", inverse, right), inverse
+
+
+def _normal_or_t(ratio: Float, distribution: str, df: int, level: float) -> tuple[Float, float]:
+    """Two-sided p-values, and the quantile of an interval."""
+    from scipy.special import ndtr, ndtri, stdtr, stdtrit
+
+    if distribution == "t":
+        return 2 * stdtr(df, -np.abs(ratio)), -float(stdtrit(df, (1 - level) / 2))
+    return 2 * ndtr(-np.abs(ratio)), -float(ndtri((1 - level) / 2))
