@@ -385,7 +385,8 @@ class JointProfile:
         far = scan.value[[0, -1]]
         best = int(np.argmax(peaks.value)) if peaks.theta.size else -1
         summit = peaks.value[best] if best >= 0 else -math.inf
-        at_infinity = bool(far.max() > summit + 1e-9)
+        level = best < 0 or peaks.curvature[best] >= 0  # a plateau goes on to infinity
+        at_infinity = bool(far.max() > summit + (-1e-9 if level else 1e-9))
         value = float(far.max()) if at_infinity else float(summit)
         threshold = (value if peak is None else peak) - drop
 
