@@ -136,11 +136,19 @@ class SiteFunctions:
     def information(self, beta: Float) -> Float:
         """Minus the second derivative of the log-likelihood, and its two derivatives.
 
-        Beyond the windows that of the edge, without derivatives. Shape (3, T, K).
+        Beyond the windows it falls exponentially, or stays where it does not fall at the edge.
+        Shape (3, T, K); zeros for profiles that are values on a grid.
         """
         result = np.zeros((3, *beta.shape))
         result[:, :, self._known] = _evaluated(self._curvature, self._basis(beta))
-        result[1:, (beta < self.lower) | (beta > self.upper)] = 0
+        row, site = np.nonzero((beta < self.lower) | (beta > self.upper))
+        if row.size:
+            points = beta[row, site]
+            distance = points - np.clip(points, self.lower[site], self.upper[site])
+            edge, slope = np.maximum(result[0, row, site], 1e-300), result[1, row, site]
+            rate = np.where(slope * distance < 0, slope / edge, 0.0)
+            fallen = edge * np.exp(np.maximum(rate * distance, -600))
+            result[:, row, site] = fallen, rate * fallen, rate**2 * fallen
         return result
 
     def _basis(self, beta: Float) -> Float:
@@ -385,7 +393,8 @@ class JointProfile:
         far = scan.value[[0, -1]]
         best = int(np.argmax(peaks.value)) if peaks.theta.size else -1
         summit = peaks.value[best] if best >= 0 else -math.inf
-        at_infinity = bool(far.max() > summit + 1e-9)
+        level = best < 0 or peaks.curvature[best] >= 0  # a plateau goes on to infinity
+        at_infinity = bool(far.max() > summit + (-1e-9 if level else 1e-9))
         value = float(far.max()) if at_infinity else float(summit)
         threshold = (value if peak is None else peak) - drop
 
@@ -396,7 +405,7 @@ class JointProfile:
         else:
             estimate = float(peaks.theta[best])
             bend = float(-peaks.curvature[best])
-            std_error = bend**-0.5 if bend > 0 else math.inf
+            std_error = bend**-0.5 if bend * scale**2 > 1e-10 else math.inf
             z = peaks.z[best]
         pieces, ends = self._level_set(scan, peaks, threshold, scale)
         touched = [ends.beta] if at_infinity else [peaks.beta[best : best + 1], ends.beta]
