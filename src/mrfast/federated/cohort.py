@@ -158,6 +158,7 @@ class Cohort:
         source: pd.DataFrame | NDArray[Any],
         places: dict[str, int],
         covariates: pd.DataFrame | ArrayLike | None = None,
+        own: Sequence[str | None] = (),
     ) -> None:
         # of parts that `from_frame` or `from_arrays` has checked
         self.outcome = outcome
@@ -165,6 +166,7 @@ class Cohort:
         self.covariates = covariates
         self._source = source
         self._places = places
+        self._own = own  # columns of the outcome and of the identifier
 
     @classmethod
     def from_frame(
@@ -225,7 +227,7 @@ class Cohort:
             ids = PersonIds(frame.index, f"cohort.index ({frame.index.name})")
         values = binary_column(frame.iloc[:, places[outcome]], f"cohort[{outcome!r}]")
         own = (outcome, key)
-        return cls(values, ids, frame, {k: v for k, v in places.items() if k not in own})
+        return cls(values, ids, frame, {k: v for k, v in places.items() if k not in own}, own=own)
 
     @classmethod
     def from_arrays(
@@ -323,6 +325,8 @@ class Cohort:
             If the cohort does not have them.
         """
         missing = [name for name in names if name not in self.column_names]
+        if missing and missing[0] in self._own:
+            raise fail(argument, "columns beside outcome and identifier", missing[0])
         if missing or not isinstance(self._source, pd.DataFrame):
             raise fail(argument, "columns of the cohort", f"{listed(missing)}, which it lacks")
         table = self._source.iloc[:, [self._places[name] for name in names]]

@@ -74,12 +74,13 @@ def snp_table(
                     fit = _single_model(cohort, people, values, model).fit()
                     beta[i], std_error[i] = fit.beta, fit.std_error
         good = np.isfinite(beta) & np.isfinite(std_error) & (scan.n >= _FEWEST_PERSONS)
+        z = np.divide(beta, std_error, out=np.full(beta.size, np.nan), where=good)
         part = pd.DataFrame(
             {
                 "eaf": scan.allele_frequency,
                 "beta": beta,
                 "std_error": std_error,
-                "p_value": 2 * ndtr(-np.abs(beta / std_error)),
+                "p_value": 2 * ndtr(-np.abs(z)),
                 "n": scan.n,
                 "n_cases": scan.n_cases,
                 "n_controls": scan.n_controls,

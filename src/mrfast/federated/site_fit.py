@@ -116,7 +116,8 @@ def fit_site(
         profile is exact from minus to plus this times kappa, and within 8 standard errors of its
         maximum.
     min_count : int, default 5
-        Smallest count that may leave the site; negative controls need as many cases and controls.
+        Smallest count that may leave the site: negative controls need as many cases and controls,
+        SNPs of the score as many carriers of the rarer allele.
     prior_variance : float, sequence of p floats, or mapping of covariate to float, optional
         Variance of a normal prior with mean 0 on the coefficients of covariates, in their units:
         of all, of each column of the regression, or of those named; ``inf``: none. The profile is
@@ -161,6 +162,7 @@ def fit_site(
         weights=given,
         action=action,
         eaf_tolerance=eaf_tolerance,
+        min_count=min_count,
     )
     model_weights = score_weights(table, snps.used, score=score, weights=given)
     dosages = ScoredDosages(
