@@ -14,6 +14,7 @@ from scipy.stats import chi2
 
 import mrfast
 from mrfast.errors import InvalidInputError
+from mrfast.federated.logistic import LogisticModel
 
 BETA = np.array([-1.5, -0.2, 0.0, 0.4, 2.0])
 
@@ -42,6 +43,24 @@ def test_derivatives_are_those_of_the_values(profile) -> None:
     np.testing.assert_allclose(profile.derivative(BETA), slope, rtol=1e-6, atol=1e-6)
     bend = -(profile.derivative(BETA + h) - profile.derivative(BETA - h)) / (2 * h)
     np.testing.assert_allclose(profile.information(BETA), bend, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["score", "carriers", "normal"])
+@pytest.mark.parametrize("prevalence", [0.02, 0.4])
+def test_exact_between_the_nodes(kind: str, prevalence: float) -> None:
+    """To 1e-9 on a wide grid, whatever the exposure's law: Newton's method at each point."""
+    y, s, x = reference.cohort(3000, 2, seed=42, prevalence=prevalence)
+    rng = np.random.default_rng(43)
+    if kind == "carriers":
+        s = rng.binomial(2, 0.05, len(y)).astype(float)
+    elif kind == "normal":
+        s = rng.normal(size=len(y))
+    grid = np.linspace(-3, 3, 201)
+    found = mrfast.profile_likelihood(y, s, x, grid=grid)
+    exact = LogisticModel(y, s, x).evaluate(grid)
+    np.testing.assert_allclose(found.log_likelihood, exact.values, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(found.derivative(grid), exact.scores, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(found.information(grid), exact.information, rtol=0, atol=1e-5)
 
 
 def test_single_numbers(profile) -> None:

@@ -82,6 +82,7 @@ class _Solution:
 
     coefficients: Float  # (m, K)
     tangents: Float  # (m, K - 1)
+    nuisance: Float  # (m, K - 1, K - 1): information of the nuisance coefficients
     values: Float
     scores: Float
     information: Float
@@ -266,7 +267,15 @@ class LogisticModel:
         best[:, :-1] += shift
         half_logdet = 0.5 * np.linalg.slogdet(nuisance)[1] - self._log_scale
         return _Solution(
-            best, -slopes, value, scores, curvature, half_logdet, found.step, found.converged
+            coefficients=best,
+            tangents=-slopes,
+            nuisance=nuisance,
+            values=value,
+            scores=scores,
+            information=curvature,
+            half_logdet=half_logdet,
+            steps=found.step,
+            converged=found.converged,
         )
 
     # ------------------------------------------------------------------ the full fit
@@ -357,6 +366,17 @@ class LogisticModel:
         self._path.add(beta, found.coefficients, found.tangents)
         return found
 
+    def _improved(self, start: Float, nuisance: Float) -> Float:
+        """Starting points after a step with information that is about right: a cheap pass."""
+        if self._firth:
+            return start
+        _, gradient, _ = self._design.sums(start, information=False)
+        gradient = gradient - np.einsum("ij,mj->mi", self._penalty, start)
+        step = solve(nuisance, gradient[:, :-1])
+        near = np.einsum("mi,mi->m", step, gradient[:, :-1]) < 1e-2
+        start[near, :-1] += step[near]
+        return start
+
     def evaluate(self, beta: ArrayLike) -> ProfilePoints:
         """Profile at given log odds ratios, each by Newton's method.
 
@@ -409,13 +429,14 @@ class LogisticModel:
         lower, upper : float
             The window.
         tolerance : float
-            For the last three Chebyshev coefficients of the slope times half the window.
+            For the last three Chebyshev coefficients of the slope times half the window; never
+            below the rounding errors of the log likelihood.
         minimum, maximum : int
             Number of nodes that are fitted.
         through_information : bool
             The slope's polynomial goes through the information at the nodes too: half as many fits
             for the same precision. The result then holds twice as many nodes, the ones between
-            taken from the polynomial.
+            taken from the polynomial; the tolerance is for the sum of the coefficients beyond.
 
         Returns
         -------
@@ -444,20 +465,26 @@ class LogisticModel:
                 slope = chebyshev.through_slopes(points.scores, -points.information * half)
                 turn = found.tangents * (half / self._scale)
                 path = chebyshev.through_slopes(found.coefficients[:, :-1], turn)
-            if doubled:
-                tail = slope
             error = float(np.abs(tail[-3:]).max()) * half
-            if not rough and (error <= tolerance or m >= maximum):
+            if doubled:
+                error = chebyshev.left_out(np.abs(slope) * half)
+            allowed = max(tolerance, 2e-15 * float(np.abs(points.values).max()))
+            if not rough and (error <= allowed or m >= maximum):
                 break
-            needed = chebyshev.length_needed(np.abs(slope) * half, tolerance)
+            series = np.abs(slope) * half
+            needed = chebyshev.length_needed(series, tolerance / (30 if doubled else 1))
             if doubled:
                 needed = needed // 2 + 1
             if not rough:
                 needed = max(needed, math.ceil(1.25 * m))
             m, rough = min(max(minimum, min(needed, 4 * m)), maximum), False
-            nuisance = chebyshev.evaluate(path, chebyshev_nodes(-1, 1, m))
-            guess = np.column_stack([nuisance, chebyshev_nodes(lower, upper, m) / self._scale])
-        if error > tolerance:
+            at = chebyshev_nodes(-1, 1, m)
+            guess = np.column_stack(
+                [chebyshev.evaluate(path, at), chebyshev_nodes(lower, upper, m) / self._scale]
+            )
+            matrices = chebyshev.through_values(found.nuisance)
+            guess = self._improved(guess, chebyshev.evaluate(matrices, at))
+        if error > allowed:
             raise ConvergenceError(
                 f"the profile on {lower} to {upper} needs more than {maximum} nodes"
             )
@@ -491,7 +518,7 @@ def site_nodes(
     kappa: float,
     *,
     effect_range: float = 1.0,
-    tolerance: float = 1e-8,
+    tolerance: float = 1e-9,
     maximum: int = 512,
 ) -> NodeProfile:
     """Profile of a site on its study window.
