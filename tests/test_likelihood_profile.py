@@ -144,6 +144,28 @@ def test_monotone(data) -> None:
     np.testing.assert_allclose(falling.interval(), (-math.inf, -lower), rtol=1e-8)
 
 
+def test_flat() -> None:
+    x, s = np.arange(60.0), np.tile([0.0, 1.0, 2.0], 20)
+    flat = mrfast.profile_likelihood(x > 40, s, x)
+    assert math.isnan(flat.mle)
+    assert flat.std_error == math.inf
+    assert flat.interval() == (-math.inf, math.inf)
+    np.testing.assert_allclose(flat([-3.0, 0.0, 50.0]), 0, atol=1e-9)
+    assert "flat" in flat.separation
+
+
+def test_rare_carriers_among_controls() -> None:
+    """A monotone profile whose exposure hardly varies: its window is in terms of information."""
+    y, _, x = reference.cohort(2000, 2, seed=44, prevalence=0.05)
+    carrier = np.zeros(2000)
+    carrier[np.flatnonzero(y == 0)[:25]] = 1
+    found = mrfast.profile_likelihood(y, carrier, x)
+    assert found.mle == -math.inf
+    upper = found.interval()[1]
+    fallen = found.maximum - reference.profile(y, carrier, x, [upper])[0][0]
+    assert fallen == pytest.approx(chi2.ppf(0.95, 1) / 2, rel=1e-7)
+
+
 def test_prior_variance(data) -> None:
     """The penalised maximum less the penalty: the likelihood alone at the penalised maximum is no
     profile of anything."""
