@@ -11,6 +11,7 @@ import numpy as np
 from mrfast import _validation as check
 from mrfast._validation import Float, fail
 from mrfast.errors import ConvergenceError
+from mrfast.federated._design import prior_precision
 from mrfast.federated.logistic import LogisticModel
 from mrfast.federated.node_profile import NodeProfile, Profile, _root
 
@@ -309,7 +310,7 @@ def profile_likelihood(
         names=names,
         weights=weights,
         offset=offset,
-        prior_precision=_precision(prior_variance, names),
+        prior_precision=prior_precision(prior_variance, names or ()),
         firth=firth,
         n_threads=n_threads,
     )
@@ -365,24 +366,3 @@ def _columns(covariates: Any) -> tuple[Any, list[str] | None]:
     if not columns:
         return np.empty((len(frame), 0)), []
     return np.stack(columns).T, names
-
-
-def _precision(variance: Any, names: list[str] | None) -> Float | None:
-    """One over the prior variance of every covariate; 0: no prior."""
-    if variance is None:
-        return None
-    names = names or []
-    if isinstance(variance, Mapping):
-        unknown = [name for name in variance if name not in names]
-        if unknown:
-            raise fail("prior_variance", f"names among {', '.join(names)}", repr(unknown[0]))
-        values = np.array([float(variance.get(name, math.inf)) for name in names])
-    elif np.ndim(variance) == 0:
-        values = np.full(len(names), float(variance))
-    else:
-        values = np.asarray(variance, dtype=np.float64)
-        if values.shape != (len(names),):
-            raise fail("prior_variance", f"{len(names)} numbers", f"shape {values.shape}")
-    if not np.all(values > 0):
-        raise fail("prior_variance", "numbers above 0, or inf for no prior", repr(variance))
-    return 1 / values

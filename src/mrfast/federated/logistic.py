@@ -456,7 +456,8 @@ class LogisticModel:
         if start is None:
             start = np.column_stack([self._path.predict(beta), beta])
         found = self._maximise(start, start.shape[1] - 1, rough=rough)
-        self._path.add(beta, found.coefficients, found.tangents)
+        good = found.converged
+        self._path.add(beta[good], found.coefficients[good], found.tangents[good])
         return found
 
     def _improved(self, start: Float, nuisance: Float) -> Float:
@@ -634,12 +635,14 @@ def site_nodes(
     *,
     effect_range: float = 1.0,
     tolerance: float = 1e-9,
+    cover: tuple[float, float] | None = None,
+    tolerance: float = 1e-8,
     maximum: int = 512,
 ) -> NodeProfile:
     """Profile of a site on its study window.
 
-    The window holds ``kappa * [-effect_range, effect_range]`` and, where there is a maximum, eight
-    standard errors on either side of it.
+    The window holds ``kappa * [-effect_range, effect_range]``, eight standard errors on either
+    side of the maximum where there is one, and what it is asked to cover.
 
     Parameters
     ----------
@@ -648,6 +651,8 @@ def site_nodes(
         Change of the exposure per unit of score.
     effect_range : float
         Largest causal log odds ratio per unit of exposure that the study considers.
+    cover : tuple of two floats, optional
+        Log odds ratios per unit of score that the window is to hold as well.
     tolerance : float
         As `LogisticModel.nodes`.
     maximum : int
@@ -656,6 +661,11 @@ def site_nodes(
     Returns
     -------
     NodeProfile
+
+    Raises
+    ------
+    ConvergenceError
+        As `LogisticModel.nodes`, on a window that is too wide.
     """
     reach = abs(check.scalar("kappa", kappa)) * check.scalar("effect_range", effect_range, above=0)
     fit = model.fit()
@@ -665,6 +675,15 @@ def site_nodes(
         return model.nodes(-reach, reach, tolerance=tolerance, maximum=maximum)
     lower = min(-reach, fit.beta - 8 * fit.std_error)
     upper = max(reach, fit.beta + 8 * fit.std_error)
+    lower, upper = -reach, reach
+    if not fit.monotone:
+        lower = min(lower, fit.beta - 8 * fit.std_error)
+        upper = max(upper, fit.beta + 8 * fit.std_error)
+    elif reach == 0:
+        upper = 1 / model.residual_sd
+        lower = -upper
+    if cover is not None:
+        lower, upper = min(lower, cover[0]), max(upper, cover[1])
     return model.nodes(lower, upper, tolerance=tolerance, maximum=maximum)
 
 
