@@ -634,9 +634,8 @@ def site_nodes(
     kappa: float,
     *,
     effect_range: float = 1.0,
-    tolerance: float = 1e-9,
     cover: tuple[float, float] | None = None,
-    tolerance: float = 1e-8,
+    tolerance: float = 1e-9,
     maximum: int = 512,
 ) -> NodeProfile:
     """Profile of a site on its study window.
@@ -669,14 +668,8 @@ def site_nodes(
     """
     reach = abs(check.scalar("kappa", kappa)) * check.scalar("effect_range", effect_range, above=0)
     fit = model.fit()
-    if fit.monotone or math.isnan(fit.beta):
-        if reach == 0:
-            reach = 1 / model.residual_sd
-        return model.nodes(-reach, reach, tolerance=tolerance, maximum=maximum)
-    lower = min(-reach, fit.beta - 8 * fit.std_error)
-    upper = max(reach, fit.beta + 8 * fit.std_error)
     lower, upper = -reach, reach
-    if not fit.monotone:
+    if not fit.monotone and not math.isnan(fit.beta):
         lower = min(lower, fit.beta - 8 * fit.std_error)
         upper = max(upper, fit.beta + 8 * fit.std_error)
     elif reach == 0:
@@ -685,14 +678,6 @@ def site_nodes(
     if cover is not None:
         lower, upper = min(lower, cover[0]), max(upper, cover[1])
     return model.nodes(lower, upper, tolerance=tolerance, maximum=maximum)
-
-
-def _side(found: _Solution) -> int:
-    """Where the log odds ratio still went when the log likelihood no longer rose; 0: nowhere."""
-    step, beta = float(found.steps[0, -1]), float(found.coefficients[0, -1])
-    if abs(step) <= 1e-3 * max(1.0, abs(beta) / 100):
-        return 0
-    return 1 if step > 0 else -1
 
 
 class _Path:
