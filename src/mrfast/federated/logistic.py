@@ -680,6 +680,14 @@ def site_nodes(
     return model.nodes(lower, upper, tolerance=tolerance, maximum=maximum)
 
 
+def _side(found: _Solution) -> int:
+    """Where the log odds ratio still went when the log likelihood no longer rose; 0: nowhere."""
+    step, beta = float(found.steps[0, -1]), float(found.coefficients[0, -1])
+    if abs(step) <= 1e-3 * max(1.0, abs(beta) / 100):
+        return 0
+    return 1 if step > 0 else -1
+
+
 class _Path:
     """Nuisance coefficients where they are known, and between."""
 
