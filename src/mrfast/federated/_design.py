@@ -208,7 +208,8 @@ def collinear(gram: Float, precision: Float) -> tuple[Float, NDArray[np.bool_]]:
     Columns with a prior (precision above 0) are never left out, nor do they explain others.
     """
     k = gram.shape[0]
-    scale = 1 / np.sqrt(np.diag(gram))
+    squares = np.diag(gram)
+    scale = np.divide(1.0, np.sqrt(squares), out=np.zeros(k), where=squares > 0)
     matrix = gram * scale * scale[:, None]
     pivots, alias = np.ones(k), np.zeros(k, dtype=np.bool_)
     for j in np.flatnonzero(precision == 0):
