@@ -401,6 +401,23 @@ def test_window_holds_the_study_range() -> None:
     assert site.profile.upper >= site.mle + 7.99 * site.std_error
 
 
+@pytest.mark.parametrize("unit", [1e-6, 1e-2, 1e2, 1e4])
+def test_the_unit_of_the_exposure_does_not_matter(unit: float) -> None:
+    """Wrong: a window of 1 per unit whatever the unit: hundreds of standard deviations in mg/dl."""
+    frame = persons(600, 0.3)
+    table = instruments()
+    scaled = table.assign(beta=table["beta"] * unit, std_error=table["std_error"] * unit)
+    options = {"site_id": "S", "per_snp": "profiles"}
+    one = fit_site(frame, table, **options)
+    other = fit_site(frame, scaled, **options)
+    assert other.mle * unit == pytest.approx(one.mle, rel=1e-8)
+    assert other.kappa == pytest.approx(1, rel=1e-12)
+    assert other.profile.lower <= other.mle - 7.99 * other.std_error
+    beta = np.linspace(-1, 1, 5) * one.std_error
+    np.testing.assert_allclose(other(beta / unit), one(beta), rtol=0, atol=1e-8)
+    assert any("give effect_range" in text for text in other.messages) == (unit > 10)
+
+
 def test_the_profile_is_exact_on_the_grid() -> None:
     """Wrong: the study's window alone, beyond which the profile is a tangent."""
     frame = persons(600, 0.3)

@@ -41,6 +41,7 @@ from mrfast.federated.node_profile import NodeProfile, chebyshev_nodes
 __all__ = ["LogisticFit", "LogisticModel", "ProfilePoints", "SnpScan", "site_nodes", "snp_scan"]
 
 _FIRST_NODES = 9
+_LARGEST_EFFECT = 10.0  # log odds ratio per standard deviation of the score
 _NOTHING = 1e-8  # information per squared standard deviation of the exposure
 _ROUGH = 1e-5  # squared Newton decrement that suffices to look ahead
 
@@ -640,8 +641,9 @@ def site_nodes(
 ) -> NodeProfile:
     """Profile of a site on its study window.
 
-    The window holds ``kappa * [-effect_range, effect_range]``, eight standard errors on either
-    side of the maximum where there is one, and what it is asked to cover.
+    The window holds ``kappa * [-effect_range, effect_range]``, but no log odds ratio above 10 per
+    standard deviation of the score, which an exposure in small units would ask for; eight standard
+    errors on either side of the maximum where there is one; and what it is asked to cover.
 
     Parameters
     ----------
@@ -667,6 +669,7 @@ def site_nodes(
         As `LogisticModel.nodes`, on a window that is too wide.
     """
     reach = abs(check.scalar("kappa", kappa)) * check.scalar("effect_range", effect_range, above=0)
+    reach = min(reach, _LARGEST_EFFECT / model.residual_sd)
     fit = model.fit()
     if not math.isfinite(fit.beta):  # no maximum, or a flat profile
         reach = reach or 1 / model.residual_sd

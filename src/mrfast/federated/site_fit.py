@@ -114,7 +114,7 @@ def fit_site(
     effect_range : float, default 1
         Largest absolute effect of the exposure (log odds ratio) that the study considers: the
         profile is exact from minus to plus this times kappa, and within 8 standard errors of its
-        maximum.
+        maximum; but not beyond a log odds ratio of 10 per standard deviation of the score.
     min_count : int, default 5
         Smallest count that may leave the site: negative controls need as many cases and controls,
         SNPs of the score as many carriers of the rarer allele.
@@ -193,6 +193,13 @@ def fit_site(
     fit = main.fit()
     messages = [*people.messages, *_remarks(table, snps, people)]
     profile, on_grid = _profile(main, scale.kappa, effect_range, points, messages)
+    held = max(-profile.lower, profile.upper)
+    if held < 0.999 * abs(scale.kappa) * effect_range:
+        messages.append(
+            f"effects up to {effect_range:g} per unit of exposure are more than the profile holds: "
+            f"its window ends at {held / abs(scale.kappa):.3g}; give effect_range in the units of "
+            "the exposure"
+        )
     if main.aliased:
         messages.append(f"covariates that others explain, left out: {listed(main.aliased)}")
     if fit.separation is not None:
