@@ -82,6 +82,25 @@ def test_medusas_sites(reference_dir: Path, site: str, study: str) -> None:
 
 
 @pytest.mark.reference
+@pytest.mark.parametrize("site", ["a_chapter", "d_three_sites/site_1"])
+def test_medusas_profiles_of_single_snps(reference_dir: Path, site: str) -> None:
+    """Wrong: exact near the maximum only, where Medusa's grid goes on."""
+    folder = reference_dir / "golden/medusa"
+    expected = pd.read_csv(folder / site / "per_snp_profiles.csv").set_index("beta")
+    found = fit_site(
+        pd.read_csv(folder / site / "persons.csv.gz"),
+        pd.read_csv(folder / site.split("/")[0] / "instruments.csv"),
+        covariates=CONFOUNDERS,
+        site_id="S",
+        per_snp="profiles",
+        grid=expected.index,
+    ).per_snp_profiles
+    assert list(found) == list(expected.columns)
+    for snp, profile in found.items():
+        np.testing.assert_allclose(profile(expected.index), expected[snp], rtol=0, atol=1e-9)
+
+
+@pytest.mark.reference
 def test_medusas_negative_controls(reference_dir: Path) -> None:
     folder = reference_dir / "golden/medusa/b_20snps"
     expected = pd.read_csv(folder / "nc_estimates.csv")

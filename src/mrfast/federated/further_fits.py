@@ -103,6 +103,7 @@ def snp_profile(
     snp: str,
     model: Model,
     effect_range: float,
+    cover: tuple[float, float] | None = None,
 ) -> NodeProfile:
     """Profile of one SNP, on the persons with a dosage of it.
 
@@ -117,6 +118,8 @@ def snp_profile(
         See `Model`.
     effect_range : float
         Largest effect of the exposure; times the SNP's effect on it, the window.
+    cover : tuple of two floats, optional
+        As `site_nodes` takes it.
 
     Returns
     -------
@@ -125,7 +128,8 @@ def snp_profile(
     place = instruments.snps.index(snp)
     _, block = next(_blocks(cohort, people, snps, np.array([place])))
     own = _single_model(cohort, people, block[0], model)
-    return site_nodes(own, float(instruments.beta[place]), effect_range=effect_range)
+    kappa = float(instruments.beta[place])
+    return site_nodes(own, kappa, effect_range=effect_range, cover=cover)
 
 
 def _single_model(

@@ -42,6 +42,7 @@ __all__ = ["LogisticFit", "LogisticModel", "ProfilePoints", "SnpScan", "site_nod
 
 _FIRST_NODES = 9
 _LARGEST_EFFECT = 10.0  # log odds ratio per standard deviation of the score
+_COVERED = 1e-9  # of slopes; values are then exact to about 1e-10
 _NOTHING = 1e-8  # information per squared standard deviation of the exposure
 _ROUGH = 1e-5  # squared Newton decrement that suffices to look ahead
 
@@ -653,7 +654,8 @@ def site_nodes(
     effect_range : float
         Largest causal log odds ratio per unit of exposure that the study considers.
     cover : tuple of two floats, optional
-        Log odds ratios per unit of score that the window is to hold as well.
+        Log odds ratios per unit of score that the window is to hold as well, unless that takes too
+        many nodes; the tolerance is then 1e-9 at most.
     tolerance : float
         As `LogisticModel.nodes`.
     maximum : int
@@ -678,7 +680,12 @@ def site_nodes(
         lower = min(-reach, fit.beta - 8 * fit.std_error)
         upper = max(reach, fit.beta + 8 * fit.std_error)
     if cover is not None:
-        lower, upper = min(lower, cover[0]), max(upper, cover[1])
+        tolerance = min(tolerance, _COVERED)
+        try:
+            wide = min(lower, cover[0]), max(upper, cover[1])
+            return model.nodes(*wide, tolerance=tolerance, maximum=maximum)
+        except ConvergenceError:
+            pass
     return model.nodes(lower, upper, tolerance=tolerance, maximum=maximum)
 
 

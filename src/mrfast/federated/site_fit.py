@@ -11,7 +11,7 @@ import pandas as pd
 from mrfast import _validation as check
 from mrfast._validation import Float, fail
 from mrfast.data.instruments import WEAK_F, InstrumentTable
-from mrfast.errors import ConvergenceError, InvalidInputError
+from mrfast.errors import InvalidInputError
 from mrfast.federated._design import prior_precision
 from mrfast.federated._inputs import as_cohort, as_instruments
 from mrfast.federated.analysed_persons import AnalysedPersons, analysed_persons
@@ -41,7 +41,6 @@ __all__ = ["fit_site"]
 
 _FEW_CASES = 50
 _FREQUENCY_DIFFERENCE = 0.1
-_GRID_TOLERANCE = 1e-9  # of slopes; values on the grid are then exact to about 1e-10
 _MISSING_SHARE = 0.1
 
 
@@ -99,8 +98,8 @@ def fit_site(
         keep the profiles of these fits.
     grid : array-like, shape (m,), optional
         Ascending log odds ratios per unit of score at which the log-likelihood is wanted as
-        numbers too (``log_likelihood``). The profile's window is made to hold them, so that it is
-        as exact there, unless that takes more than 512 nodes: ``messages`` says so.
+        numbers too (``log_likelihood``). The windows of the profiles are made to hold them, so that
+        these are as exact there, unless that takes more than 512 nodes: ``messages`` says so.
     alleles : DataFrame, optional
         Alleles that the site's dosages count: ``snp``, ``coded_allele``, ``other_allele`` and, if
         known, ``frequency``. Without it they are taken to count the instruments' effect alleles.
@@ -192,7 +191,12 @@ def fit_site(
     main = model(people.outcome, values, None)
     fit = main.fit()
     messages = [*people.messages, *_remarks(table, snps, people)]
-    profile, on_grid = _profile(main, scale.kappa, effect_range, points, messages)
+    cover = None if points is None else (float(points[0]), float(points[-1]))
+    profile = site_nodes(main, scale.kappa, effect_range=effect_range, cover=cover)
+    on_grid = None
+    if points is not None:
+        on_grid, said = _on_grid(main, profile, points)
+        messages += [said] if said else []
     held = max(-profile.lower, profile.upper)
     if held < 0.999 * abs(scale.kappa) * effect_range:
         messages.append(
@@ -214,7 +218,7 @@ def fit_site(
             messages.append(f"no estimate of the SNP by itself: {listed(without)}")
     if per_snp == "profiles" and singles is not None:
         profiles = {
-            snp: snp_profile(persons, people, table, snps, snp, model, effect_range)
+            snp: snp_profile(persons, people, table, snps, snp, model, effect_range, cover)
             for snp in singles["snp"].astype(str)
         }
     if negative_controls is not None and negative_controls is not False:
@@ -297,29 +301,15 @@ def _scale(
     return exposure_scale(instruments, weights, covariance)
 
 
-def _profile(
-    model: LogisticModel,
-    kappa: float,
-    effect_range: float,
-    grid: Float | None,
-    messages: list[str],
-) -> tuple[NodeProfile, Float | None]:
-    """Profile on the study's window and, if possible, the grid; log-likelihood on the grid."""
-    if grid is None:
-        return site_nodes(model, kappa, effect_range=effect_range), None
-    ends = float(grid[0]), float(grid[-1])
-    try:
-        profile = site_nodes(
-            model, kappa, effect_range=effect_range, cover=ends, tolerance=_GRID_TOLERANCE
-        )
-        return profile, profile(grid)
-    except ConvergenceError:  # the grid is fitted point by point
-        profile = site_nodes(model, kappa, effect_range=effect_range)
-    messages.append(
+def _on_grid(model: LogisticModel, profile: NodeProfile, grid: Float) -> tuple[Float, str | None]:
+    """Log-likelihood on the grid, and what is to be said of a window that does not hold it."""
+    if profile.lower <= grid[0] and grid[-1] <= profile.upper:
+        return profile(grid), None
+    said = (
         f"the grid is too wide for one window: log_likelihood is exact on all of it, the profile "
         f"from {profile.lower:.4g} to {profile.upper:.4g}, and goes on along its tangents"
     )
-    return profile, LikelihoodProfile(model, grid).log_likelihood
+    return LikelihoodProfile(model)(grid), said
 
 
 # ------------------------------------------------------------------------------ options, remarks
