@@ -150,10 +150,12 @@ def simulate(cell: Cell, replicate: int) -> FederatedSites:
 
 
 def site_profiles(
-    data: FederatedSites, score: str, per_snp: bool = False
+    data: FederatedSites,
+    instruments: mrfast.InstrumentTable,
+    score: str,
+    per_snp: bool = False,
 ) -> list[mrfast.SiteProfile]:
     """Fit every site."""
-    instruments = mrfast.InstrumentTable.from_frame(data.instruments)
     return [
         mrfast.fit_site(
             mrfast.Cohort.from_arrays(site.outcome, site.dosages, site.snps),
@@ -201,16 +203,17 @@ def run_replicate(name: str, replicate: int) -> Replicate:
     """One data set through all methods."""
     cell = CELLS[name]
     data = simulate(cell, replicate)
+    table = mrfast.InstrumentTable.from_frame(data.instruments)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", MrfastWarning)
-        profiles = site_profiles(data, "gamma", per_snp=True)
+        profiles = site_profiles(data, table, "gamma", per_snp=True)
         pooled = mrfast.pool(profiles)
         intervals = {DEFAULT: _interval(pooled)}
         beyond = any("window" in str(entry.message) for entry in caught)
         intervals[UNCORRECTED] = _interval(pooled, noise_correction=False)
         intervals[FIXED] = _interval(pooled, noise_correction=False, kappa_uncertainty=False)
         intervals[IVW] = inverse_variance_weighted(data, profiles)
-        other = mrfast.pool(site_profiles(data, "inverse_variance"))
+        other = mrfast.pool(site_profiles(data, table, "inverse_variance"))
         intervals[INVERSE] = _interval(other)
         intervals[MEDUSA] = _interval(other, scale="medusa")
     estimand = data.estimand if cell.effect else 0.0
