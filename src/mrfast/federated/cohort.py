@@ -101,6 +101,11 @@ class PersonIds:
     argument : str
         Their name, for messages.
 
+    Attributes
+    ----------
+    index : Index
+        The identifiers.
+
     Raises
     ------
     InvalidInputError
@@ -108,7 +113,7 @@ class PersonIds:
     """
 
     def __init__(self, values: object, argument: str) -> None:
-        self._argument = argument
+        self.argument = argument
         self.index = _identifiers(pd.Series(values).reset_index(drop=True), argument)
         if not self.index.is_unique:
             twice = self.index[self.index.duplicated()].unique()
@@ -133,8 +138,8 @@ class PersonIds:
             padded = [t for t in texts if t.strip().isdigit() and t != str(int(t))]
             if padded and np.isin([int(t) for t in padded], numbers.to_numpy()).any():
                 raise fail(
-                    other._argument,
-                    f"identifiers written as in {self._argument}",
+                    other.argument,
+                    f"identifiers written as in {self.argument}",
                     f"numbers in one and texts such as {padded[0]!r} in the other",
                 )
             own, others = own.map(str).astype(object), others.map(str).astype(object)
