@@ -21,7 +21,7 @@ from mrfast._runtime import symmetric_eigen
 from mrfast._validation import Float, fail
 from mrfast.data.associations import association_table
 from mrfast.data.ld_blocks import read_only
-from mrfast.errors import DamagedFileError, InvalidInputError
+from mrfast.errors import DamagedFileError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -48,6 +48,7 @@ _COMPLEMENT = str.maketrans("ACGT", "TGCA")
 _LONGEST_NAME = 200
 _ROUNDING_LD = 1e-6  # correlations are often given in single precision
 _SMALLEST_EIGENVALUE = 1e-8
+_LARGEST_INTEGER = 2**53
 _SHOWN = 5
 
 
@@ -235,7 +236,7 @@ class InstrumentTable:
         document = read_document(path, kind=_KIND, versions=(_VERSION,))
         try:
             table = cls.from_frame(_columns(document.content["columns"]), ld=document.content["ld"])
-        except (InvalidInputError, KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise DamagedFileError(
                 f"path: expected a table of instruments in {path}, received {error}"
             ) from error
@@ -270,11 +271,19 @@ def _columns(columns: Any) -> dict[str, list[Any]]:
         raise TypeError("other columns")
     for name, entries in columns.items():
         if not isinstance(entries, list) or not all(
-            entry is None or (isinstance(entry, allowed[name]) and not isinstance(entry, bool))
-            for entry in entries
+            entry is None or _plain(entry, allowed[name]) for entry in entries
         ):
             raise TypeError(f"other entries in {name}")
     return columns
+
+
+def _plain(entry: object, types: tuple[type, ...]) -> bool:
+    """Whether an entry of a file has one of the types, and is no text or number that none has."""
+    if isinstance(entry, bool) or not isinstance(entry, types):
+        return False
+    if isinstance(entry, str):
+        return entry.isprintable()
+    return not isinstance(entry, int) or abs(entry) < _LARGEST_INTEGER
 
 
 def _checked_table(frame: pd.DataFrame | Mapping[str, object]) -> pd.DataFrame:
