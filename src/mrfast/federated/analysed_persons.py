@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mrfast._validation import Float, fail
-from mrfast.federated.cohort import listed
+from mrfast._validation import Float, fail, listed
 from mrfast.federated.site_covariates import CovariateTable, Design, covariate_table
 from mrfast.federated.site_profile import SiteCounts
 

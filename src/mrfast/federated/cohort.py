@@ -7,7 +7,7 @@ a cohort of 500,000 persons with 1,000 SNPs in single bytes is never copied as a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Number
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from mrfast import _validation as check
-from mrfast._validation import Float, fail
+from mrfast._validation import Float, fail, listed
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -27,7 +27,6 @@ __all__ = [
     "DosageSummary",
     "PersonIds",
     "binary_column",
-    "listed",
     "sanitised",
 ]
 
@@ -38,23 +37,6 @@ _BLOCK_BYTES = 2**25
 _MOST_SNPS_AT_ONCE = 64
 _STRETCH = 4096  # persons
 _ROUNDING = 1e-6  # dosages in single precision may exceed 2 by this much
-_SHOWN = 5
-
-
-def listed(names: Iterable[object]) -> str:
-    """First few of some names, and how many more there are.
-
-    Parameters
-    ----------
-    names : iterable
-
-    Returns
-    -------
-    str
-    """
-    texts = [str(name) for name in names]
-    more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
-    return ", ".join(texts[:_SHOWN]) + more
 
 
 def sanitised(snp: str) -> str:

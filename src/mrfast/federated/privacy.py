@@ -16,13 +16,13 @@ from __future__ import annotations
 import html
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mrfast._validation import Float, fail
+from mrfast._validation import Float, fail, listed
 from mrfast.errors import DifferencingWarning
 
 if TYPE_CHECKING:
@@ -89,7 +89,6 @@ _RESERVED = {"con", "prn", "aux", "nul"} | {
 }
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _DIGITS = 3  # of allele frequencies
-_SHOWN = 8
 
 
 def check_identifier(argument: str, value: object) -> str:
@@ -308,7 +307,7 @@ def _check_score(site: SiteProfile, carriers: Mapping[str, tuple[float, float]])
             f"site {site.site_id!r}",
             f"at least {m} carriers (min_count) of the rarer allele of every SNP in the score, "
             "because the weights of kappa tell their number",
-            f"fewer for {_listed(rare)}; drop their columns from the cohort and fit again",
+            f"fewer for {listed(rare)}; drop their columns from the cohort and fit again",
         )
     sizes = (float(site.n_cases), float(site.n_controls))
     alone = names[0]
@@ -427,8 +426,3 @@ def _negative_controls(site: SiteProfile) -> tuple[pd.DataFrame | None, list[str
     cases[few], controls[few] = np.nan, np.nan
     changed = table.assign(n_cases=cases, n_controls=controls)
     return changed[kept].reset_index(drop=True), said
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

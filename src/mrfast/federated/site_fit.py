@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 
 from mrfast import _validation as check
-from mrfast._validation import Float, fail
+from mrfast._validation import Float, fail, listed
 from mrfast.data.instruments import WEAK_F, InstrumentTable
 from mrfast.errors import InvalidInputError
 from mrfast.federated._design import prior_precision
 from mrfast.federated._inputs import as_cohort, as_instruments
 from mrfast.federated.analysed_persons import AnalysedPersons, analysed_persons
-from mrfast.federated.cohort import Cohort, listed
+from mrfast.federated.cohort import Cohort
 from mrfast.federated.further_fits import negative_control_table, snp_profile, snp_table
 from mrfast.federated.likelihood_profile import LikelihoodProfile
 from mrfast.federated.logistic import LogisticModel, site_nodes
@@ -28,6 +28,7 @@ from mrfast.federated.score import (
     exposure_scale,
     reference_covariance,
     score_weights,
+    spread,
 )
 from mrfast.federated.scored_dosages import ScoredDosages
 from mrfast.federated.site_covariates import Design
@@ -234,7 +235,7 @@ def fit_site(
             snps=table.snps,
             effect_alleles=table.effect_alleles,
             other_alleles=table.other_alleles,
-            weights=_spread(model_weights.weights, snps.used, len(table)),
+            weights=spread(model_weights.weights, snps.used, len(table)),
             noise_weights=scale.noise_weights,
             impute=impute,
             kappa_method=kappa,
@@ -377,9 +378,3 @@ def _diagnostics(
         "aliased_covariates": model.aliased,
         "constant_covariates": people.design.constant,
     }
-
-
-def _spread(values: Float, places: NDArray[np.intp], length: int) -> Float:
-    result = np.zeros(length)
-    result[places] = values
-    return result

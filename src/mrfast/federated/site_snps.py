@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from mrfast._validation import Float, fail
+from mrfast._validation import Float, fail, listed
 from mrfast.federated.allele_coding import SITE_REASONS, allele_coding
-from mrfast.federated.cohort import listed, sanitised
+from mrfast.federated.cohort import sanitised
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
