@@ -15,7 +15,9 @@ from mrfast.federated.cohort import Cohort
 __all__ = ["as_cohort", "as_instruments", "observed_dosages"]
 
 
-def as_instruments(instruments: InstrumentTable | pd.DataFrame) -> InstrumentTable:
+def as_instruments(
+    instruments: InstrumentTable | pd.DataFrame | Mapping[str, object],
+) -> InstrumentTable:
     """The table itself, or one made of a DataFrame."""
     if isinstance(instruments, InstrumentTable):
         return instruments

@@ -213,8 +213,9 @@ def fit_site(
     if per_snp:
         own_model = None if precision is None else model
         singles = snp_table(persons, people, table, snps, model=own_model, n_threads=n_threads)
+        estimated = set(singles["snp"])
         without = [table.snps[j] for j in np.flatnonzero(snps.estimable)]
-        without = [snp for snp in without if snp not in set(singles["snp"])]
+        without = [snp for snp in without if snp not in estimated]
         if without:
             messages.append(f"no estimate of the SNP by itself: {listed(without)}")
     if per_snp == "profiles" and singles is not None:
