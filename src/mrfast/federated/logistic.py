@@ -668,13 +668,12 @@ def site_nodes(
     """
     reach = abs(check.scalar("kappa", kappa)) * check.scalar("effect_range", effect_range, above=0)
     fit = model.fit()
-    lower, upper = -reach, reach
-    if not fit.monotone and not math.isnan(fit.beta):
-        lower = min(lower, fit.beta - 8 * fit.std_error)
-        upper = max(upper, fit.beta + 8 * fit.std_error)
-    elif reach == 0:
-        upper = 1 / model.residual_sd
-        lower = -upper
+    if not math.isfinite(fit.beta):  # no maximum, or a flat profile
+        reach = reach or 1 / model.residual_sd
+        lower, upper = -reach, reach
+    else:
+        lower = min(-reach, fit.beta - 8 * fit.std_error)
+        upper = max(reach, fit.beta + 8 * fit.std_error)
     if cover is not None:
         lower, upper = min(lower, cover[0]), max(upper, cover[1])
     return model.nodes(lower, upper, tolerance=tolerance, maximum=maximum)
