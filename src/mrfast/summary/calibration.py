@@ -129,7 +129,7 @@ def empirical_null(
     ...     [0.1, 0.1, 0.15, 0.1, 0.1, 0.2, 0.1, 0.1, 0.1, 0.1],
     ... )
     >>> round(null.p_value(0.5, 0.1), 3)
-    0.074
+    0.148
     """
     y = check.float_array("estimates", estimates, ndim=1).copy()
     s = check.float_array("std_errors", std_errors, ndim=1, shape=(len(y),), positive=True).copy()
