@@ -39,10 +39,7 @@ def check_against_medusa(site: Path, instruments: Path, study: Path | None = Non
     assert tuple(weights["snp_id"]) == result.snps
     np.testing.assert_allclose(result.score.weights, weights["weight"], rtol=1e-13)
     np.testing.assert_allclose(result.log_likelihood, profile["loglik"], rtol=0, atol=1e-9)
-    window = profile["beta"].between(result.profile.lower, result.profile.upper)
-    np.testing.assert_allclose(
-        result(profile["beta"][window]), profile["loglik"][window], rtol=0, atol=1e-9
-    )
+    np.testing.assert_allclose(result(profile["beta"]), profile["loglik"], rtol=0, atol=1e-9)
     assert result.mle == pytest.approx(fit["betaHat"], abs=1e-8)
     assert result.std_error == pytest.approx(fit["seHat"], rel=1e-4)
     assert result.kappa == pytest.approx(truth["kappaHWE"], rel=1e-12)
@@ -387,6 +384,32 @@ def test_window_holds_the_study_range() -> None:
     assert site.profile.upper >= site.mle + 7.99 * site.std_error
 
 
+def test_the_profile_is_exact_on_the_grid() -> None:
+    """Wrong: the study's window alone, beyond which the profile is a tangent."""
+    frame = persons(600, 0.3)
+    options = {"covariates": ["age", "sex"], "site_id": "S"}
+    complete = frame[frame["age"].notna()]
+    columns = ["snp_rs1", "snp_chr1_123_A_G", "rs3", "snp_rs4"]
+    dosages = complete[columns].fillna(complete[columns].mean()).to_numpy()
+    nuisance = np.column_stack([np.ones(len(complete)), complete["age"], complete["sex"] == "M"])
+    exact = mrfast.profile_likelihood(
+        complete["outcome"], dosages @ instruments()["beta"].to_numpy(), nuisance[:, 1:]
+    )
+    for grid in (np.linspace(-12, 8, 41), [9.0], np.linspace(0, 0.1, 3)):
+        site = fit_site(frame, instruments(), grid=grid, **options)
+        values = exact.model.evaluate(np.asarray(grid)).values
+        np.testing.assert_allclose(site.log_likelihood, values, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(site(grid), values, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(site.profile(grid), values, rtol=0, atol=1e-9)
+    wide = fit_site(frame, instruments(), grid=[-900, 0, 900], **options)
+    plain = fit_site(frame, instruments(), **options)
+    np.testing.assert_allclose(
+        wide.log_likelihood, exact.model.evaluate([-900, 0, 900]).values, rtol=1e-12
+    )
+    assert (wide.profile.lower, wide.profile.upper) == (plain.profile.lower, plain.profile.upper)
+    assert any("too wide for one window" in text for text in wide.messages)
+
+
 def test_negative_controls_with_few_cases_are_kept_and_said() -> None:
     rng = np.random.default_rng(3)
     frame = persons(600, 0.3)
@@ -463,7 +486,16 @@ def test_prior_variance_of_covariates() -> None:
     for _, row in single.per_snp.iterrows():
         profile = single.per_snp_profiles[row["snp"]]
         assert row["beta"] == pytest.approx(profile.mle, abs=1e-7)
-    with pytest.raises(InvalidInputError, match="covariates among"):
+    none = fit_site(frame, instruments(), prior_variance=np.inf, **options)
+    assert none.mle == free.mle
+    constant = {"covariates": ["age", "sex", "one"], "site_id": "S"}
+    left_out = fit_site(
+        frame.assign(one=1), instruments(), prior_variance={"age": 0.1, "one": 1}, **constant
+    )
+    assert left_out.mle == pytest.approx(
+        fit_site(frame, instruments(), prior_variance=pd.Series({"age": 0.1}), **options).mle
+    )
+    with pytest.raises(InvalidInputError, match="names among"):
         fit_site(frame, instruments(), prior_variance={"height": 1}, **options)
 
 
@@ -502,6 +534,8 @@ def test_what_leaves_comes_back(tmp_path: Path) -> None:
         ({"impute": "mean"}, "impute: expected one of"),
         ({"per_snp": "yes"}, "per_snp: expected True, False or 'profiles'"),
         ({"grid": [0, 0, 1]}, "ascending"),
+        ({"grid": []}, "grid"),
+        ({"grid": np.arange(100_001)}, "1 to 100000 numbers"),
         ({"effect_range": 0}, "effect_range"),
         ({"covariates": ["height"]}, "height, which it lacks"),
         ({"instruments": instruments(snp=["a", "b", "c", "d"])}, "for at least one of the 4"),

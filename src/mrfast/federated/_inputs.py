@@ -1,8 +1,8 @@
-"""What checks of a study take in: instruments, cohorts and their dosages."""
+"""What sites and checks of a study take in: instruments, cohorts and their dosages."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,10 @@ def as_instruments(instruments: InstrumentTable | pd.DataFrame) -> InstrumentTab
     """The table itself, or one made of a DataFrame."""
     if isinstance(instruments, InstrumentTable):
         return instruments
+    if not isinstance(instruments, (pd.DataFrame, Mapping)):
+        raise check.fail(
+            "instruments", "an InstrumentTable or a DataFrame", type(instruments).__name__
+        )
     return InstrumentTable.from_frame(instruments)
 
 
@@ -57,6 +61,5 @@ def observed_dosages(cohort: Cohort, snps: Sequence[str]) -> tuple[list[str], Fl
     for start, block in cohort.blocks(names, slice(None)):
         part = result[start : start + len(block)]
         part[:] = block
-        if block.dtype.kind == "i":
-            part[block < 0] = np.nan
+        part[cohort.is_missing(block)] = np.nan
     return found, result

@@ -73,7 +73,8 @@ _MOST_ROWS = 100_000
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _WEIGHTS = 1e-6  # relative, of weights against those of the instruments
 _GRID = (-3.0, 3.0, 601)  # Medusa's own
-_FEWEST_POINTS = 10
+_FEWEST_POINTS = 10  # that Medusa takes
+_FEWEST_READ = 4  # of a spline
 _LOW_CASES, _WEAK_F = 50, 10.0
 _DIGITS = 15
 
@@ -450,8 +451,10 @@ def _profile_points(path: Path, messages: list[str]) -> tuple[Float, Float]:
     if bad.any():
         at = ", ".join(f"{beta:g}" for beta in grid[bad][:5])
         messages.append(f"{int(bad.sum())} points of -Inf left out of the profile (at {at})")
-    if (~bad).sum() < 4:
-        raise _damaged(path, "at least 4 finite log likelihoods", str(int((~bad).sum())))
+    if (~bad).sum() < _FEWEST_READ:
+        raise _damaged(
+            path, f"at least {_FEWEST_READ} finite log likelihoods", str(int((~bad).sum()))
+        )
     return grid[~bad], values[~bad]
 
 
@@ -638,8 +641,9 @@ def _tables(site: SiteProfile) -> dict[str, Iterable[Sequence[Any]]]:
 
 def _grid_of(site: SiteProfile) -> tuple[Float, Float]:
     """The grid that was asked for, else Medusa's within the window, else one of its own."""
-    if site.grid is not None and site.log_likelihood is not None:
-        return site.grid, site.log_likelihood
+    grid, values = site.grid, site.log_likelihood
+    if grid is not None and values is not None and grid.size >= _FEWEST_READ:
+        return grid, values
     lower, upper = site.profile.lower, site.profile.upper
     points = np.round(np.linspace(*_GRID), 2)
     points = points[(points >= lower) & (points <= upper)]

@@ -11,12 +11,15 @@ import pandas as pd
 from mrfast import _validation as check
 from mrfast._validation import Float, fail
 from mrfast.data.instruments import WEAK_F, InstrumentTable
-from mrfast.errors import InvalidInputError
+from mrfast.errors import ConvergenceError, InvalidInputError
+from mrfast.federated._design import prior_precision
+from mrfast.federated._inputs import as_cohort, as_instruments
 from mrfast.federated.analysed_persons import AnalysedPersons, analysed_persons
 from mrfast.federated.cohort import Cohort, listed
 from mrfast.federated.further_fits import negative_control_table, snp_profile, snp_table
 from mrfast.federated.likelihood_profile import LikelihoodProfile
 from mrfast.federated.logistic import LogisticModel, site_nodes
+from mrfast.federated.node_profile import NodeProfile
 from mrfast.federated.score import (
     SCORES,
     DosageCovariance,
@@ -28,7 +31,7 @@ from mrfast.federated.score import (
 )
 from mrfast.federated.scored_dosages import ScoredDosages
 from mrfast.federated.site_covariates import Design
-from mrfast.federated.site_profile import ScoreDefinition, SiteProfile
+from mrfast.federated.site_profile import ScoreDefinition, SiteProfile, check_grid
 from mrfast.federated.site_snps import SiteSnps, site_snps
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ __all__ = ["fit_site"]
 
 _FEW_CASES = 50
 _FREQUENCY_DIFFERENCE = 0.1
+_GRID_TOLERANCE = 1e-9  # of slopes; values on the grid are then exact to about 1e-10
 _MISSING_SHARE = 0.1
 
 
@@ -94,7 +98,9 @@ def fit_site(
         Whether to fit every SNP by itself as well, on persons with a dosage of it, and whether to
         keep the profiles of these fits.
     grid : array-like, shape (m,), optional
-        Log odds ratios at which the log-likelihood is wanted as numbers too.
+        Ascending log odds ratios per unit of score at which the log-likelihood is wanted as
+        numbers too (``log_likelihood``). The profile's window is made to hold them, so that it is
+        as exact there, unless that takes more than 512 nodes: ``messages`` says so.
     alleles : DataFrame, optional
         Alleles that the site's dosages count: ``snp``, ``coded_allele``, ``other_allele`` and, if
         known, ``frequency``. Without it they are taken to count the instruments' effect alleles.
@@ -112,7 +118,9 @@ def fit_site(
     min_count : int, default 5
         Smallest count that may leave the site; negative controls need as many cases and controls.
     prior_variance : float, sequence of p floats, or mapping of covariate to float, optional
-        Variance of a normal prior on coefficients of covariates.
+        Variance of a normal prior with mean 0 on the coefficients of covariates, in their units:
+        of all, of each column of the regression, or of those named; ``inf``: none. The profile is
+        then that of the penalised likelihood.
     action : {1, 2, 3}
         Palindromic SNPs: trust their letters, read the strand off the frequencies, or drop them.
     eaf_tolerance : float, default 0.08
@@ -140,10 +148,10 @@ def fit_site(
         raise fail("per_snp", "True, False or 'profiles'", repr(per_snp))
     effect_range = check.scalar("effect_range", effect_range, above=0)
     min_count = check.integer("min_count", min_count, minimum=1)
-    points = None if grid is None else _grid(grid)
-    table = _instrument_table(instruments)
+    points = None if grid is None else check_grid(grid)
+    table = as_instruments(instruments)
     given = None if weights is None else _weights(weights, table)
-    persons = cohort if isinstance(cohort, Cohort) else Cohort.from_frame(cohort)
+    persons = as_cohort(cohort)
     people = analysed_persons(persons, covariates)
     snps = site_snps(
         persons,
@@ -164,7 +172,9 @@ def fit_site(
     )
     values = dosages.score(model_weights.weights)
     scale = _scale(table, model_weights, dosages, values, people.design, kappa)
-    precision = _precision(prior_variance, people.design.names)
+    precision = prior_precision(
+        prior_variance, people.design.names, left_out=people.design.constant
+    )
 
     def model(outcome: Float, exposure: Float, rows: NDArray[np.bool_] | None) -> LogisticModel:
         columns = people.design.values
@@ -179,8 +189,8 @@ def fit_site(
 
     main = model(people.outcome, values, None)
     fit = main.fit()
-    profile = site_nodes(main, scale.kappa, effect_range=effect_range)
     messages = [*people.messages, *_remarks(table, snps, people)]
+    profile, on_grid = _profile(main, scale.kappa, effect_range, points, messages)
     if main.aliased:
         messages.append(f"covariates that others explain, left out: {listed(main.aliased)}")
     if fit.separation is not None:
@@ -202,7 +212,6 @@ def fit_site(
         controls = negative_control_table(
             persons, people, values, negative_controls, model, min_count
         )
-    on_grid = None if points is None else LikelihoodProfile(main, points).log_likelihood
     return SiteProfile(
         site_id=site_id,
         study_id=study_id,
@@ -279,15 +288,32 @@ def _scale(
     return exposure_scale(instruments, weights, covariance)
 
 
+def _profile(
+    model: LogisticModel,
+    kappa: float,
+    effect_range: float,
+    grid: Float | None,
+    messages: list[str],
+) -> tuple[NodeProfile, Float | None]:
+    """Profile on the study's window and, if possible, the grid; log-likelihood on the grid."""
+    if grid is None:
+        return site_nodes(model, kappa, effect_range=effect_range), None
+    ends = float(grid[0]), float(grid[-1])
+    try:
+        profile = site_nodes(
+            model, kappa, effect_range=effect_range, cover=ends, tolerance=_GRID_TOLERANCE
+        )
+        return profile, profile(grid)
+    except ConvergenceError:  # the grid is fitted point by point
+        profile = site_nodes(model, kappa, effect_range=effect_range)
+    messages.append(
+        f"the grid is too wide for one window: log_likelihood is exact on all of it, the profile "
+        f"from {profile.lower:.4g} to {profile.upper:.4g}, and goes on along its tangents"
+    )
+    return profile, LikelihoodProfile(model, grid).log_likelihood
+
+
 # ------------------------------------------------------------------------------ options, remarks
-
-
-def _instrument_table(instruments: InstrumentTable | pd.DataFrame) -> InstrumentTable:
-    if isinstance(instruments, InstrumentTable):
-        return instruments
-    if not isinstance(instruments, (pd.DataFrame, Mapping)):
-        raise fail("instruments", "an InstrumentTable or a DataFrame", type(instruments).__name__)
-    return InstrumentTable.from_frame(instruments)
 
 
 def _weights(weights: Mapping[str, float], instruments: InstrumentTable) -> dict[str, float]:
@@ -302,35 +328,6 @@ def _weights(weights: Mapping[str, float], instruments: InstrumentTable) -> dict
     if unknown:
         raise fail("weights", "weights of instruments", f"one of {listed(unknown)}")
     return given
-
-
-def _grid(grid: ArrayLike) -> Float:
-    points = check.float_array("grid", grid, ndim=1)
-    if points.size < 2 or np.any(np.diff(points) <= 0):
-        raise fail("grid", "at least 2 ascending numbers", f"{points.size} numbers")
-    return points
-
-
-def _precision(
-    prior_variance: float | Sequence[float] | Mapping[str, float] | None, names: Sequence[str]
-) -> Float | None:
-    """Prior precision of every covariate's coefficient, shape (p,)."""
-    if prior_variance is None or not names:
-        return None
-    if isinstance(prior_variance, Mapping):
-        precision = np.zeros(len(names))
-        for covariate, variance in prior_variance.items():
-            own = [n == covariate or n.startswith(f"{covariate}[") for n in names]
-            if not any(own):
-                raise fail("prior_variance", f"covariates among {listed(names)}", covariate)
-            precision[own] = 1 / check.scalar("prior_variance", variance, above=0)
-        return precision
-    if np.ndim(prior_variance) == 0:
-        return np.full(len(names), 1 / check.scalar("prior_variance", prior_variance, above=0))
-    variances = check.float_array(
-        "prior_variance", prior_variance, ndim=1, shape=(len(names),), positive=True
-    )
-    return 1 / variances
 
 
 def _remarks(instruments: InstrumentTable, snps: SiteSnps, people: AnalysedPersons) -> list[str]:
