@@ -542,12 +542,11 @@ def write_medusa_site(
     }
     changed = [path for path, text in texts.items() if path.exists() and path.read_bytes() != text]
     if changed:
-        kept = "were overwritten"
-        if not overwrite:
-            kept = "are kept with .old behind their names"
+        kept = "is overwritten" if overwrite else "is kept with .old behind its name"
+        warn_of_differencing(f"site {site.site_id!r}", place, kept)
+        if not overwrite:  # after the warning, which may have been made an error
             for path in changed:
                 os.replace(path, _free_name(path))
-        warn_of_differencing(f"site {site.site_id!r}", place, kept)
     for path, text in texts.items():
         replace_file(path, text)
     return list(texts)

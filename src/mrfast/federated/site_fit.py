@@ -173,7 +173,6 @@ def fit_site(
         _fill(table, snps, impute),
     )
     values = dosages.score(model_weights.weights)
-    scale = _scale(table, model_weights, dosages, values, people.design, kappa)
     precision = prior_precision(
         prior_variance, people.design.names, left_out=people.design.constant
     )
@@ -189,7 +188,13 @@ def fit_site(
             n_threads=n_threads,
         )
 
-    main = model(people.outcome, values, None)
+    try:
+        main = model(people.outcome, values, None)
+    except InvalidInputError as error:
+        if not str(error).startswith("exposure"):
+            raise
+        raise fail("covariates", "a score that varies given them", "others") from error
+    scale = _scale(table, model_weights, dosages, values, people.design, kappa)
     fit = main.fit()
     messages = [*people.messages, *_remarks(table, snps, people)]
     cover = None if points is None else (float(points[0]), float(points[-1]))
