@@ -434,7 +434,7 @@ def test_the_unit_of_the_exposure_does_not_matter(unit: float) -> None:
     assert other.profile.lower <= other.mle - 7.99 * other.std_error
     beta = np.linspace(-1, 1, 5) * one.std_error
     np.testing.assert_allclose(other(beta / unit), one(beta), rtol=0, atol=1e-8)
-    assert any("give effect_range" in text for text in other.messages) == (unit > 10)
+    assert any("effect_range asks for" in text for text in other.messages) == (unit > 10)
 
 
 def test_the_profile_is_exact_on_the_grid() -> None:
