@@ -203,7 +203,7 @@ def fit_site(
     profile = site_nodes(main, scale.kappa, effect_range=effect_range, cover=cover)
     messages = [
         *people.messages,
-        *_remarks(table, snps, people),
+        *_cohort_remarks(table, snps, people),
         *_profile_remarks(main, profile, abs(scale.kappa) * effect_range, cover),
     ]
     singles, profiles, controls = None, None, None
@@ -323,7 +323,9 @@ def _weights(weights: Mapping[str, float], instruments: InstrumentTable) -> dict
     return given
 
 
-def _remarks(instruments: InstrumentTable, snps: SiteSnps, people: AnalysedPersons) -> list[str]:
+def _cohort_remarks(
+    instruments: InstrumentTable, snps: SiteSnps, people: AnalysedPersons
+) -> list[str]:
     """What the site should know about its SNPs and counts."""
     remarks = []
     names, used = instruments.snps, set(snps.used.tolist())
@@ -368,6 +370,15 @@ def _profile_remarks(
         remarks.append(
             f"effect_range asks for log odds ratios up to {reach:.4g} per unit of score, more than "
             f"the profile holds ({window}); give it in the units of the exposure"
+        )
+    if np.isfinite(profile.mle) and not (
+        profile.inside(profile.mle - 7.9 * profile.std_error)
+        and profile.inside(profile.mle + 7.9 * profile.std_error)
+    ):
+        remarks.append(
+            f"the data hardly tell the log odds ratio ({profile.mle:.4g}, standard error "
+            f"{profile.std_error:.4g}): its profile is exact from {window}, and goes on along its "
+            "tangents"
         )
     if model.aliased:
         remarks.append(f"covariates that others explain, left out: {listed(model.aliased)}")
