@@ -256,6 +256,7 @@ def test_a_failed_fit_is_no_profile(chapter: Path) -> None:
         ("metadata", "rs8", "rs9"),
         ("metadata", "\n", "\n\n"),
         ("score", "rs8", "rs7"),
+        ("score", "rs8", "rs\x1b8"),
         ("score", "0.116250282298358", "NA"),
         ("score", '"score_weight"', '"score_weight","x"'),
         ("score_summary", "0.0168946846136869", "0.01\n0.3,0.01"),

@@ -82,6 +82,25 @@ def test_medusas_sites(reference_dir: Path, site: str, study: str) -> None:
 
 
 @pytest.mark.reference
+@pytest.mark.parametrize("site", ["a_chapter", "d_three_sites/site_1"])
+def test_medusas_profiles_of_single_snps(reference_dir: Path, site: str) -> None:
+    """Wrong: exact near the maximum only, where Medusa's grid goes on."""
+    folder = reference_dir / "golden/medusa"
+    expected = pd.read_csv(folder / site / "per_snp_profiles.csv").set_index("beta")
+    found = fit_site(
+        pd.read_csv(folder / site / "persons.csv.gz"),
+        pd.read_csv(folder / site.split("/")[0] / "instruments.csv"),
+        covariates=CONFOUNDERS,
+        site_id="S",
+        per_snp="profiles",
+        grid=expected.index,
+    ).per_snp_profiles
+    assert list(found) == list(expected.columns)
+    for snp, profile in found.items():
+        np.testing.assert_allclose(profile(expected.index), expected[snp], rtol=0, atol=1e-9)
+
+
+@pytest.mark.reference
 def test_medusas_negative_controls(reference_dir: Path) -> None:
     folder = reference_dir / "golden/medusa/b_20snps"
     expected = pd.read_csv(folder / "nc_estimates.csv")
@@ -300,6 +319,23 @@ def test_every_snp_has_a_reason() -> None:
     assert site.kappa == pytest.approx(alone.kappa, rel=1e-12)
 
 
+def test_a_rare_allele_is_left_out_of_the_score_and_the_file_can_be_pooled(tmp_path: Path) -> None:
+    """Wrong: a refusal at export that asks for another table of instruments than other sites'."""
+    frame = persons(900, 0.3)
+    frame["rs3"] = np.where(frame.index < 4, 1.0, 0.0)
+    options = {"site_id": "rare", "per_snp": True}
+    rare = fit_site(frame, instruments(), **options)
+    assert rare.harmonisation["reason"][2] == "few_carriers"
+    assert rare.score.weights[2] == rare.kappa_weights[2] == 0
+    without = fit_site(frame.drop(columns="rs3"), instruments(), site_id="without")
+    np.testing.assert_array_equal(rare.profile.values, without.profile.values)
+    sent = SiteProfile.load(rare.save(tmp_path))
+    assert "rs3" not in set(sent.per_snp["snp"])
+    other = fit_site(persons(900, 0.3, seed=2), instruments(), site_id="other")
+    assert mrfast.pool([sent, other]).n_sites == 2
+    assert fit_site(frame, instruments(), min_count=4, **options).score.weights[2] == 0.2
+
+
 def test_ld_enters_weights_and_kappa() -> None:
     """Wrong: marginal effects as weights, which count what correlated SNPs share twice."""
     correlations = 0.6 ** np.abs(np.subtract.outer(np.arange(4), np.arange(4)))
@@ -384,6 +420,23 @@ def test_window_holds_the_study_range() -> None:
     assert site.profile.upper >= site.mle + 7.99 * site.std_error
 
 
+@pytest.mark.parametrize("unit", [1e-6, 1e-2, 1e2, 1e4])
+def test_the_unit_of_the_exposure_does_not_matter(unit: float) -> None:
+    """Wrong: a window of 1 per unit whatever the unit: hundreds of standard deviations in mg/dl."""
+    frame = persons(600, 0.3)
+    table = instruments()
+    scaled = table.assign(beta=table["beta"] * unit, std_error=table["std_error"] * unit)
+    options = {"site_id": "S", "per_snp": "profiles"}
+    one = fit_site(frame, table, **options)
+    other = fit_site(frame, scaled, **options)
+    assert other.mle * unit == pytest.approx(one.mle, rel=1e-8)
+    assert other.kappa == pytest.approx(1, rel=1e-12)
+    assert other.profile.lower <= other.mle - 7.99 * other.std_error
+    beta = np.linspace(-1, 1, 5) * one.std_error
+    np.testing.assert_allclose(other(beta / unit), one(beta), rtol=0, atol=1e-8)
+    assert any("give effect_range" in text for text in other.messages) == (unit > 10)
+
+
 def test_the_profile_is_exact_on_the_grid() -> None:
     """Wrong: the study's window alone, beyond which the profile is a tangent."""
     frame = persons(600, 0.3)
@@ -450,7 +503,9 @@ def test_separation_is_a_monotone_profile() -> None:
     """Wrong: Medusa's flat profile of zeros, whose cases count although it adds nothing."""
     frame = persons(300, 0.3)[["person_id", "snp_rs1"]].fillna(0.0)
     frame["outcome"] = (frame["snp_rs1"] == 2).astype(int)
-    site = fit_site(frame, instruments(), site_id="S")
+    site = fit_site(frame, instruments(), site_id="S", per_snp=True)
+    assert len(site.per_snp) == 0
+    assert any("no estimate of the SNP by itself: rs1" in text for text in site.messages)
     assert site.profile.monotone == 1
     assert np.isinf(site.mle)
     assert site(-0.5) < site(0.0) < site(0.5)
@@ -538,6 +593,7 @@ def test_what_leaves_comes_back(tmp_path: Path) -> None:
         ({"grid": np.arange(100_001)}, "1 to 100000 numbers"),
         ({"effect_range": 0}, "effect_range"),
         ({"covariates": ["height"]}, "height, which it lacks"),
+        ({"covariates": ["age", "outcome"]}, "beside outcome and identifier, received outcome"),
         ({"instruments": instruments(snp=["a", "b", "c", "d"])}, "for at least one of the 4"),
         ({"instruments": instruments(beta=0.0)}, r"none \(rs1: zero_weight"),
         ({"instruments": 3}, "an InstrumentTable or a DataFrame"),

@@ -437,6 +437,8 @@ def put(keys: str, value: Any) -> Any:
         put("diagnostics.low_case_count", "no"),
         put("diagnostics.eaf.eaf", ["a", "b", "c"]),
         put("withheld", [1]),
+        put("withheld", ["\x1b[2J"]),
+        put("score.snps", ["rs1", "\ud800", "rs3"]),
         put("extra", 1),
         put("grid.grid", lambda v: v[::-1]),
         lambda content: content.pop("counts"),

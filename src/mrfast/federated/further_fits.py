@@ -74,12 +74,13 @@ def snp_table(
                     fit = _single_model(cohort, people, values, model).fit()
                     beta[i], std_error[i] = fit.beta, fit.std_error
         good = np.isfinite(beta) & np.isfinite(std_error) & (scan.n >= _FEWEST_PERSONS)
+        z = np.divide(beta, std_error, out=np.full(beta.size, np.nan), where=good)
         part = pd.DataFrame(
             {
                 "eaf": scan.allele_frequency,
                 "beta": beta,
                 "std_error": std_error,
-                "p_value": 2 * ndtr(-np.abs(beta / std_error)),
+                "p_value": 2 * ndtr(-np.abs(z)),
                 "n": scan.n,
                 "n_cases": scan.n_cases,
                 "n_controls": scan.n_controls,
@@ -102,6 +103,7 @@ def snp_profile(
     snp: str,
     model: Model,
     effect_range: float,
+    cover: tuple[float, float] | None = None,
 ) -> NodeProfile:
     """Profile of one SNP, on the persons with a dosage of it.
 
@@ -116,6 +118,8 @@ def snp_profile(
         See `Model`.
     effect_range : float
         Largest effect of the exposure; times the SNP's effect on it, the window.
+    cover : tuple of two floats, optional
+        As `site_nodes` takes it.
 
     Returns
     -------
@@ -124,7 +128,8 @@ def snp_profile(
     place = instruments.snps.index(snp)
     _, block = next(_blocks(cohort, people, snps, np.array([place])))
     own = _single_model(cohort, people, block[0], model)
-    return site_nodes(own, float(instruments.beta[place]), effect_range=effect_range)
+    kappa = float(instruments.beta[place])
+    return site_nodes(own, kappa, effect_range=effect_range, cover=cover)
 
 
 def _single_model(

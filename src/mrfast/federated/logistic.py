@@ -41,6 +41,8 @@ from mrfast.federated.node_profile import NodeProfile, chebyshev_nodes
 __all__ = ["LogisticFit", "LogisticModel", "ProfilePoints", "SnpScan", "site_nodes", "snp_scan"]
 
 _FIRST_NODES = 9
+_LARGEST_EFFECT = 10.0  # log odds ratio per standard deviation of the score
+_COVERED = 1e-9  # of slopes; values are then exact to about 1e-10
 _NOTHING = 1e-8  # information per squared standard deviation of the exposure
 _ROUGH = 1e-5  # squared Newton decrement that suffices to look ahead
 
@@ -640,8 +642,9 @@ def site_nodes(
 ) -> NodeProfile:
     """Profile of a site on its study window.
 
-    The window holds ``kappa * [-effect_range, effect_range]``, eight standard errors on either
-    side of the maximum where there is one, and what it is asked to cover.
+    The window holds ``kappa * [-effect_range, effect_range]``, but no log odds ratio above 10 per
+    standard deviation of the score, which an exposure in small units would ask for; eight standard
+    errors on either side of the maximum where there is one; and what it is asked to cover.
 
     Parameters
     ----------
@@ -651,7 +654,8 @@ def site_nodes(
     effect_range : float
         Largest causal log odds ratio per unit of exposure that the study considers.
     cover : tuple of two floats, optional
-        Log odds ratios per unit of score that the window is to hold as well.
+        Log odds ratios per unit of score that the window is to hold as well, unless that takes too
+        many nodes; the tolerance is then 1e-9 at most.
     tolerance : float
         As `LogisticModel.nodes`.
     maximum : int
@@ -667,6 +671,7 @@ def site_nodes(
         As `LogisticModel.nodes`, on a window that is too wide.
     """
     reach = abs(check.scalar("kappa", kappa)) * check.scalar("effect_range", effect_range, above=0)
+    reach = min(reach, _LARGEST_EFFECT / model.residual_sd)
     fit = model.fit()
     if not math.isfinite(fit.beta):  # no maximum, or a flat profile
         reach = reach or 1 / model.residual_sd
@@ -675,7 +680,12 @@ def site_nodes(
         lower = min(-reach, fit.beta - 8 * fit.std_error)
         upper = max(reach, fit.beta + 8 * fit.std_error)
     if cover is not None:
-        lower, upper = min(lower, cover[0]), max(upper, cover[1])
+        tolerance = min(tolerance, _COVERED)
+        try:
+            wide = min(lower, cover[0]), max(upper, cover[1])
+            return model.nodes(*wide, tolerance=tolerance, maximum=maximum)
+        except ConvergenceError:
+            pass
     return model.nodes(lower, upper, tolerance=tolerance, maximum=maximum)
 
 

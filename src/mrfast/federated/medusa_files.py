@@ -504,6 +504,9 @@ def _read_table(path: Path, kind: str) -> dict[str, list[Any]]:
     for place, name in enumerate(header):
         cells = [row[place] for row in rows]
         if name in _TEXTS:
+            odd = next((cell for cell in cells if not cell.isprintable()), None)
+            if odd is not None:
+                raise _damaged(path, f"printable characters as {name}", ascii(odd)[:80])
             result[name] = [plain_csv_text(cell) for cell in cells]
         elif name in _FLAGS:
             result[name] = [_flag(path, name, cell) for cell in cells]

@@ -345,8 +345,9 @@ class _Entries:
         return self._text(name, self.take(name))
 
     def _text(self, name: str, value: object) -> str:
-        if not isinstance(value, str) or len(value) > _LONGEST_TEXT:
-            raise self.damaged(self.where + name, f"a text of at most {_LONGEST_TEXT}", value)
+        if not isinstance(value, str) or len(value) > _LONGEST_TEXT or not value.isprintable():
+            expected = f"a text of at most {_LONGEST_TEXT} printable characters"
+            raise self.damaged(self.where + name, expected, ascii(value))
         return value
 
     def maybe_text(self, name: str) -> str | None:

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 
 from mrfast import _validation as check
-from mrfast._validation import Float, fail
+from mrfast._validation import Float, fail, listed
 from mrfast.data.instruments import WEAK_F, InstrumentTable
-from mrfast.errors import ConvergenceError, InvalidInputError
+from mrfast.errors import InvalidInputError
 from mrfast.federated._design import prior_precision
 from mrfast.federated._inputs import as_cohort, as_instruments
 from mrfast.federated.analysed_persons import AnalysedPersons, analysed_persons
-from mrfast.federated.cohort import Cohort, listed
+from mrfast.federated.cohort import Cohort
 from mrfast.federated.further_fits import negative_control_table, snp_profile, snp_table
 from mrfast.federated.likelihood_profile import LikelihoodProfile
 from mrfast.federated.logistic import LogisticModel, site_nodes
@@ -28,6 +28,7 @@ from mrfast.federated.score import (
     exposure_scale,
     reference_covariance,
     score_weights,
+    spread,
 )
 from mrfast.federated.scored_dosages import ScoredDosages
 from mrfast.federated.site_covariates import Design
@@ -41,7 +42,6 @@ __all__ = ["fit_site"]
 
 _FEW_CASES = 50
 _FREQUENCY_DIFFERENCE = 0.1
-_GRID_TOLERANCE = 1e-9  # of slopes; values on the grid are then exact to about 1e-10
 _MISSING_SHARE = 0.1
 
 
@@ -99,8 +99,8 @@ def fit_site(
         keep the profiles of these fits.
     grid : array-like, shape (m,), optional
         Ascending log odds ratios per unit of score at which the log-likelihood is wanted as
-        numbers too (``log_likelihood``). The profile's window is made to hold them, so that it is
-        as exact there, unless that takes more than 512 nodes: ``messages`` says so.
+        numbers too (``log_likelihood``). The windows of the profiles are made to hold them, so that
+        these are as exact there, unless that takes more than 512 nodes: ``messages`` says so.
     alleles : DataFrame, optional
         Alleles that the site's dosages count: ``snp``, ``coded_allele``, ``other_allele`` and, if
         known, ``frequency``. Without it they are taken to count the instruments' effect alleles.
@@ -114,9 +114,10 @@ def fit_site(
     effect_range : float, default 1
         Largest absolute effect of the exposure (log odds ratio) that the study considers: the
         profile is exact from minus to plus this times kappa, and within 8 standard errors of its
-        maximum.
+        maximum; but not beyond a log odds ratio of 10 per standard deviation of the score.
     min_count : int, default 5
-        Smallest count that may leave the site; negative controls need as many cases and controls.
+        Smallest count that may leave the site: negative controls need as many cases and controls,
+        SNPs of the score as many carriers of the rarer allele.
     prior_variance : float, sequence of p floats, or mapping of covariate to float, optional
         Variance of a normal prior with mean 0 on the coefficients of covariates, in their units:
         of all, of each column of the regression, or of those named; ``inf``: none. The profile is
@@ -161,6 +162,7 @@ def fit_site(
         weights=given,
         action=action,
         eaf_tolerance=eaf_tolerance,
+        min_count=min_count,
     )
     model_weights = score_weights(table, snps.used, score=score, weights=given)
     dosages = ScoredDosages(
@@ -190,7 +192,19 @@ def fit_site(
     main = model(people.outcome, values, None)
     fit = main.fit()
     messages = [*people.messages, *_remarks(table, snps, people)]
-    profile, on_grid = _profile(main, scale.kappa, effect_range, points, messages)
+    cover = None if points is None else (float(points[0]), float(points[-1]))
+    profile = site_nodes(main, scale.kappa, effect_range=effect_range, cover=cover)
+    on_grid = None
+    if points is not None:
+        on_grid, said = _on_grid(main, profile, points)
+        messages += [said] if said else []
+    held = max(-profile.lower, profile.upper)
+    if held < 0.999 * abs(scale.kappa) * effect_range:
+        messages.append(
+            f"effects up to {effect_range:g} per unit of exposure are more than the profile holds: "
+            f"its window ends at {held / abs(scale.kappa):.3g}; give effect_range in the units of "
+            "the exposure"
+        )
     if main.aliased:
         messages.append(f"covariates that others explain, left out: {listed(main.aliased)}")
     if fit.separation is not None:
@@ -205,7 +219,7 @@ def fit_site(
             messages.append(f"no estimate of the SNP by itself: {listed(without)}")
     if per_snp == "profiles" and singles is not None:
         profiles = {
-            snp: snp_profile(persons, people, table, snps, snp, model, effect_range)
+            snp: snp_profile(persons, people, table, snps, snp, model, effect_range, cover)
             for snp in singles["snp"].astype(str)
         }
     if negative_controls is not None and negative_controls is not False:
@@ -221,7 +235,7 @@ def fit_site(
             snps=table.snps,
             effect_alleles=table.effect_alleles,
             other_alleles=table.other_alleles,
-            weights=_spread(model_weights.weights, snps.used, len(table)),
+            weights=spread(model_weights.weights, snps.used, len(table)),
             noise_weights=scale.noise_weights,
             impute=impute,
             kappa_method=kappa,
@@ -288,29 +302,15 @@ def _scale(
     return exposure_scale(instruments, weights, covariance)
 
 
-def _profile(
-    model: LogisticModel,
-    kappa: float,
-    effect_range: float,
-    grid: Float | None,
-    messages: list[str],
-) -> tuple[NodeProfile, Float | None]:
-    """Profile on the study's window and, if possible, the grid; log-likelihood on the grid."""
-    if grid is None:
-        return site_nodes(model, kappa, effect_range=effect_range), None
-    ends = float(grid[0]), float(grid[-1])
-    try:
-        profile = site_nodes(
-            model, kappa, effect_range=effect_range, cover=ends, tolerance=_GRID_TOLERANCE
-        )
-        return profile, profile(grid)
-    except ConvergenceError:  # the grid is fitted point by point
-        profile = site_nodes(model, kappa, effect_range=effect_range)
-    messages.append(
+def _on_grid(model: LogisticModel, profile: NodeProfile, grid: Float) -> tuple[Float, str | None]:
+    """Log-likelihood on the grid, and what is to be said of a window that does not hold it."""
+    if profile.lower <= grid[0] and grid[-1] <= profile.upper:
+        return profile(grid), None
+    said = (
         f"the grid is too wide for one window: log_likelihood is exact on all of it, the profile "
         f"from {profile.lower:.4g} to {profile.upper:.4g}, and goes on along its tangents"
     )
-    return profile, LikelihoodProfile(model, grid).log_likelihood
+    return LikelihoodProfile(model)(grid), said
 
 
 # ------------------------------------------------------------------------------ options, remarks
@@ -378,9 +378,3 @@ def _diagnostics(
         "aliased_covariates": model.aliased,
         "constant_covariates": people.design.constant,
     }
-
-
-def _spread(values: Float, places: NDArray[np.intp], length: int) -> Float:
-    result = np.zeros(length)
-    result[places] = values
-    return result
