@@ -485,6 +485,25 @@ def test_firth_is_finite_where_the_exposure_separates() -> None:
     assert fit.separation is None
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_firth_with_hardly_more_rows_than_coefficients(seed) -> None:
+    """Wrong: the information for minus the second derivative, with which Newton's method creeps."""
+    from scipy.optimize import minimize
+
+    rng = np.random.default_rng(seed)
+    n = 10
+    x, s = rng.normal(size=(n, 1)), rng.normal(size=n)
+    y = (rng.random(n) < 0.4) * 1.0
+    y[:2] = 0, 1
+    design = np.column_stack([np.ones(n), x, s])
+    fit = LogisticModel(y, s, x, firth=True).fit()
+    best = minimize(
+        lambda c: -firth_objective(y, design, c), np.zeros(3), method="BFGS", options={"gtol": 1e-9}
+    )
+    assert fit.beta == pytest.approx(best.x[-1], abs=2e-6)
+    assert fit.log_likelihood == pytest.approx(-best.fun, abs=1e-9)
+
+
 # ------------------------------------------------------------------------- properties
 
 
@@ -541,6 +560,7 @@ def test_weights_are_repeated_rows(seed: int) -> None:
         ({"exposure": [1.0, 2, 3]}, r"exposure: expected shape \(6,\)"),
         ({"exposure": [1, 2, 3, np.nan, 5, 6]}, r"nan at exposure\[3\]"),
         ({"exposure": [1, 2, 3, np.inf, 5, 6]}, "exposure: expected finite numbers"),
+        ({"exposure": np.arange(6) * 1e200}, "exposure: expected numbers whose squares are finite"),
         ({"covariates": np.ones((5, 1))}, r"covariates: expected shape \(6, 1\)"),
         ({"covariates": np.ones(6)}, "covariates: expected 2 dimensions"),
         ({"covariates": np.full((6, 1), np.nan)}, r"nan at covariates\[0, 0\]"),

@@ -172,8 +172,9 @@ def numbers(
     matrix = array[:, None] if array.ndim == 1 else array
     moments: Float = kernel.column_moments(matrix, threads)
     if not moments[4].all():
-        i = tuple(int(j) for j in np.argwhere(~np.isfinite(array))[0]) if array.size else ()
-        if i:
+        places = np.argwhere(~np.isfinite(array))
+        if places.size:
+            i = tuple(int(j) for j in places[0])
             raise fail(argument, "finite numbers", f"{float(array[i])!r} at {argument}{list(i)}")
         raise fail(argument, "numbers whose squares are finite", "larger ones")
     return array, moments

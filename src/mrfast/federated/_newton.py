@@ -46,7 +46,8 @@ def maximise(
     free : int
         The first so many coefficients move; the others stay.
     exact_curvature : bool
-        False: the information is not minus the second derivative, convergence is linear.
+        False: the information is not minus the second derivative. That is then found from
+        differences of gradients where the steps shrink slowly.
     enough : float
         Squared Newton decrement (twice what is left to gain) that suffices, where that of full
         precision is not wanted.
@@ -73,6 +74,12 @@ def maximise(
         if moved.size:
             move = solve(information[moved][:, :free, :free], gradient[moved][:, :free])
             before = decrement[moved]
+            if not exact_curvature:
+                slow = np.einsum("mi,mi->m", move, gradient[moved][:, :free]) > 1e-2 * before
+                if slow.any():
+                    move[slow] = _second_order(
+                        objective, best, gradient, moved[slow], free, move[slow]
+                    )
             now = np.einsum("mi,mi->m", move, gradient[moved][:, :free])
             decrement[moved] = now
             if free == k:  # not too far at once, yet fast to infinity
@@ -93,6 +100,29 @@ def maximise(
         if not active.size:
             break
     return Maxima(best, value, gradient, information, step, converged)
+
+
+def _second_order(
+    objective: Callable[[Float, NDArray[np.intp]], tuple[Float, Float, Float]],
+    at: Float,
+    gradient: Float,
+    which: NDArray[np.intp],
+    free: int,
+    instead: Float,
+) -> Float:
+    """Newton steps with second derivatives from differences; `instead` where not concave."""
+    width = 1e-5 * np.maximum(1.0, np.abs(at[which]))
+    bend = np.empty((which.size, free, free))
+    for j in range(free):
+        beside = at[which].copy()
+        beside[:, j] += width[:, j]
+        bend[:, j] = (gradient[which] - objective(beside, which)[1])[:, :free] / width[:, j, None]
+    bend = (bend + bend.transpose(0, 2, 1)) / 2
+    concave = np.isfinite(bend).all(axis=(1, 2))
+    concave[concave] = np.linalg.eigvalsh(bend[concave])[:, 0] > 0
+    steps = instead.copy()
+    steps[concave] = solve(bend[concave], gradient[which[concave], :free])
+    return steps
 
 
 def solve(matrices: Float, right: Float) -> Float:

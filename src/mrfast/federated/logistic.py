@@ -253,7 +253,11 @@ class LogisticModel:
             unit = self._log_scale + math.log(self._scale)
             value = value + 0.5 * np.linalg.slogdet(information)[1] - unit
             for i, (at, matrix) in enumerate(zip(coefficients, information, strict=True)):
-                inverse = np.ascontiguousarray(np.linalg.inv(matrix))
+                try:
+                    inverse = np.ascontiguousarray(np.linalg.inv(matrix))
+                except np.linalg.LinAlgError:  # too far out: there the penalty is infinite
+                    value[i] = -math.inf
+                    continue
                 gradient[i] = self._design.rows.firth_score(
                     np.ascontiguousarray(at), inverse, self._threads
                 )
