@@ -181,10 +181,15 @@ def test_refusals(data):
     refused(alleles, "same effect alleles")
 
 
-def test_weights_made_under_ld_need_the_table(data):
-    sites = site_profiles(data)
-    score = replace(sites[0].score, weights=sites[0].score.weights * np.linspace(0.9, 1.2, 8))
-    refused([replace(sites[0], score=score)], "instruments: expected the instrument table")
+def test_instruments_in_ld_need_their_table(data, tmp_path):
+    """Wrong: the kappas' errors without the correlations, which no site's file holds."""
+    ld = np.full((8, 8), 0.2) + 0.8 * np.eye(8)
+    site = replace(site_profiles(data)[0], instrument_ld=ld, kappa_std_error=float("nan"))
+    loaded = SiteProfile.load(site.save(tmp_path))
+    assert loaded.instrument_ld is None
+    assert loaded.score.correlated
+    refused([loaded], "instruments: expected the instrument table.*LD")
+    assert mrfast.pool([site]).instrument_ld is not None
 
 
 def test_sites_without_kappa(data):

@@ -457,6 +457,14 @@ def _pooled(
     if not checked:
         _check_identity(sites)
         _check_instruments(sites)
+    correlated = [site.site_id for site in sites if site.score.correlated]
+    if correlated and ld is None:
+        raise fail(
+            "instruments",
+            f"the instrument table: the instruments are in LD, which enters the errors of the "
+            f"kappas, and the file of {correlated[0]} does not hold it",
+            "none, or one without correlations",
+        )
     flat = [site for site in sites if not _informative(site)]
     known = next((site for site in sites if site.has_kappa), sites[0])
     pooled = PooledProfile(
@@ -558,18 +566,6 @@ def _correlations(
         if not all(np.allclose(ld, remembered[0], rtol=0, atol=_SAME) for ld in remembered):
             raise fail("profiles", "the same correlations of the instruments", "different ones")
         return remembered[0]
-    for site in sites:
-        score = site.score
-        if not site.has_kappa or score.kind != "gamma":
-            continue
-        used = score.weights != 0
-        if not np.allclose(score.weights[used], site.instrument_beta[used], rtol=_SAME, atol=0):
-            raise fail(
-                "instruments",
-                "the instrument table, for its correlations: the weights of site "
-                f"{site.site_id} were made under LD",
-                "None",
-            )
     return None
 
 

@@ -101,6 +101,7 @@ _MEANING: Mapping[str, str] = {
     "score.impute": "whose allele frequency stands for a missing dosage",
     "score.kappa_method": "where the variances in kappa come from",
     "score.independent_weights": "whether the weights come from other data",
+    "score.correlated": "whether the instruments are in LD",
     "score.instruments_checksum": "of the table of instruments",
     "kappa": "exposure per unit of score",
     "kappa.value": "at the instruments' estimates",
@@ -200,6 +201,7 @@ def content_of(site: SiteProfile) -> dict[str, Any]:
             "impute": score.impute,
             "kappa_method": score.kappa_method,
             "independent_weights": score.independent_weights,
+            "correlated": score.correlated,
             "instruments_checksum": score.instruments_checksum,
         },
         "kappa": {
@@ -452,6 +454,7 @@ def _site_of(entries: _Entries) -> SiteProfile:
         impute=score.text("impute"),
         kappa_method=score.text("kappa_method"),
         independent_weights=score.flag("independent_weights"),
+        correlated=score.flag("correlated"),
         instruments_checksum=score.maybe_text("instruments_checksum"),
     )
     kappa, instruments = entries.entries("kappa"), entries.entries("instruments")

@@ -238,6 +238,7 @@ def fit_site(
             impute=impute,
             kappa_method=kappa,
             independent_weights=given is not None,
+            correlated=table.ld is not None,
             instruments_checksum=table.checksum,
         ),
         counts=people.counts,

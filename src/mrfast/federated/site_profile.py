@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,9 @@ class ScoreDefinition:
         Where the dosage covariance in kappa comes from.
     independent_weights : bool
         Whether the weights come from data other than ``gamma_hat``.
+    correlated : bool
+        Whether the instrument table has LD. Its correlations are not in a site's file: `pool`
+        then asks for the table.
     instruments_checksum : str or None
         Of the instrument table that the site used; profiles of one study share it.
     """
@@ -73,6 +76,7 @@ class ScoreDefinition:
     impute: str = "cohort"
     kappa_method: str = "dosages"
     independent_weights: bool = False
+    correlated: bool = False
     instruments_checksum: str | None = None
 
     def __post_init__(self) -> None:
@@ -91,7 +95,8 @@ class ScoreDefinition:
         check.choice("kind", self.kind, KINDS)
         check.choice("impute", self.impute, IMPUTATIONS)
         check.choice("kappa_method", self.kappa_method, KAPPA_METHODS)
-        set_("independent_weights", check.flag("independent_weights", self.independent_weights))
+        for name in ("independent_weights", "correlated"):
+            set_(name, check.flag(name, getattr(self, name)))
         if self.independent_weights and np.any(self.noise_weights):
             raise fail("noise_weights", "zeros with independent weights", "others")
         if self.instruments_checksum is not None:
@@ -289,6 +294,7 @@ class SiteProfile:
         if self.instrument_ld is not None:
             ld = check.float_array("instrument_ld", self.instrument_ld, ndim=2, shape=(J, J))
             set_("instrument_ld", _frozen(ld))
+            set_("score", replace(self.score, correlated=True))
 
     def _check_tables(self) -> None:
         required = {
