@@ -179,6 +179,8 @@ def test_two_rays_are_said():
     assert not found.bounded
     assert any("two rays, all values but those from -11.52 to 0.1106" in t for t in found.messages)
     assert "or above 0.111" in str(found)
+    both = f"(below {math.exp(found.confidence_set[0][1]):.4g} or above 1.117)"
+    assert f"odds ratio  1.385 {both}" in str(found)
     assert found.p_value < 0.05
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -187,8 +186,7 @@ class FederatedEstimate:
             f"Federated estimate, log odds ratio per unit of {unit}; {kind[self.effects]}",
             f"  estimate    {self.beta:.5g} (standard error {self.std_error:.3g})",
             f"  {level} set     {_set_words(self)}",
-            f"  odds ratio  {self.odds_ratio:.4g} "
-            f"({self.odds_ratio_lower:.4g} to {self.odds_ratio_upper:.4g})",
+            f"  odds ratio  {_odds_ratio_words(self)}",
             f"  p           {self.p_value:.3g}",
         ]
         if self.tau is not None:
@@ -657,8 +655,23 @@ def _set_words(estimate: FederatedEstimate) -> str:
     return set_text(estimate.confidence_set)
 
 
-def _scaled(profile: Profile, factor: float) -> Callable[[Float], Float]:
-    return lambda theta: profile(theta * factor)
+def _odds_ratio_words(estimate: FederatedEstimate) -> str:
+    """Odds ratio and all of its confidence set."""
+    from mrfast.plots.federated_profiles import number_texts, set_text
+
+    pieces = estimate.confidence_set
+    if len(pieces) == 1 and all(map(math.isinf, pieces[0])):
+        limits, size = "every value", None
+    else:  # 0 and infinity are no values of an odds ratio: rays stay rays
+        ends = [tuple(e if math.isinf(e) else _exp(min(e, 700)) for e in p) for p in pieces]
+        size = ends[0][1] - ends[0][0] if len(ends) == 1 and estimate.bounded else None
+        limits = set_text([(low, high) for low, high in ends], size)
+    value = estimate.odds_ratio
+    if not math.isfinite(estimate.beta):
+        text = {0.0: "0", math.inf: "infinite"}.get(value, "no estimate")
+    else:
+        text = number_texts([min(value, math.exp(700))], size)[0]
+    return f"{text} ({limits})"
 
 
 def _exp(value: float) -> float:
