@@ -151,6 +151,9 @@ def test_several_data_sets() -> None:
     one = found[(found["exposure"] == "ldl") & (found["outcome"] == "t2d")]
     want = mrfast.ivw(**problem(8, seed=11))
     assert one["estimate"].iloc[0] == pytest.approx(want.estimate, rel=1e-12)
+    table.loc[0, "beta_outcome"] = np.nan
+    with pytest.raises(InvalidInputError, match="bmi, chd: beta_outcome: expected finite"):
+        mrfast.mr(table)
     with pytest.raises(InvalidInputError, match="several data sets"):
         mrfast.mr(table, ld=np.eye(5))
 
