@@ -67,15 +67,18 @@ def test_calibrated_p_value_and_interval() -> None:
     null = mrfast.empirical_null(*controls(rng, 30))
     y, s = 0.7, 0.1
     total = np.sqrt(null.sd**2 + s**2)
-    assert null.p_value(y, s) == pytest.approx(2 * ndtr(-abs(y - null.mean) / total), rel=1e-12)
-    lower, upper = null.interval(y, s, 0.9)
+    assert null.p_value(y, s, null_uncertainty=False) == pytest.approx(
+        2 * ndtr(-abs(y - null.mean) / total), rel=1e-12
+    )
+    lower, upper = null.interval(y, s, 0.9, null_uncertainty=False)
     assert (lower, upper) == pytest.approx(
         (y - null.mean - 1.6448536 * total, y - null.mean + 1.6448536 * total), abs=1e-7
     )
-    many = null.p_value([0.7, -0.1], [0.1, 0.2])
+    many = null.p_value([0.7, -0.1], [0.1, 0.2], null_uncertainty=False)
     assert many.shape == (2,)
-    assert many[0] == null.p_value(y, s)
-    edge, _ = null.interval(y, s, 1 - null.p_value(y, s))
+    assert many[0] == null.p_value(y, s, null_uncertainty=False)
+    p = null.p_value(y, s, null_uncertainty=False)
+    edge, _ = null.interval(y, s, 1 - p, null_uncertainty=False)
     assert edge == pytest.approx(0, abs=1e-9)
 
 
@@ -113,11 +116,11 @@ def test_predictive_law_by_brute_force() -> None:
         above += (density * ndtr((means - 0.9) / np.hypot(sd, 0.2))).sum()
     p = null.p_value(0.9, 0.2, null_uncertainty=True)
     assert p == pytest.approx(2 * above / total, rel=2e-3)
-    assert p > null.p_value(0.9, 0.2)
+    assert p > null.p_value(0.9, 0.2, null_uncertainty=False)
     lower, upper = null.interval(0.9, 0.2, 1 - p, null_uncertainty=True)
     assert lower == pytest.approx(0, abs=1e-9)
     wide = null.interval(0.9, 0.2, null_uncertainty=True)
-    plain = null.interval(0.9, 0.2)
+    plain = null.interval(0.9, 0.2, null_uncertainty=False)
     assert wide[1] - wide[0] > plain[1] - plain[0]
     assert upper > lower
 
@@ -140,16 +143,16 @@ def test_medusa_golden_negative_controls(reference_dir) -> None:  # type: ignore
     null = mrfast.empirical_null(frame["log_rr"], frame["se_log_rr"], names=frame["outcome_id"])
     assert null.unweighted_t_test().p_value > 0.05  # Medusa: biasDetected false
     assert null.bias_test().p_value > 0.05
-    assert null.leave_one_out().coverage == 1.0
+    assert null.leave_one_out(null_uncertainty=False).coverage == 1.0
 
 
 def test_leave_one_out_leaves_the_control_out() -> None:
     y = np.array([0.1, 0.12, 0.08, 0.11, 0.09, 0.1, 0.13, 0.07, 0.1, 1.0])
     null = mrfast.empirical_null(y, np.full(10, 0.03), names=[f"c{i}" for i in range(10)])
-    result = null.leave_one_out()
+    result = null.leave_one_out(null_uncertainty=False)
     assert result.names == null.names
     assert result.p_value[-1] < 1e-10  # by the other nine, which do not scatter
-    assert null.p_value(1.0, 0.03) > 1e-4
+    assert null.p_value(1.0, 0.03, null_uncertainty=False) > 1e-4
     assert result.coverage == pytest.approx(0.9)
     wider = null.leave_one_out(null_uncertainty=True)
     assert (wider.ci_upper - wider.ci_lower > result.ci_upper - result.ci_lower).all()
@@ -165,11 +168,11 @@ def test_expected_absolute_error() -> None:
 
 
 def test_few_controls() -> None:
-    with pytest.warns(CalibrationWarning, match="null_uncertainty"):
+    with pytest.warns(CalibrationWarning, match="null_uncertainty=False"):
         null = mrfast.empirical_null([0.1, 0.3, 0.2], [0.1, 0.1, 0.1])
     assert null.n_controls == 3
     lower, upper = null.interval(0.5, 0.1, null_uncertainty=True)
-    plain = null.interval(0.5, 0.1)
+    plain = null.interval(0.5, 0.1, null_uncertainty=False)
     assert lower < plain[0] < plain[1] < upper
     with pytest.raises(InvalidInputError, match="more than 3"):
         null.leave_one_out()
@@ -220,7 +223,7 @@ def replicate(rng: np.random.Generator, k: int, sd: float) -> tuple[bool, bool, 
     s = rng.uniform(0.03, 0.2)
     y = sd * rng.normal() + s * rng.normal()
     return (
-        null.p_value(y, s) >= 0.05,
+        null.p_value(y, s, null_uncertainty=False) >= 0.05,
         null.p_value(y, s, null_uncertainty=True) >= 0.05,
         null.bias_test().p_value < 0.05,
     )

@@ -92,6 +92,8 @@ def test_identifiers_match_as_they_are_written() -> None:
     assert PersonIds(["10", "1"], "b").rows_in(numbers).tolist() == [2, 0]
     assert numbers.rows_in(PersonIds([10.0, 1.0], "b")).tolist() == [1, -1, 0]
     assert PersonIds(["001", "1"], "b").rows_in(PersonIds(["1"], "c")).tolist() == [-1, 0]
+    large = np.array([2**63, 2**63 + 1], dtype=np.uint64)
+    assert PersonIds(large, "a").rows_in(PersonIds([str(2**63 + 1)], "b")).tolist() == [-1, 0]
     with pytest.raises(InvalidInputError, match="texts such as '001'"):
         PersonIds(["001", "002"], "b").rows_in(numbers)
 

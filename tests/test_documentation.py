@@ -11,8 +11,9 @@ from mrfast.data.harmonisation import REASONS
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
-@pytest.mark.parametrize("name", ["massive.md", "omop.md"])
-def test_examples_in_the_documentation_run(name):
+@pytest.mark.parametrize("name", ["massive.md", "omop.md", "federated.md"])
+def test_examples_in_the_documentation_run(name, monkeypatch):
+    monkeypatch.chdir(DOCS.parent)
     result = doctest.testfile(str(DOCS / name), module_relative=False)
     assert result.attempted > 0
     assert result.failed == 0

@@ -466,6 +466,10 @@ def test_estimate_options_reach_the_library(command, study, tmp_path):
         (["--noise-correction", "off"], {"noise_correction": False}),
         (["--small-sample", "conditional"], {"small_sample": "conditional"}),
         (["--effects", "random"], {"effects": "random"}),
+        (
+            ["--interval", "profile", "--effects", "random"],
+            {"effects": "random", "interval": "profile"},
+        ),
     ]
     for words, options in cases:
         out = tmp_path / words[0]
@@ -507,6 +511,13 @@ def test_pool_refuses(command, study, tmp_path):
     assert "same kind" in command.fails("pool", first, "-o", first)
     assert first.read_bytes() == before
     assert not out.exists()
+
+
+def test_one_kappa_for_all_is_refused_where_scores_differ(command, study, tmp_path):
+    files = [sent(study, site) for site in SITES]
+    out = tmp_path / "pooled.json"
+    assert "score" in command.fails("pool", *files, "--common-kappa", "-o", out)
+    assert command("pool", files[0], "--common-kappa", "-o", out) == 0
 
 
 def test_sites_of_other_studies_or_instruments_are_not_pooled(command, study, fit, tmp_path):

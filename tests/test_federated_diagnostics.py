@@ -17,6 +17,7 @@ import mrfast
 from mrfast.data.instruments import InstrumentTable
 from mrfast.errors import InvalidInputError
 from mrfast.federated.cohort import Cohort
+from mrfast.federated.logistic import LogisticModel
 from mrfast.federated.node_profile import NodeProfile, chebyshev_nodes
 from mrfast.federated.site_profile import ScoreDefinition, SiteCounts, SiteProfile
 
@@ -359,6 +360,21 @@ def test_phenome_wide_regressions(model: str, adjusted: bool) -> None:
     assert result.any_significant
 
 
+def test_logistic_regressions_are_those_of_the_kernel() -> None:
+    """To the precision that a statistical test of the kernel's fits asks for."""
+    cohort, covariates, table = phenome_problem()
+    result = mrfast.phenome_wide_check(cohort, table, covariates, model="both").table
+    rows = result[result["covariate"] == "disease"].set_index(["model", "snp"])
+    y = covariates["disease"].to_numpy(dtype=float)
+    dosages = np.ascontiguousarray(cohort[["rs1", "rs2", "rs3"]].to_numpy())
+    for j, snp in enumerate(("rs1", "rs2", "rs3")):
+        for model, others in (("joint", np.delete(dosages, j, axis=1)), ("marginal", None)):
+            fit = LogisticModel(y, dosages[:, j], others).fit()
+            row = rows.loc[(model, snp)]
+            assert row["beta"] == pytest.approx(fit.beta, rel=1e-9)
+            assert row["std_error"] == pytest.approx(fit.std_error, rel=1e-8)
+
+
 def test_both_models_and_any_key() -> None:
     """Medusa crashes where the key is person_id in one table and another column in the other."""
     cohort, covariates, table = phenome_problem()
@@ -430,16 +446,16 @@ def test_phenome_wide_bad_input() -> None:
 
 @pytest.mark.slow
 def test_phenome_wide_speed() -> None:
-    """20 SNPs, 100 covariates, 50,000 persons: 2 s; a bound for a loaded machine."""
+    """20 SNPs, 100 covariates, 50,000 persons: 2 s of CPU time."""
     rng = np.random.default_rng(11)
     cohort = persons(rng, 50_000, rng.uniform(0.1, 0.4, 20))
     covariates = np.column_stack(
         [rng.binomial(1, rng.uniform(0.01, 0.3), 50_000) for _ in range(50)]
         + [rng.normal(size=50_000) for _ in range(50)]
     )
-    start = time.perf_counter()
+    start = time.process_time()
     result = mrfast.phenome_wide_check(cohort, instruments_of(list(cohort)[1:21]), covariates)
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 10
     assert result.n_tests == 2000
 
 

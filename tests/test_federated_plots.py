@@ -157,6 +157,17 @@ def test_a_site_without_a_maximum_points_to_its_side(side):
     assert png(figure)
 
 
+def test_only_profiles_without_a_maximum():
+    """The axis shows the windows and the one limit that there is."""
+    pooled = mrfast.pool([site("a", 0, 12, monotone=-1, supremum=0.0)])
+    estimate = mrfast.federated_estimate(pooled, kappa_uncertainty=False)
+    assert estimate.beta == -INFINITE
+    for figure in (estimate.plot(), pooled.plot()):
+        lower, upper = figure.axes[0].get_xlim()
+        assert -20 < lower < estimate.ci_upper < upper < 20
+        assert png(figure)
+
+
 def test_many_sites_share_one_light_line():
     sites = [curve(f"s{i}", profile(30 + i, 30)) for i in range(20)]
     figure = profile_figure(sites, pooled_of(*(site.log_likelihood for site in sites)))
@@ -259,6 +270,8 @@ def site(site_id, cases, controls, kappa=1.0, **more):
         instrument_beta=[1.0],
         instrument_std_error=[0.1],
         weights=[1.0],
+        monotone=nodes.monotone,
+        supremum=nodes.supremum,
         n_cases=cases,
         n_controls=controls,
     )

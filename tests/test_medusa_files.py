@@ -114,7 +114,6 @@ def test_sites_without_alleles(reference_dir: Path, tmp_path: Path) -> None:
 
 
 def test_given_instruments(chapter: Path) -> None:
-    pytest.importorskip("mrfast.data.instruments")
     table = instruments(chapter, "site_A")
     more = pd.concat([table, table.iloc[:1].assign(snp_id="rs99")], ignore_index=True)
     sites = read_medusa_sites(chapter, instruments=more)

@@ -24,6 +24,7 @@ from mrfast.federated.privacy import (
     protected,
 )
 from mrfast.federated.site_document import content_of
+from mrfast.federated.site_fit import fit_site
 from mrfast.federated.site_profile import ScoreDefinition, SiteCounts, SiteProfile
 
 CASES, CONTROLS = 100, 2_000
@@ -371,3 +372,85 @@ def test_the_site_keeps_what_it_has() -> None:
     protected(a)
     assert content_of(a) == before
     assert rows(a.per_snp) == ["rs1", "rs2", "rs3"]
+
+
+# ------------------------------------------------------------------------- a fitted site
+
+
+def people(n: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Persons with odd identifiers, and instruments."""
+    rng = np.random.default_rng(5)
+    dosage = rng.binomial(2, [0.3, 0.2, 0.4, 0.25], (n, 4)).astype(float)
+    gamma = np.array([0.4, 0.3, 0.5, 0.2])
+    age = rng.normal(50, 10, n)
+    risk = -1.5 + 0.4 * dosage @ gamma + 0.02 * (age - 50)
+    outcome = (rng.random(n) < 1 / (1 + np.exp(-risk))).astype(int)
+    dosage[rng.random(n) < 0.003, 1] = np.nan
+    cohort = pd.DataFrame(dosage, columns=["rs1", "rs2", "rs3", "chr7:55:A:G"])
+    cohort.insert(0, "person_id", [f"P-{83_000 + 7 * i}-xq" for i in range(n)])
+    cohort = cohort.assign(outcome=outcome, age=age)
+    cohort["nc_outcome_ankle"] = rng.binomial(1, 0.1, n)
+    cohort["nc_outcome_rare"] = (np.arange(n) < 3).astype(int)
+    cohort.loc[[5, 9], "age"] = np.nan
+    instruments = pd.DataFrame(
+        {
+            "snp": cohort.columns[1:5],
+            "effect_allele": "A",
+            "other_allele": "G",
+            "eaf": [0.3, 0.2, 0.4, 0.25],
+            "beta": gamma,
+            "std_error": 0.05,
+        }
+    )
+    return cohort, instruments
+
+
+def lists(value: Any) -> list[list[Any]]:
+    if isinstance(value, dict):
+        return [found for entry in value.values() for found in lists(entry)]
+    if isinstance(value, list):
+        return [value, *(found for entry in value for found in lists(entry))]
+    return []
+
+
+def numbers(value: Any) -> list[float]:
+    if isinstance(value, dict):
+        return [found for entry in value.values() for found in numbers(entry)]
+    if isinstance(value, list):
+        return [found for entry in value for found in numbers(entry)]
+    return [float(value)] if isinstance(value, (int, float)) else []
+
+
+def test_no_person_in_the_files_of_a_fitted_site(tmp_path: Path) -> None:
+    n = 701
+    cohort, instruments = people(n)
+    a = fit_site(
+        cohort,
+        instruments,
+        covariates=["age"],
+        site_id="001",
+        study_id="s",
+        per_snp="profiles",
+        negative_controls=True,
+        grid=np.linspace(-1, 1, 31),
+    )
+    path = a.save(tmp_path)
+    files = [path, *a.save_medusa(tmp_path)]
+    text = "".join(file.read_text() for file in files)
+    assert not [person for person in cohort["person_id"] if person in text]
+    assert "-xq" not in text
+    content = json.loads(path.read_text())["content"]
+    counts = {n, a.counts.n, a.n_cases, a.n_controls}
+    assert not counts & {len(found) for found in lists(content)}
+    assert not counts & {len(file.read_text().splitlines()) - 1 for file in files[1:]}
+    complete = cohort.dropna(subset=["age"])
+    dosage = complete[instruments["snp"]].fillna(complete[instruments["snp"]].mean())
+    covariance = np.cov(dosage.to_numpy().T)
+    sent = np.array(numbers(content))
+    for entry in covariance[np.triu_indices(4, 1)]:
+        assert np.min(np.abs(sent - entry)) > 1e-9
+    assert content["counts"]["n_before"] is None  # two people without age
+    assert content["negative_controls"]["outcome"] == ["nc_outcome_ankle"]
+    assert content["per_snp"]["n"][1] is None  # few without dosage
+    assert "rs2" not in content["per_snp_profiles"]
+    assert SiteProfile.load(path) == protected(a)

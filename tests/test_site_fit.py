@@ -334,6 +334,10 @@ def test_own_weights_are_independent_of_the_instruments() -> None:
     assert site.harmonisation["reason"][2] == "zero_weight"
     with pytest.raises(InvalidInputError, match="weights of instruments, received one of rs99"):
         fit_site(frame, instruments(), site_id="S", weights={"rs99": 1.0})
+    series = fit_site(frame, instruments(), site_id="S", weights=pd.Series(given))
+    assert series.mle == site.mle
+    with pytest.raises(InvalidInputError, match="a mapping of SNP to number"):
+        fit_site(frame, instruments(), site_id="S", weights=[1.0, 2.0])
 
 
 def test_covariates_by_person_whatever_their_order() -> None:

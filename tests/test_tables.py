@@ -12,7 +12,7 @@ import pytest
 
 from mrfast.data.harmonisation import harmonise
 from mrfast.errors import InvalidInputError
-from mrfast.io.tables import parse_columns, read_associations, write_table
+from mrfast.io.tables import parse_columns, read_associations, read_frame, write_table
 
 PLAIN = "SNP\tEA\tNEA\tBETA\tSE\nrs1\tA\tG\t0.1\t0.2\nrs2\tc\tT\t-0.3\t0.4\n"
 
@@ -348,6 +348,48 @@ def test_bad_columns_text(text: str, message: str) -> None:
 
 
 # --- writing -------------------------------------------------------------------------------
+
+
+# ------------------------------------------------------------------------ any columns
+
+
+def test_identifiers_stay_text(write: Any) -> None:
+    path = write("## a note\nperson_id,outcome,sex,rs1\n001,1,F,0.4\n010,0,M,NA\n", "c.csv")
+    table = read_frame(path, texts=["person_id"])
+    assert table["person_id"].tolist() == ["001", "010"]
+    assert table["outcome"].tolist() == [1, 0]
+    assert table["sex"].tolist() == ["F", "M"]
+    assert table["rs1"].iloc[0] == 0.4
+    assert np.isnan(table["rs1"].iloc[1])
+    assert read_frame(path)["person_id"].tolist() == [1, 10]
+
+
+def test_row_names_of_r_are_left_out(write: Any) -> None:
+    table = read_frame(write("outcome rs1\n1 0 2\n2 1 1\n"))
+    assert table.to_dict("list") == {"outcome": [0, 1], "rs1": [2, 1]}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b\n", "at least one row"),
+        ("", "an empty file"),
+        ("a,b,a\n1,2,3\n", "every column once"),
+        ("a,b\n1,2,3\n4,5\n", "fields in"),
+        (gzip.compress(PLAIN.encode())[:-9], "a damaged one"),
+        (b"a,b\n\xff\xfe,1\n", "text in UTF-8"),
+    ],
+)
+def test_bad_tables_of_any_columns(write: Any, text: str | bytes, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        read_frame(write(text))
+
+
+def test_parquet_needs_its_reader_or_a_whole_file(write: Any) -> None:
+    with pytest.raises(InvalidInputError, match="parquet"):
+        read_frame(write(b"PAR1 no more", "cohort.parquet"))
+    with pytest.raises(FileNotFoundError):
+        read_frame("none.parquet")
 
 
 def test_write_quotes_formulas(tmp_path: Path) -> None:

@@ -152,7 +152,8 @@ struct GrowthLog {
   }
 };
 
-// Columns a..a+3 by columns c..c+3, weighted.
+// Columns a..a+3 by columns c..c+3, weighted; of a tile on the diagonal the lower triangle only.
+template <bool kDiagonal>
 MRFAST_INLINE void multiply_tile(const double* const* a, const double* const* c,
                                  const double* variance, std::size_t count, double* out,
                                  std::size_t stride) {
@@ -166,10 +167,11 @@ MRFAST_INLINE void multiply_tile(const double* const* a, const double* const* c,
       load(c[i] + r, right[i]);
     }
     for (std::size_t i = 0; i < kTile; ++i)
-      for (std::size_t j = 0; j < kTile; ++j) sum[i][j] += left[i] * right[j];
+      for (std::size_t j = 0; j < (kDiagonal ? i + 1 : kTile); ++j) sum[i][j] += left[i] * right[j];
   }
   for (std::size_t i = 0; i < kTile; ++i)
-    for (std::size_t j = 0; j < kTile; ++j) out[i * stride + j] += sum_of_lanes(sum[i][j]);
+    for (std::size_t j = 0; j < (kDiagonal ? i + 1 : kTile); ++j)
+      out[i * stride + j] += sum_of_lanes(sum[i][j]);
 }
 
 MRFAST_INLINE void add_gradient(const double* const* columns, std::size_t padded,
@@ -191,10 +193,13 @@ MRFAST_INLINE void add_gradient(const double* const* columns, std::size_t padded
 
 MRFAST_INLINE void add_information(const BlockView& view, std::size_t padded, const Scratch& s,
                                    double* information) {
-  for (std::size_t a = 0; a < padded; a += kTile)
-    for (std::size_t c = 0; c <= a; c += kTile)
-      multiply_tile(view.columns + a, view.columns + c, s.variance, view.count,
-                    information + a * padded + c, padded);
+  for (std::size_t a = 0; a < padded; a += kTile) {
+    for (std::size_t c = 0; c < a; c += kTile)
+      multiply_tile<false>(view.columns + a, view.columns + c, s.variance, view.count,
+                           information + a * padded + c, padded);
+    multiply_tile<true>(view.columns + a, view.columns + a, s.variance, view.count,
+                        information + a * padded + a, padded);
+  }
 }
 
 // Adds one block to the sums of one point: log likelihood (without what `logs` gathers), gradient

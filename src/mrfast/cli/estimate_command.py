@@ -37,6 +37,7 @@ _OPTIONS = {
     "scale": "--scale",
     "effects": "--effects",
     "small_sample": "--small-sample",
+    "interval": "--interval",
 }
 
 
@@ -63,6 +64,13 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
         choices=("fixed", "random"),
         default="fixed",
         help="one effect at all sites, or effects that vary between them (default %(default)s)",
+    )
+    parser.add_argument(
+        "--interval",
+        choices=("hartung_knapp", "profile"),
+        default="hartung_knapp",
+        help="of random effects: by Hartung and Knapp, or of the profile likelihood "
+        "(default %(default)s)",
     )
     parser.add_argument(
         "--small-sample",
@@ -119,6 +127,7 @@ def run(options: argparse.Namespace) -> int:
         "scale": options.scale,
         "effects": options.effects,
         "small_sample": options.small_sample,
+        "interval": options.interval,
     }
     with options_named(_OPTIONS), warnings_as_notes(options.quiet):
         pooled = PooledProfile.load(options.pooled)

@@ -45,6 +45,12 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
         help="file of 'mrfast instruments build'; needed where it has correlations of the SNPs, "
         "and for Medusa's files",
     )
+    parser.add_argument(
+        "--common-kappa",
+        action="store_true",
+        help="add the sites per unit of score, with one exposure per unit of score for all; "
+        "refused where these differ by more than their errors",
+    )
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="file to write")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     parser.set_defaults(run=run)
@@ -62,10 +68,12 @@ def run(options: argparse.Namespace) -> int:
         if resolved.count(path) > 1:
             raise InvalidInputError(f"FILE: expected every file once, received {name} twice")
     instruments = None if options.instruments is None else read_instruments(options.instruments)
-    with options_named({"instruments": "--instruments", "profiles": "FILE"}):
+    with options_named(
+        {"instruments": "--instruments", "profiles": "FILE", "common_kappa": "--common-kappa"}
+    ):
         with warnings_as_notes(options.quiet):
             sites = [site for name in options.files for site in _sites_in(Path(name), instruments)]
-            pooled = pool(sites, instruments=instruments)
+            pooled = pool(sites, instruments=instruments, common_kappa=options.common_kappa)
         pooled.save(options.output)
     if not options.quiet:
         print(f"{len(sites)} site{'s' * (len(sites) != 1)}:")

@@ -11,7 +11,7 @@ import numpy as np
 
 from mrfast._validation import Float
 
-_LOST = 2e-4  # coefficients of rough values below this are errors
+_LOST = 1e-3  # coefficients of rough values below this are errors
 
 
 def through_values(values: Float) -> Float:
@@ -53,18 +53,21 @@ def evaluate(coefficients: Float, at: Float) -> Float:
 def length_needed(series: Float, tolerance: float) -> int:
     """Length at which the last coefficients will have fallen below the tolerance.
 
-    By their decay from a third of the way to where they end or are lost in errors.
+    By the slower of their decays from a third and from half of the way to where they end or are
+    lost in errors.
     """
     envelope = np.maximum(series, np.append(series[1:], 0.0))
     above = np.flatnonzero(envelope[:-1] > max(_LOST, tolerance))
     end = int(above[-1]) if above.size else 0
-    start = end // 3
-    if end - start < 2:
-        return end + 3
-    rate = math.log(float(envelope[start] / envelope[end])) / (end - start)
+    if end < 4:
+        return end + 5
+    rate = min(
+        math.log(float(envelope[start] / envelope[end])) / (end - start)
+        for start in (end // 3, end // 2)
+    )
     if rate <= 0:
         return 2 * series.size
-    return end + 5 + math.ceil(math.log(float(envelope[end]) / tolerance) / rate)
+    return end + 4 + math.ceil(math.log(float(envelope[end]) / tolerance) / rate)
 
 
 def derivative(coefficients: Float) -> Float:

@@ -95,20 +95,26 @@ def maximise(
     return Maxima(best, value, gradient, information, step, converged)
 
 
-def solve(matrices: Float, vectors: Float) -> Float:
-    """Solutions of positive definite systems, (m, k); as good as can be where they are singular."""
+def solve(matrices: Float, right: Float) -> Float:
+    """Solutions of positive definite systems; as good as can be where they are singular.
+
+    Matrices (m, k, k), right-hand sides (m, k) or (m, k, r).
+    """
+    vectors = right if right.ndim == 3 else right[..., None]
     diagonal = np.einsum("mii->mi", matrices)
     scale = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
     scaled = matrices * scale[:, :, None] * scale[:, None, :]
-    right = vectors * scale
-    identity = np.eye(matrices.shape[1])
+    vectors = vectors * scale[..., None]
+    solved = vectors
     for jitter in (0.0, 1e-14, 1e-12, 1e-10, 1e-8, 1e-6):
+        if jitter:
+            scaled = scaled + jitter * np.eye(matrices.shape[1])
         try:
-            np.linalg.cholesky(scaled + jitter * identity)
-            solved = np.linalg.solve(scaled + jitter * identity, right[..., None])[..., 0]
+            found = np.asarray(np.linalg.solve(scaled, vectors), dtype=np.float64)
         except np.linalg.LinAlgError:
             continue
-        if np.isfinite(solved).all():
-            result: Float = solved * scale
-            return result
-    return vectors * scale**2
+        if np.isfinite(found).all() and np.all(np.sum(found * vectors, axis=1) >= 0):
+            solved = found
+            break
+    result: Float = solved * scale[..., None]
+    return result if right.ndim == 3 else result[..., 0]

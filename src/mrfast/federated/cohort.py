@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Number
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -525,19 +526,12 @@ def _numbers(column: pd.Series[Any], where: str) -> NDArray[Any]:
     if isinstance(dtype, np.dtype) and dtype.kind in "biuf":
         plain: NDArray[Any] = column.to_numpy()
         return plain
-    values = column.astype(object) if isinstance(dtype, pd.CategoricalDtype) else column
     if not pd.api.types.is_numeric_dtype(dtype):
-        numbers = pd.to_numeric(
-            values.map(lambda v: v if isinstance(v, (int, float, np.number, np.bool_)) else np.nan)
-            if pd.api.types.infer_dtype(values, skipna=True) not in ("string", "empty")
-            else values.where(values.isna()),
-            errors="coerce",
-        )
-        bad = (numbers.isna() & values.notna()).to_numpy()
-        if bad.any():
-            raise fail(where, "numbers", f"{values.iloc[int(np.argmax(bad))]!r}")
-        values = numbers
-    return np.asarray(values.to_numpy(dtype=np.float64, na_value=np.nan))
+        column = column.astype(object)
+        for value in column[column.notna()]:
+            if not isinstance(value, (Number, np.bool_)):
+                raise fail(where, "numbers", repr(value))
+    return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan))
 
 
 def _identifiers(column: pd.Series[Any], argument: str) -> pd.Index[Any]:
@@ -551,7 +545,7 @@ def _identifiers(column: pd.Series[Any], argument: str) -> pd.Index[Any]:
         if not bool((column == column.round()).all()):
             raise fail(argument, "whole numbers or texts", "numbers with decimals")
         kind = "integer"
-    if kind == "integer":
+    if kind == "integer" and bool((column < 2**63).all()):
         numbers: pd.Index[Any] = pd.Index(column.to_numpy(dtype=np.int64))
         return numbers
     if kind != "string":

@@ -41,10 +41,11 @@ Mask = NDArray[np.bool_]
 Pieces = tuple[tuple[float, float], ...]
 
 _RANK = 1e-10  # eigenvalues below this share of the largest count as zero
-_FAR = 1e7  # in units of the scan's scale: stands for infinity
+_FAR = 1e5  # in units of the scan's scale: stands for infinity
 _SCAN = np.tan(np.linspace(0, np.pi / 2, 17)[:-1])  # effects to look at, in the scan's scale
 _SCAN = np.concatenate([_SCAN, [30.0, 1e2, 1e3, 1e4, _FAR]])
-_MARGIN = 20.0  # maxima of the scan lower than this below the threshold are left alone
+_NEAR = np.array([-8.0, -4, -2, -1, 0, 1, 2, 4, 8])  # in standard errors about the first guess
+_MARGIN = 5.0  # what the scan may miss between its points, in log units
 _DECREMENT = 1e-17  # of Newton's method in the inner problem
 _ITERATIONS = 200
 
@@ -135,11 +136,19 @@ class SiteFunctions:
     def information(self, beta: Float) -> Float:
         """Minus the second derivative of the log-likelihood, and its two derivatives.
 
-        Beyond the windows that of the edge, without derivatives. Shape (3, T, K).
+        Beyond the windows it falls exponentially, or stays where it does not fall at the edge.
+        Shape (3, T, K); zeros for profiles that are values on a grid.
         """
         result = np.zeros((3, *beta.shape))
         result[:, :, self._known] = _evaluated(self._curvature, self._basis(beta))
-        result[1:, (beta < self.lower) | (beta > self.upper)] = 0
+        row, site = np.nonzero((beta < self.lower) | (beta > self.upper))
+        if row.size:
+            points = beta[row, site]
+            distance = points - np.clip(points, self.lower[site], self.upper[site])
+            edge, slope = np.maximum(result[0, row, site], 1e-300), result[1, row, site]
+            rate = np.where(slope * distance < 0, slope / edge, 0.0)
+            fallen = edge * np.exp(np.maximum(rate * distance, -600))
+            result[:, row, site] = fallen, rate * fallen, rate**2 * fallen
         return result
 
     def _basis(self, beta: Float) -> Float:
@@ -251,7 +260,7 @@ def corrected_kappas(
     if loadings.shape[1] < loadings.shape[0]:
         values, vectors = symmetric_eigen(loadings @ loadings.T)
         basis = vectors[:, values > _RANK * values[-1]]
-        corrected = np.where(noise_only, 0.0, basis @ (basis.T @ corrected))
+        corrected = basis @ (basis.T @ corrected)
         matrix = basis @ (basis.T @ matrix @ basis) @ basis.T
     return corrected, (matrix + matrix.T) / 2, noise_only
 
@@ -375,17 +384,20 @@ class JointProfile:
         -------
         JointMaximum
         """
-        guess, scale = self._scale()
-        scan = self.evaluate(scale * np.concatenate([-_SCAN[:0:-1], _SCAN]))
-        peaks = self._peaks(scan, guess, scale, drop)
+        guess, spread, scale = self._scale()
+        near = guess + spread * _NEAR
+        wide = scale * np.concatenate([-_SCAN[1:], _SCAN[1:]])
+        near, wide = near[np.abs(near) > spread / 9], wide[np.abs(wide - guess) > 9 * spread]
+        scan = self.evaluate(np.sort(np.concatenate([[0.0], near, wide])))
+        peaks = self._turns(scan, scale, 1.0, float(scan.value.max()) - drop - _MARGIN)
         far = scan.value[[0, -1]]
         best = int(np.argmax(peaks.value)) if peaks.theta.size else -1
         summit = peaks.value[best] if best >= 0 else -math.inf
-        at_infinity = bool(far.max() > summit + 1e-9)
+        level = best < 0 or peaks.curvature[best] >= 0  # a plateau goes on to infinity
+        at_infinity = bool(far.max() > summit + (-1e-9 if level else 1e-9))
         value = float(far.max()) if at_infinity else float(summit)
         threshold = (value if peak is None else peak) - drop
 
-        spread = 1.0
         if at_infinity:
             even = abs(far[1] - far[0]) <= 1e-7
             estimate = math.nan if even else math.copysign(math.inf, far[1] - far[0])
@@ -393,14 +405,14 @@ class JointProfile:
         else:
             estimate = float(peaks.theta[best])
             bend = float(-peaks.curvature[best])
-            std_error = bend**-0.5 if bend > 0 else math.inf
-            z, spread = peaks.z[best], std_error
-        pieces, ends = self._level_set(scan, peaks, threshold, scale, spread)
+            std_error = bend**-0.5 if bend * scale**2 > 1e-10 else math.inf
+            z = peaks.z[best]
+        pieces, ends = self._level_set(scan, peaks, threshold, scale)
         touched = [ends.beta] if at_infinity else [peaks.beta[best : best + 1], ends.beta]
         return JointMaximum(
             theta=estimate,
             value=value,
-            value_at_zero=float(scan.value[_SCAN.size - 1]),
+            value_at_zero=float(scan.value[scan.theta == 0][0]),
             std_error=std_error,
             confidence_set=pieces,
             beta=np.concatenate(touched),
@@ -505,72 +517,72 @@ class JointProfile:
 
     # ------------------------------------------------------------- maxima and level sets
 
-    def _scale(self) -> tuple[float, float]:
-        """A first guess of the effect, and the size of effects to look at."""
+    def _scale(self) -> tuple[float, float, float]:
+        """A first guess of the effect, its error, and the size of effects to look at."""
         information = float((self.centre**2 * self._weight).sum())
         if information > 0:
             guess = float((self.centre * self._weight * self._peak).sum()) / information
-            return guess, max(abs(guess), information**-0.5)
+            return guess, information**-0.5, max(abs(guess), information**-0.5)
         width = float(np.max(self.sites.upper - self.sites.lower))
         spread = float(np.max(np.abs(self.centre)) + np.sqrt((self.root**2).sum(axis=1)).max())
-        return 0.0, width / spread if spread > 0 else 1.0
+        scale = width / spread if spread > 0 else 1.0
+        return 0.0, scale, scale
 
-    def _peaks(self, scan: _Point, guess: float, scale: float, drop: float) -> _Point:
-        """The local maxima of P, found from the first guess and those of the scan."""
-        value = scan.value
-        top = np.nonzero((value[1:-1] >= value[:-2]) & (value[1:-1] >= value[2:]))[0] + 1
-        top = top[value[top] > value.max() - drop - _MARGIN]
-        starts = np.append(scan.theta[top], guess)
-        found = self._climb(starts, scale)
-        keep: list[int] = []
-        order = np.argsort(-found.value, kind="stable")
-        for i in order:
-            inside = abs(found.theta[i]) < _FAR * scale / 10
-            close = 1e-6 * (scale + abs(found.theta[i]))
-            if inside and all(abs(found.theta[i] - found.theta[j]) > close for j in keep):
-                keep.append(int(i))
-        return _rows(found, np.array(keep, dtype=np.intp))
+    def _turns(
+        self, scan: _Point, scale: float, sign: float, lowest: float, highest: float = math.inf
+    ) -> _Point:
+        """The local maxima of sign * P between points of the scan, ascending.
 
-    def _climb(self, theta: Float, scale: float) -> _Point:
-        """Newton's method for maxima of P, one a start."""
-        limit = _FAR * scale
-        point = self.evaluate(theta)
-        active = np.arange(theta.size)
-        length = np.ones(theta.size)
+        Newton's method for a root of the slope, kept in its bracket, in the angle of
+        theta / scale, which is regular at infinity. Only those whose best point lies between
+        `lowest` and `highest`.
+        """
+        value = sign * scan.value
+        top = np.nonzero((value[1:-1] >= value[:-2]) & (value[1:-1] > value[2:]))[0] + 1
+        top = top[(value[top] >= lowest) & (value[top] <= highest)]
+        angles = np.arctan(scan.theta / scale)
+        point = _rows(scan, top)
+        angle, uphill = angles[top], sign * point.slope > 0
+        low, high = (
+            np.where(uphill, angle, angles[top - 1]),
+            np.where(uphill, angles[top + 1], angle),
+        )
+        active = np.arange(top.size)
         for _ in range(_ITERATIONS):
             here = _rows(point, active)
-            reach = 0.1 * np.maximum(np.abs(here.theta), scale)
-            concave = here.curvature < 0
-            newton = np.divide(
-                here.slope, -here.curvature, out=np.zeros(active.size), where=concave
-            )
-            step = np.where(concave, newton, np.sign(here.slope) * reach)
-            step = np.clip(step, -30 * reach, 30 * reach)
-            small = np.abs(step) <= 1e-13 * (np.abs(here.theta) + 1e-3 * scale)
-            done = small | (np.abs(here.theta) >= limit) | (length[active] < 1e-10)
-            active, step = active[~done], step[~done]
+            turn = scale * (1 + np.tan(angle[active]) ** 2)  # d theta / d angle
+            slope = sign * here.slope * turn
+            bend = sign * here.curvature * turn**2 + 2 * slope * np.tan(angle[active])
+            low[active] = np.where(slope > 0, angle[active], low[active])
+            high[active] = np.where(slope > 0, high[active], angle[active])
+            with np.errstate(divide="ignore", invalid="ignore"):
+                following = angle[active] - slope / bend
+            good = (bend < 0) & (following > low[active]) & (following < high[active])
+            following = np.where(good, following, (low[active] + high[active]) / 2)
+            tolerance = 1e-14 * np.maximum(np.abs(angle[active]), 1e-3)
+            settled = (np.abs(following - angle[active]) <= tolerance) | (slope == 0)
+            following, here = following[~settled], _rows(here, np.nonzero(~settled)[0])
+            active = active[~settled]
             if not active.size:
                 break
-            here = _rows(here, np.nonzero(~done)[0])
-            move = length[active] * step
-            trial = np.clip(here.theta + move, -limit, limit)
-            new = self.evaluate(trial, here.z + (trial - here.theta)[:, None] * here.z_slope)
-            tiny = np.abs(step * here.slope) < 1e-9 * (1 + 1e-6 * np.abs(here.value))
-            good = (new.value >= here.value) | tiny
-            length[active] = np.where(good, 1.0, length[active] / 4)
-            _assign(point, active[good], _rows(new, np.nonzero(good)[0]))
+            angle[active] = following
+            theta = scale * np.tan(following)
+            warm = here.z + (theta - here.theta)[:, None] * here.z_slope
+            _assign(point, active, self.evaluate(theta, warm))
         return point
 
     def _level_set(
-        self, scan: _Point, peaks: _Point, threshold: float, scale: float, spread: float
+        self, scan: _Point, peaks: _Point, threshold: float, scale: float
     ) -> tuple[Pieces, _Point]:
         """Where P is at least the threshold, and P at its finite ends."""
-        known = _joined(scan, peaks)
+        troughs = self._turns(scan, scale, -1.0, -threshold - _MARGIN, -threshold)
+        troughs = _rows(troughs, np.nonzero(troughs.value < threshold)[0])
+        known = _joined(_joined(scan, peaks), troughs)
         order = np.argsort(known.theta, kind="stable")
         known = _rows(known, order)
         inside = known.value >= threshold
         changes = np.nonzero(inside[1:] != inside[:-1])[0]
-        ends = self._crossings(known, changes, threshold, scale, spread)
+        ends = self._crossings(known, changes, threshold, scale)
         bounds = ends.theta.tolist()
         if inside[0]:
             bounds.insert(0, -math.inf)
@@ -579,7 +591,7 @@ class JointProfile:
         return tuple(zip(bounds[::2], bounds[1::2], strict=True)), ends
 
     def _crossings(
-        self, known: _Point, left: NDArray[np.intp], threshold: float, scale: float, spread: float
+        self, known: _Point, left: NDArray[np.intp], threshold: float, scale: float
     ) -> _Point:
         """Roots of P - threshold between neighbouring points of opposite sides.
 
@@ -589,12 +601,14 @@ class JointProfile:
         low, high = np.arctan(known.theta[left] / scale), np.arctan(known.theta[left + 1] / scale)
         rising = known.value[left] < threshold
         inner = left + rising  # the end that lies in the set
-        # from a peak, the parabola's guess; elsewhere the middle
+        # the guess of the parabola at that end where there is one, elsewhere the middle
         base = _rows(known, inner)
+        side = np.where(rising, -1.0, 1.0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            reach = np.sqrt(2 * np.maximum(base.value - threshold, 0) / -base.curvature)
-        guess = np.arctan((base.theta + np.where(rising, -reach, reach)) / scale)
-        usable = (guess > low) & (guess < high) & (np.abs(base.slope) * spread < 1e-6)
+            square = base.slope**2 - 2 * base.curvature * (base.value - threshold)
+            reach = (side * base.slope + np.sqrt(square)) / -base.curvature
+        guess = np.arctan((base.theta + side * reach) / scale)
+        usable = (base.curvature < 0) & (guess > low) & (guess < high)
         angle = np.where(usable, guess, (low + high) / 2)
         theta = scale * np.tan(angle)
         warm = base.z + (theta - base.theta)[:, None] * base.z_slope
@@ -632,7 +646,14 @@ def _solve(matrices: Float, vectors: Float) -> Float:
     if vectors.shape[1] == 1:
         single: Float = vectors / matrices[:, :, 0]
         return single
-    return np.asarray(np.linalg.solve(matrices, vectors[:, :, None])[:, :, 0], dtype=np.float64)
+    try:
+        solution = np.linalg.solve(matrices, vectors[:, :, None])
+    except np.linalg.LinAlgError:  # positive definite up to rounding
+        size = np.einsum("tkk->t", matrices)[:, None, None]
+        solution = np.linalg.solve(
+            matrices + 1e-12 * size * np.eye(vectors.shape[1]), vectors[:, :, None]
+        )
+    return np.asarray(solution[:, :, 0], dtype=np.float64)
 
 
 def _rows(point: _Point, rows: NDArray[np.intp]) -> _Point:

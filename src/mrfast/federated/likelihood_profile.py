@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LikelihoodProfile", "profile_likelihood"]
 
-_TOLERANCE = 1e-9  # of the slope's coefficients; those of the log likelihood are 20 times smaller
+_TOLERANCE = 2e-9  # of the slope's coefficients; those of the log likelihood are 20 times smaller
 _STANDARD_ERRORS = 8
 _MOST_NODES = 256
 
@@ -106,6 +106,9 @@ class LikelihoodProfile(Profile):
 
     def _inside(self, beta: Float) -> Float:
         return self.nodes._inside(beta)
+
+    def _peak(self) -> float:
+        return self.model.fit().beta
 
     def _widen(self, low: float, high: float) -> bool:
         """Widen the window to hold two points; False where that takes too many nodes."""

@@ -33,7 +33,7 @@ from mrfast.federated.node_profile import NodeProfile, chebyshev_nodes
 __all__ = ["LogisticFit", "LogisticModel", "ProfilePoints", "SnpScan", "site_nodes", "snp_scan"]
 
 _FIRST_NODES = 9
-_ROUGH = 1e-6  # squared Newton decrement that suffices to look ahead
+_ROUGH = 1e-5  # squared Newton decrement that suffices to look ahead
 
 
 @dataclass(frozen=True)
@@ -255,12 +255,11 @@ class LogisticModel:
     def _solution(self, found: Maxima) -> _Solution:
         """Profile quantities, with what the last Newton step still changes."""
         gradient, information, value = found.gradient, found.information, found.value
-        nuisance = information[:, :-1, :-1]
-        cross = information[:, :-1, -1]
-        slopes = solve(nuisance, cross)
+        nuisance, cross = information[:, :-1, :-1], information[:, :-1, -1]
+        solved = solve(nuisance, np.stack([cross, gradient[:, :-1]], axis=2))
+        slopes, shift = solved[..., 0], solved[..., 1]
         curvature = information[:, -1, -1] - np.einsum("mi,mi->m", cross, slopes)
         scores = gradient[:, -1] - np.einsum("mi,mi->m", slopes, gradient[:, :-1])
-        shift = solve(nuisance, gradient[:, :-1])
         if not self._firth:
             value = value + 0.5 * np.einsum("mi,mi->m", shift, gradient[:, :-1])
         best = found.coefficients.copy()

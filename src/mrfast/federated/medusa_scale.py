@@ -100,7 +100,7 @@ def grid_pool(grids: Sequence[Float], values: Sequence[Float]) -> GridPool:
     step = min(float(np.median(np.diff(g))) for g in grids)
     common: Float = lower + step * np.arange(math.floor((upper - lower) / step * (1 + 1e-10)) + 1)
     if upper - common[-1] > step / 1000:
-        common = np.append(common, upper)
+        common = np.append(common, upper).astype(np.float64)
     total = np.zeros(common.size)
     interpolated = []
     for k, (grid, value) in enumerate(zip(grids, values, strict=True)):

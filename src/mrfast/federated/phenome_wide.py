@@ -29,10 +29,12 @@ __all__ = ["PhenomeWideCheck", "phenome_wide_check"]
 
 _MODELS = ("joint", "marginal", "both")
 _COLLINEAR = 1e-8  # share of a column's variance that the columns before it leave
-_ITERATIONS = 40
-_DECREMENT = 1e-14  # of the log likelihood, at which Newton's method ends
+_ITERATIONS = 80
+_DECREMENT = 1e-20  # of the log likelihood, at which Newton's method ends
+_ROUNDING = 1e-14  # of the log likelihood, relative
 _SLOW = 0.05  # of the decrement before: beyond it, the Hessian is computed anew
 _SEPARATED = 12.0  # log odds over the range of the dosages
+_FAR = 30.0  # log odds at which Newton's method need not go on
 _HALVINGS = 30
 _JITTER = 1e-12  # relative; collinear nuisance columns then do no harm
 
@@ -339,7 +341,11 @@ def _least_squares(x: Float, nuisance: Float, covariates: Float) -> tuple[Float,
 
 
 class _LogisticRegression:
-    """Logistic regressions of several outcomes on nuisance rows (p, n) and dosages (k, n)."""
+    """Logistic regressions of many outcomes on nuisance rows (p, n) and dosages (k, n).
+
+    `LogisticModel` packs one outcome with its rows; here one design serves every covariate, and
+    the products of its columns start each of them near its maximum.
+    """
 
     def __init__(self, nuisance: Float, x: Float) -> None:
         self._place: NDArray[np.intp] | None = None
@@ -384,7 +390,7 @@ class _LogisticRegression:
             if self._place is None
             else np.asarray(np.bincount(self._place, weights=y), dtype=np.float64)
         )
-        share = float(y.mean())
+        share, k = float(y.mean()), len(self._scale)
         coefficients = np.zeros(len(self._x))
         coefficients[0] = np.log(share / (1 - share))
         value, fitted = self._value(coefficients, ones)
@@ -399,19 +405,20 @@ class _LogisticRegression:
                 step = cho_solve(factor, gradient)
                 decrement = float((gradient * step).sum())
             if decrement <= _DECREMENT:
-                converged = True
+                coefficients, converged = coefficients + step, True
                 break
             for _ in range(_HALVINGS):
                 proposed, at = self._value(coefficients + step, ones)
-                if proposed >= value - _DECREMENT * abs(value):
+                if proposed >= value - _ROUNDING * abs(value):
                     break
                 step = step / 2
             coefficients, value, fitted = coefficients + step, proposed, at
             fresh, previous = False, decrement
+            if (np.abs(coefficients[1 : k + 1]) * self._range > _FAR * self._scale).any():
+                break
         inverse = cho_solve(
             cho_factor(self._information(fitted * (1 - fitted))), np.eye(len(self._x))
         )
-        k = len(self._scale)
         return coefficients[1 : k + 1], inverse.diagonal()[1 : k + 1], converged
 
     def _value(self, coefficients: Float, ones: Float) -> tuple[float, Float]:

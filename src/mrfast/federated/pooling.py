@@ -170,7 +170,7 @@ class PooledProfile:
     @cached_property
     def kappas(self) -> Float:
         """Kappas at the estimated effects, shape (K,), with the noise of the weights in them."""
-        return self.kappa(self.instrument_beta)
+        return _times(self.loadings, self.instrument_beta)
 
     @cached_property
     def kappa_covariance(self) -> Float:

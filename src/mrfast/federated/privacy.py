@@ -349,14 +349,11 @@ def _cells(site: SiteProfile, carriers: Mapping[str, tuple[float, float]]) -> _C
         if len(hidden) == 1 and hidden <= set(rare) and shown:
             second = [min(sorted(shown), key=lambda snp: smallest[snp])]
             statements.append(f"{second[0]}: with it, the score would tell the withheld SNP's")
-    few = sorted(
-        snp
-        for snp, size in sizes.items()
-        if snp not in (*rare, *unknown, *second) and _few_missing(site, size)
-    )
+    kept = frozenset(smallest) - {*rare, *second}
+    few = sorted(snp for snp in kept if snp in sizes and _few_missing(site, sizes[snp]))
     statements += [f"{snp}: counts; between 1 and {m - 1} people without dosage" for snp in few]
     return _Cells(
-        kept=frozenset(smallest) - {*rare, *second},
+        kept=kept,
         few_missing=frozenset(few),
         no_profiles=bool(in_score & set(rare)),
         statements=tuple(statements),

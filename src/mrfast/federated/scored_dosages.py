@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ScoredDosages", "instrument_coding"]
 
-_KEPT_BYTES = 2**26
+_KEPT_BYTES = 2**26  # of all dosages, to keep them from one pass to the next
+_READ_BYTES = 2**25  # of dosages at a time
 _COLLINEAR = 1e-11  # share of the largest eigenvalue that counts as none
 
 
@@ -139,13 +140,16 @@ class ScoredDosages:
         )
 
     def _read(self) -> Iterator[tuple[slice, Float]]:
+        width = max(1, _READ_BYTES // (8 * self.n))
         for start, block in self._cohort.blocks(self._columns, self._rows):
-            places = slice(start, start + block.shape[0])
-            missing = self._cohort.is_missing(block)
-            filled = instrument_coding(block, self._recoded[places]).astype(np.float64)
-            if missing.any():
-                np.copyto(filled, self._fill[places, None], where=missing)
-            yield places, filled
+            for first in range(0, block.shape[0], width):
+                part = block[first : first + width]
+                places = slice(start + first, start + first + part.shape[0])
+                missing = self._cohort.is_missing(part)
+                filled = instrument_coding(part, self._recoded[places]).astype(np.float64)
+                if missing.any():
+                    np.copyto(filled, self._fill[places, None], where=missing)
+                yield places, filled
 
 
 class _Basis:
@@ -157,7 +161,8 @@ class _Basis:
         for _ in range(2):  # the second round removes what rounding left of a large mean
             centred -= np.add.reduce(centred, axis=1, keepdims=True) / n
         length = np.sqrt(np.einsum("pn,pn->p", centred, centred))
-        self._columns = centred / np.where(length > 0, length, 1)[:, None]
+        centred /= np.where(length > 0, length, 1)[:, None]
+        self._columns = centred
         if p == 0:
             self._rotation = np.zeros((0, 0))
         else:

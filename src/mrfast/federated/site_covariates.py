@@ -76,11 +76,11 @@ class CovariateTable:
 
     def design(self, rows: NDArray[np.intp] | slice) -> Design:
         """Columns of the regression for some persons, all of them complete."""
+        table = self.columns[:, rows]
         names: list[str] = []
         columns: list[Float] = []
         constant: list[str] = []
-        for name, values, levels in zip(self.names, self.columns, self.levels, strict=True):
-            own = values[rows]
+        for name, own, levels in zip(self.names, table, self.levels, strict=True):
             if own.size == 0 or own.min() == own.max():
                 constant.append(name)
             elif levels is None:
@@ -90,9 +90,9 @@ class CovariateTable:
                 for place in np.unique(own)[1:].astype(int):
                     names.append(f"{name}[{levels[place]}]")
                     columns.append((own == place).astype(np.float64))
-        n = self.columns[:, rows].shape[1] if not columns else columns[0].size
-        matrix = np.array(columns) if columns else np.zeros((0, n))
-        return Design(tuple(names), matrix.T, tuple(constant))
+        if tuple(names) != self.names:
+            table = np.array(columns).reshape(len(columns), table.shape[1])
+        return Design(tuple(names), table.T, tuple(constant))
 
 
 def covariate_table(

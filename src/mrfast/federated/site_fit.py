@@ -10,10 +10,12 @@ import pandas as pd
 
 from mrfast import _validation as check
 from mrfast._validation import Float, fail
-from mrfast.data.instruments import InstrumentTable
+from mrfast.data.instruments import WEAK_F, InstrumentTable
+from mrfast.errors import InvalidInputError
 from mrfast.federated.analysed_persons import AnalysedPersons, analysed_persons
 from mrfast.federated.cohort import Cohort, listed
 from mrfast.federated.further_fits import negative_control_table, snp_profile, snp_table
+from mrfast.federated.likelihood_profile import LikelihoodProfile
 from mrfast.federated.logistic import LogisticModel, site_nodes
 from mrfast.federated.score import (
     SCORES,
@@ -140,6 +142,7 @@ def fit_site(
     min_count = check.integer("min_count", min_count, minimum=1)
     points = None if grid is None else _grid(grid)
     table = _instrument_table(instruments)
+    given = None if weights is None else _weights(weights, table)
     persons = cohort if isinstance(cohort, Cohort) else Cohort.from_frame(cohort)
     people = analysed_persons(persons, covariates)
     snps = site_snps(
@@ -147,11 +150,11 @@ def fit_site(
         people,
         table,
         alleles=alleles,
-        weights=weights,
+        weights=given,
         action=action,
         eaf_tolerance=eaf_tolerance,
     )
-    model_weights = score_weights(table, snps.used, score=score, weights=weights)
+    model_weights = score_weights(table, snps.used, score=score, weights=given)
     dosages = ScoredDosages(
         persons,
         people.rows,
@@ -199,7 +202,7 @@ def fit_site(
         controls = negative_control_table(
             persons, people, values, negative_controls, model, min_count
         )
-    log_likelihood = None if points is None else _on_grid(main, points)
+    on_grid = None if points is None else LikelihoodProfile(main, points).log_likelihood
     return SiteProfile(
         site_id=site_id,
         study_id=study_id,
@@ -213,7 +216,7 @@ def fit_site(
             noise_weights=scale.noise_weights,
             impute=impute,
             kappa_method=kappa,
-            independent_weights=weights is not None,
+            independent_weights=given is not None,
             instruments_checksum=table.checksum,
         ),
         counts=people.counts,
@@ -232,7 +235,7 @@ def fit_site(
         diagnostics=_diagnostics(table, snps, people, main, fit.separation),
         effect_range=effect_range,
         grid=points,
-        log_likelihood=log_likelihood,
+        log_likelihood=on_grid,
         min_count=min_count,
         messages=tuple(messages),
     )
@@ -276,14 +279,6 @@ def _scale(
     return exposure_scale(instruments, weights, covariance)
 
 
-def _on_grid(model: LogisticModel, points: Float) -> Float:
-    found = model.evaluate(points)
-    if not found.converged.all():
-        bad = float(points[np.logical_not(found.converged)][0])
-        raise fail("grid", "points at which the regression converges", f"{bad}, where it does not")
-    return found.values
-
-
 # ------------------------------------------------------------------------------ options, remarks
 
 
@@ -293,6 +288,20 @@ def _instrument_table(instruments: InstrumentTable | pd.DataFrame) -> Instrument
     if not isinstance(instruments, (pd.DataFrame, Mapping)):
         raise fail("instruments", "an InstrumentTable or a DataFrame", type(instruments).__name__)
     return InstrumentTable.from_frame(instruments)
+
+
+def _weights(weights: Mapping[str, float], instruments: InstrumentTable) -> dict[str, float]:
+    """Weights by SNP; a Series will do as well."""
+    try:
+        given = {str(snp): check.scalar("weights", weight) for snp, weight in dict(weights).items()}
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InvalidInputError):
+            raise
+        raise fail("weights", "a mapping of SNP to number", type(weights).__name__) from error
+    unknown = [snp for snp in given if snp not in instruments.snps]
+    if unknown:
+        raise fail("weights", "weights of instruments", f"one of {listed(unknown)}")
+    return given
 
 
 def _grid(grid: ArrayLike) -> Float:
@@ -327,10 +336,8 @@ def _precision(
 def _remarks(instruments: InstrumentTable, snps: SiteSnps, people: AnalysedPersons) -> list[str]:
     """What the site should know about its SNPs and counts."""
     remarks = []
-    names = instruments.snps
-    dropped = [
-        f"{names[j]} ({snps.reasons[j]})" for j in range(len(names)) if j not in set(snps.used)
-    ]
+    names, used = instruments.snps, set(snps.used.tolist())
+    dropped = [f"{names[j]} ({snps.reasons[j]})" for j in range(len(names)) if j not in used]
     if dropped:
         remarks.append(f"not in the score: {listed(dropped)}")
     if "kept_as_assumed" in snps.reasons:
@@ -345,9 +352,9 @@ def _remarks(instruments: InstrumentTable, snps: SiteSnps, people: AnalysedPerso
     gaps = [names[j] for j in snps.used if snps.missing_share[j] > _MISSING_SHARE]
     if gaps:
         remarks.append(f"more than {_MISSING_SHARE:.0%} of dosages are missing: {listed(gaps)}")
-    weak = [snp for snp in instruments.weak if names.index(snp) in set(snps.used)]
+    weak = [names[j] for j in snps.used if instruments.f_statistic[j] < WEAK_F]
     if weak:
-        remarks.append(f"weak instruments, F below 10: {listed(weak)}")
+        remarks.append(f"weak instruments, F below {WEAK_F:g}: {listed(weak)}")
     if people.counts.n_cases < _FEW_CASES:
         remarks.append(f"fewer than {_FEW_CASES} cases")
     return remarks
@@ -365,7 +372,7 @@ def _diagnostics(
     f = instruments.f_statistic[snps.used]
     return {
         "low_case_count": people.counts.n_cases < _FEW_CASES,
-        "weak_instruments": bool(np.any(f < 10)),
+        "weak_instruments": bool(np.any(f < WEAK_F)),
         "mean_f": float(np.mean(f)),
         "n_covariates": len(people.design.names) - len(model.aliased),
         "separation": separation,

@@ -180,7 +180,8 @@ class SiteProfile:
         By SNP, where asked for.
     carriers : DataFrame or None
         Columns ``snp``, ``cases``, ``controls``: people analysed who carry the SNP's rarer allele
-        (dosage of that allele above 0.5). Needed for the rules on small counts; stays at the site.
+        (dosage of that allele above 0.5). `fit_site` counts them; without them no row of a SNP
+        leaves, and the score's SNPs are not checked. They stay at the site.
     harmonisation : DataFrame or None
         Columns ``snp``, ``reason`` and ``detail``; the detail stays at the site.
     negative_controls : DataFrame or None

@@ -147,9 +147,6 @@ def site_snps(
     estimable = coding.usable & varies
     zero = np.zeros(j, dtype=np.bool_)
     if weights is not None:
-        unknown = [str(snp) for snp in weights if snp not in instruments.snps]
-        if unknown:
-            raise fail("weights", "weights of instruments", f"one of {listed(unknown)}")
         zero = np.array([weights.get(snp, 1.0) == 0 for snp in instruments.snps])
     elif instruments.ld is None:
         zero = instruments.beta == 0

@@ -221,7 +221,7 @@ def read_frame(path: str | os.PathLike[str], *, texts: Collection[str] = ()) -> 
         raise fail(path.name, "rows as long as the header", str(error).strip()) from error
     except (*_BROKEN, UnicodeDecodeError) as error:
         raise _damaged(path, error) from error
-    return raw.set_axis([layout.names[place] for place in raw.columns], axis="columns")
+    return raw.set_axis([layout.names[place] for place in named], axis="columns")
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:

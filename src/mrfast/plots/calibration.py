@@ -70,16 +70,16 @@ def calibration_figure(
     low = min(float(x.min()), null.mean - z * null.sd, 0.0)
     high = max(float(x.max()), null.mean + z * null.sd, 0.0)
     margin = 0.12 * (high - low)
-    heights = np.linspace(0, top, 400)
-    reach = z * np.hypot(null.sd, heights)
+    heights = np.linspace(top / 200, top, 100)
+    lower, upper = null.interval(0.0, heights, level)
 
     figure = matplotlib.Figure(figsize=(7.2, 5.2), dpi=150)
     figure.set_layout_engine("constrained")
     axis = figure.subplots()
     axis.fill_betweenx(
         heights,
-        null.mean - reach,
-        null.mean + reach,
+        -upper,
+        -lower,
         color=ORANGE,
         alpha=0.13,
         linewidth=0,

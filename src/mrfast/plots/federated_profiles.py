@@ -426,11 +426,17 @@ def _axis_limits(
     estimate: float | None,
 ) -> tuple[float, float]:
     """Limits of the axis: the set with a margin, the sites' maxima and zero unless they are far."""
+    finite = [curve.mle for curve in curves if math.isfinite(curve.mle)]
     if pooled is not None and math.isfinite(pooled.mle):
         centre = pooled.mle
-    else:
-        finite = [curve.mle for curve in curves if math.isfinite(curve.mle)]
-        centre = float(np.median(finite)) if finite else 0.0
+    elif finite:
+        centre = float(np.median(finite))
+    else:  # every profile rises to one side: the windows and the finite limit
+        ends = [end for curve in curves for end in curve.window]
+        ends += [end for pair in intervals for end in pair]
+        seen = [0.0, *(end for end in ends if math.isfinite(end))]
+        margin = 0.1 * (max(seen) - min(seen)) or 1.0
+        return min(seen) - margin, max(seen) + margin
     main = curves if pooled is None else [pooled]
     reach = [_fall(curve, centre, side, drop) for curve in main for side in (-1, 1)]
     known = [distance for distance in reach if distance is not None]
