@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrfast._core import federated as kernel
-from mrfast.errors import InvalidInputError
+from mrfast.errors import ConvergenceError, InvalidInputError
 from mrfast.federated.logistic import LogisticModel, site_nodes
 
 BETA = np.array([-2.0, -0.4, 0.0, 0.3, 1.7])
@@ -245,6 +245,25 @@ def test_site_window() -> None:
     assert profile.lower == pytest.approx(min(-0.2, fit.beta - 8 * fit.std_error))
     assert profile.upper == pytest.approx(max(0.2, fit.beta + 8 * fit.std_error))
     assert site_nodes(model, -9.0).lower == pytest.approx(-9.0)
+
+
+def test_site_window_with_hardly_any_information() -> None:
+    """Wrong: eight standard errors at any price, which no number of nodes holds."""
+    rng = np.random.default_rng(3)
+    s = rng.normal(size=400)
+    y = (s > 0).astype(float)
+    close = np.argsort(np.abs(s))[:3]
+    y[close] = 1 - y[close]
+    model = LogisticModel(y, s)
+    fit = model.fit()
+    assert fit.std_error > 40
+    profile = site_nodes(model, 0.5)
+    assert profile.mle == pytest.approx(fit.beta, rel=1e-6)
+    assert profile.lower == -0.5
+    at = np.linspace(profile.lower, profile.upper, 7)
+    np.testing.assert_allclose(profile(at), model.evaluate(at).values, rtol=0, atol=1e-8)
+    with pytest.raises(ConvergenceError, match="more than 512 nodes"):
+        model.nodes(fit.beta - 8 * fit.std_error, fit.beta + 8 * fit.std_error)
 
 
 # ------------------------------------------------------------------------ separation

@@ -270,6 +270,7 @@ def test_rows_of_unknown_carriers_stay(unknown: str | None) -> None:
     b = protected(replace(a, carriers=carriers))
     assert len(shown(b)) == (0 if unknown is None else 2)
     assert "rs2" not in shown(b)
+    assert b.per_snp_profiles is None
     assert "rs2: the number of carriers is not known" in b.withheld
 
 

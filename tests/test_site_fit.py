@@ -434,7 +434,7 @@ def test_the_unit_of_the_exposure_does_not_matter(unit: float) -> None:
     assert other.profile.lower <= other.mle - 7.99 * other.std_error
     beta = np.linspace(-1, 1, 5) * one.std_error
     np.testing.assert_allclose(other(beta / unit), one(beta), rtol=0, atol=1e-8)
-    assert any("give effect_range" in text for text in other.messages) == (unit > 10)
+    assert any("effect_range asks for" in text for text in other.messages) == (unit > 10)
 
 
 def test_the_profile_is_exact_on_the_grid() -> None:
@@ -470,9 +470,13 @@ def test_negative_controls_with_few_cases_are_kept_and_said() -> None:
     frame.loc[:99, "nc_outcome_1"] = np.nan
     frame["nc_outcome_2"] = 0
     frame.loc[:3, "nc_outcome_2"] = 1
+    few = np.random.default_rng(1).permutation(600)[:12]
+    frame["nc_outcome_3"] = np.nan
+    frame.loc[few, "nc_outcome_3"] = np.arange(12) % 2
+    frame.loc[few, ["snp_rs1", "snp_chr1_123_A_G", "rs3", "snp_rs4"]] = 1.0
     site = fit_site(frame, instruments(), covariates=["sex"], site_id="S", negative_controls=True)
     table = site.negative_controls
-    assert table["reason"].tolist() == ["estimated", "few_cases"]
+    assert table["reason"].tolist() == ["estimated", "few_cases", "no_estimate"]
     assert table["n_cases"][1] == 4
     assert np.isnan(table["beta"][1])
     assert table["n_cases"][0] + table["n_controls"][0] == 500
@@ -601,6 +605,8 @@ def test_what_leaves_comes_back(tmp_path: Path) -> None:
         ({"instruments": instruments(eaf=np.nan), "kappa": "allele_frequencies"}, "none for rs1"),
         ({"cohort": persons(300).assign(outcome=0)}, "0 cases and 300 controls"),
         ({"cohort": persons(300).assign(snp_rs1=2.5)}, "dosages of rs1 from 0 to 2"),
+        ({"n_threads": 0}, "n_threads"),
+        ({"covariates": np.eye(300)}, "covariates: expected a score that varies given them"),
         ({"cohort": persons(300).assign(age=np.nan), "covariates": ["age"]}, "300 lack age"),
     ],
 )

@@ -18,7 +18,9 @@ from mrfast.federated.site_profile import SiteProfile
 __all__ = ["as_cohort", "as_instruments", "named_sites", "observed_dosages"]
 
 
-def as_instruments(instruments: InstrumentTable | pd.DataFrame) -> InstrumentTable:
+def as_instruments(
+    instruments: InstrumentTable | pd.DataFrame | Mapping[str, object],
+) -> InstrumentTable:
     """The table itself, or one made of a DataFrame."""
     if isinstance(instruments, InstrumentTable):
         return instruments

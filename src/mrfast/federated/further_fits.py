@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import pandas as pd
 
 from mrfast._validation import Float, fail
 from mrfast.data.associations import COLUMNS
+from mrfast.errors import ConvergenceError, InvalidInputError
 from mrfast.federated.dosage_scan import snp_scan
 from mrfast.federated.logistic import LogisticModel, site_nodes
 from mrfast.federated.scored_dosages import instrument_coding
@@ -179,7 +181,8 @@ def negative_control_table(
     -------
     DataFrame
         Columns ``outcome``, ``beta``, ``std_error``, ``n_cases``, ``n_controls`` and ``reason``:
-        "estimated", "few_cases" or "separated"; beta is missing in the latter two.
+        "estimated", "few_cases", "separated" or "no_estimate" (the covariates explain the score
+        among the persons with the outcome); beta is missing but in the first case.
 
     Raises
     ------
@@ -207,10 +210,14 @@ def negative_control_table(
         cases = int(np.count_nonzero(known))
         beta, std_error, reason = np.nan, np.nan, "few_cases"
         if min(cases, known.size - cases) >= min_count:
-            fit = model(known, score[observed], observed).fit()
-            reason = "separated"
-            if not fit.monotone:
-                beta, std_error, reason = fit.beta, fit.std_error, "estimated"
+            try:
+                fit = model(known, score[observed], observed).fit()
+            except (InvalidInputError, ConvergenceError):  # of this one outcome only
+                reason = "no_estimate"
+            else:
+                reason = "separated"
+                if math.isfinite(fit.beta):
+                    beta, std_error, reason = fit.beta, fit.std_error, "estimated"
         rows.append((name, beta, std_error, cases, known.size - cases, reason))
     columns = ["outcome", "beta", "std_error", "n_cases", "n_controls", "reason"]
     return pd.DataFrame(rows, columns=columns)

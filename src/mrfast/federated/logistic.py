@@ -41,8 +41,7 @@ from mrfast.federated.node_profile import NodeProfile, chebyshev_nodes
 __all__ = ["LogisticFit", "LogisticModel", "ProfilePoints", "SnpScan", "site_nodes", "snp_scan"]
 
 _FIRST_NODES = 9
-_LARGEST_EFFECT = 10.0  # log odds ratio per standard deviation of the score
-_COVERED = 1e-9  # of slopes; values are then exact to about 1e-10
+_LARGEST_EFFECTS = (10.0, 5.0, 2.5)  # log odds ratios per standard deviation of the score
 _NOTHING = 1e-8  # information per squared standard deviation of the exposure
 _ROUGH = 1e-5  # squared Newton decrement that suffices to look ahead
 
@@ -642,9 +641,10 @@ def site_nodes(
 ) -> NodeProfile:
     """Profile of a site on its study window.
 
-    The window holds ``kappa * [-effect_range, effect_range]``, but no log odds ratio above 10 per
-    standard deviation of the score, which an exposure in small units would ask for; eight standard
-    errors on either side of the maximum where there is one; and what it is asked to cover.
+    The window holds ``kappa * [-effect_range, effect_range]``, eight standard errors on either
+    side of the maximum where there is one, and what it is asked to cover. Neither of the former
+    goes further than a log odds ratio of 10 per standard deviation of the score, as an exposure in
+    small units or a site of hardly any information would have it, nor than `maximum` nodes hold.
 
     Parameters
     ----------
@@ -655,7 +655,7 @@ def site_nodes(
         Largest causal log odds ratio per unit of exposure that the study considers.
     cover : tuple of two floats, optional
         Log odds ratios per unit of score that the window is to hold as well, unless that takes too
-        many nodes; the tolerance is then 1e-9 at most.
+        many nodes.
     tolerance : float
         As `LogisticModel.nodes`.
     maximum : int
@@ -671,22 +671,23 @@ def site_nodes(
         As `LogisticModel.nodes`, on a window that is too wide.
     """
     reach = abs(check.scalar("kappa", kappa)) * check.scalar("effect_range", effect_range, above=0)
-    reach = min(reach, _LARGEST_EFFECT / model.residual_sd)
     fit = model.fit()
+    middle, around = fit.beta, 8 * fit.std_error
     if not math.isfinite(fit.beta):  # no maximum, or a flat profile
-        reach = reach or 1 / model.residual_sd
-        lower, upper = -reach, reach
-    else:
-        lower = min(-reach, fit.beta - 8 * fit.std_error)
-        upper = max(reach, fit.beta + 8 * fit.std_error)
+        middle, around, reach = 0.0, 0.0, reach or 1 / model.residual_sd
+    windows = []
+    for largest in _LARGEST_EFFECTS:
+        study, near = (min(part, largest / model.residual_sd) for part in (reach, around))
+        windows.append((min(-study, middle - near), max(study, middle + near)))
     if cover is not None:
-        tolerance = min(tolerance, _COVERED)
+        lower, upper = windows[0]
+        windows.insert(0, (min(lower, cover[0]), max(upper, cover[1])))
+    for lower, upper in windows[:-1]:
         try:
-            wide = min(lower, cover[0]), max(upper, cover[1])
-            return model.nodes(*wide, tolerance=tolerance, maximum=maximum)
-        except ConvergenceError:
-            pass
-    return model.nodes(lower, upper, tolerance=tolerance, maximum=maximum)
+            return model.nodes(lower, upper, tolerance=tolerance, maximum=maximum)
+        except ConvergenceError:  # too wide
+            continue
+    return model.nodes(*windows[-1], tolerance=tolerance, maximum=maximum)
 
 
 def _side(found: _Solution) -> int:

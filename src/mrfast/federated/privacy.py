@@ -354,7 +354,7 @@ def _cells(site: SiteProfile, carriers: Mapping[str, tuple[float, float]]) -> _C
     return _Cells(
         kept=kept,
         few_missing=frozenset(few),
-        no_profiles=bool(in_score & set(rare)),
+        no_profiles=bool(in_score & {*rare, *unknown}),
         statements=tuple(statements),
     )
 

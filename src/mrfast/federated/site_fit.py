@@ -20,6 +20,7 @@ from mrfast.federated.further_fits import negative_control_table, snp_profile, s
 from mrfast.federated.likelihood_profile import LikelihoodProfile
 from mrfast.federated.logistic import LogisticModel, site_nodes
 from mrfast.federated.node_profile import NodeProfile
+from mrfast.federated.privacy import check_identifier
 from mrfast.federated.score import (
     SCORES,
     DosageCovariance,
@@ -142,6 +143,9 @@ def fit_site(
     ConvergenceError
         If the regression has no answer.
     """
+    check_identifier("site_id", site_id)
+    if study_id is not None:
+        check_identifier("study_id", study_id)
     check.choice("score", score, SCORES)
     check.choice("kappa", kappa, ("dosages", "allele_frequencies"))
     check.choice("impute", impute, ("cohort", "instruments"))
@@ -173,7 +177,6 @@ def fit_site(
         _fill(table, snps, impute),
     )
     values = dosages.score(model_weights.weights)
-    scale = _scale(table, model_weights, dosages, values, people.design, kappa)
     precision = prior_precision(
         prior_variance, people.design.names, left_out=people.design.constant
     )
@@ -189,32 +192,27 @@ def fit_site(
             n_threads=n_threads,
         )
 
-    main = model(people.outcome, values, None)
-    fit = main.fit()
-    messages = [*people.messages, *_remarks(table, snps, people)]
+    try:
+        main = model(people.outcome, values, None)
+    except InvalidInputError as error:
+        if not str(error).startswith("exposure"):
+            raise
+        raise fail("covariates", "a score that varies given them", "others") from error
+    scale = _scale(table, model_weights, dosages, values, people.design, kappa)
     cover = None if points is None else (float(points[0]), float(points[-1]))
     profile = site_nodes(main, scale.kappa, effect_range=effect_range, cover=cover)
-    on_grid = None
-    if points is not None:
-        on_grid, said = _on_grid(main, profile, points)
-        messages += [said] if said else []
-    held = max(-profile.lower, profile.upper)
-    if held < 0.999 * abs(scale.kappa) * effect_range:
-        messages.append(
-            f"effects up to {effect_range:g} per unit of exposure are more than the profile holds: "
-            f"its window ends at {held / abs(scale.kappa):.3g}; give effect_range in the units of "
-            "the exposure"
-        )
-    if main.aliased:
-        messages.append(f"covariates that others explain, left out: {listed(main.aliased)}")
-    if fit.separation is not None:
-        messages.append(fit.separation)
+    messages = [
+        *people.messages,
+        *_cohort_remarks(table, snps, people),
+        *_profile_remarks(main, profile, abs(scale.kappa) * effect_range, cover),
+    ]
     singles, profiles, controls = None, None, None
     if per_snp:
         own_model = None if precision is None else model
         singles = snp_table(persons, people, table, snps, model=own_model, n_threads=n_threads)
+        estimated = set(singles["snp"])
         without = [table.snps[j] for j in np.flatnonzero(snps.estimable)]
-        without = [snp for snp in without if snp not in set(singles["snp"])]
+        without = [snp for snp in without if snp not in estimated]
         if without:
             messages.append(f"no estimate of the SNP by itself: {listed(without)}")
     if per_snp == "profiles" and singles is not None:
@@ -255,10 +253,10 @@ def fit_site(
         carriers=snps.carriers(table),
         harmonisation=snps.harmonisation(table),
         negative_controls=controls,
-        diagnostics=_diagnostics(table, snps, people, main, fit.separation),
+        diagnostics=_diagnostics(table, snps, people, main),
         effect_range=effect_range,
         grid=points,
-        log_likelihood=on_grid,
+        log_likelihood=None if points is None else _on_grid(main, profile, points),
         min_count=min_count,
         messages=tuple(messages),
     )
@@ -302,15 +300,10 @@ def _scale(
     return exposure_scale(instruments, weights, covariance)
 
 
-def _on_grid(model: LogisticModel, profile: NodeProfile, grid: Float) -> tuple[Float, str | None]:
-    """Log-likelihood on the grid, and what is to be said of a window that does not hold it."""
-    if profile.lower <= grid[0] and grid[-1] <= profile.upper:
-        return profile(grid), None
-    said = (
-        f"the grid is too wide for one window: log_likelihood is exact on all of it, the profile "
-        f"from {profile.lower:.4g} to {profile.upper:.4g}, and goes on along its tangents"
-    )
-    return LikelihoodProfile(model)(grid), said
+def _on_grid(model: LogisticModel, profile: NodeProfile, grid: Float) -> Float:
+    """Log-likelihood on the grid: by the profile, or point by point where it does not hold it."""
+    held = profile.lower <= grid[0] and grid[-1] <= profile.upper
+    return profile(grid) if held else LikelihoodProfile(model)(grid)
 
 
 # ------------------------------------------------------------------------------ options, remarks
@@ -330,7 +323,9 @@ def _weights(weights: Mapping[str, float], instruments: InstrumentTable) -> dict
     return given
 
 
-def _remarks(instruments: InstrumentTable, snps: SiteSnps, people: AnalysedPersons) -> list[str]:
+def _cohort_remarks(
+    instruments: InstrumentTable, snps: SiteSnps, people: AnalysedPersons
+) -> list[str]:
     """What the site should know about its SNPs and counts."""
     remarks = []
     names, used = instruments.snps, set(snps.used.tolist())
@@ -357,12 +352,45 @@ def _remarks(instruments: InstrumentTable, snps: SiteSnps, people: AnalysedPerso
     return remarks
 
 
+def _profile_remarks(
+    model: LogisticModel,
+    profile: NodeProfile,
+    reach: float,
+    cover: tuple[float, float] | None,
+) -> list[str]:
+    """What the site should know about the regression and the window of its profile."""
+    remarks = []
+    window = f"{profile.lower:.4g} to {profile.upper:.4g}"
+    if cover is not None and not (profile.lower <= cover[0] and cover[1] <= profile.upper):
+        remarks.append(
+            "the grid is too wide for one window: log_likelihood is exact on all of it, the "
+            f"profile from {window}, and goes on along its tangents"
+        )
+    if max(-profile.lower, profile.upper) < 0.999 * reach:
+        remarks.append(
+            f"effect_range asks for log odds ratios up to {reach:.4g} per unit of score, more than "
+            f"the profile holds ({window}); give it in the units of the exposure"
+        )
+    if np.isfinite(profile.mle) and not (
+        profile.inside(profile.mle - 7.9 * profile.std_error)
+        and profile.inside(profile.mle + 7.9 * profile.std_error)
+    ):
+        remarks.append(
+            f"the data hardly tell the log odds ratio ({profile.mle:.4g}, standard error "
+            f"{profile.std_error:.4g}): its profile is exact from {window}, and goes on along its "
+            "tangents"
+        )
+    if model.aliased:
+        remarks.append(f"covariates that others explain, left out: {listed(model.aliased)}")
+    separation = model.fit().separation
+    return remarks if separation is None else [*remarks, separation]
+
+
 def _diagnostics(
     instruments: InstrumentTable,
     snps: SiteSnps,
     people: AnalysedPersons,
     model: LogisticModel,
-    separation: str | None,
 ) -> dict[str, Any]:
     present = [j for j, column in enumerate(snps.columns) if column is not None]
     names = [instruments.snps[j] for j in present]
@@ -372,7 +400,7 @@ def _diagnostics(
         "weak_instruments": bool(np.any(f < WEAK_F)),
         "mean_f": float(np.mean(f)),
         "n_covariates": len(people.design.names) - len(model.aliased),
-        "separation": separation,
+        "separation": model.fit().separation,
         "missing_share": pd.DataFrame({"snp": names, "missing_share": snps.missing_share[present]}),
         "eaf": pd.DataFrame({"snp": names, "eaf": snps.mean[present] / 2}),
         "aliased_covariates": model.aliased,

@@ -495,12 +495,11 @@ class SiteProfile:
                     raise fail(name, f"that of {path.name}", repr(content[name]))
             if old.checksum == content_checksum(content):
                 return path
-            kept = "was overwritten"
-            if not overwrite:
-                backup = path.with_name(f"{path.name}.{old.checksum[:12]}.old")
-                os.replace(path, backup)
-                kept = f"is kept as {backup.name}"
+            backup = path.with_name(f"{path.name}.{old.checksum[:12]}.old")
+            kept = "is overwritten" if overwrite else f"is kept as {backup.name}"
             warn_of_differencing(f"study {self.study_id!r}, site {self.site_id!r}", place, kept)
+            if not overwrite:  # after the warning, which may have been made an error
+                os.replace(path, backup)
         write_document(path, content, kind=document.KIND, version=document.VERSION)
         return path
 

@@ -28,10 +28,6 @@ class Periods(NamedTuple):
     first: Days
     last: Days
 
-    def take(self, mask: Array) -> Periods:
-        """Some of the periods."""
-        return Periods(self.person[mask], self.first[mask], self.last[mask])
-
     def find(self, person: Days, day: Days) -> Days:
         """Row of the period that holds a person's day; -1 where none does."""
         row = np.searchsorted(self.person * _SPAN + self.first, person * _SPAN + day, "right") - 1
