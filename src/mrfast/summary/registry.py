@@ -1,0 +1,198 @@
+"""The methods by name: what each is, needs, and takes by default."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from mrfast._validation import fail
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["DEFAULT_METHODS", "METHODS", "Method", "find_method", "method_table"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A method of the registry.
+
+    Attributes
+    ----------
+    name : str
+    function : str
+        Module and name of the function, ``"mrfast.summary.module:function"``.
+    title : str
+    reference : str
+        DOI.
+    minimum_snps : int
+    needs_se_exposure : bool
+    accepts_ld : bool
+        Takes `ld`, the correlations between SNPs.
+    random : bool
+        Draws random numbers (takes `rng`), at least with some options.
+    defaults : mapping
+        The function's own defaults that shape the result, and what an entry fixes.
+    fixed : tuple of str
+        Options that this entry fixes: they tell it from others of the same function.
+    """
+
+    name: str
+    function: str
+    title: str
+    reference: str
+    minimum_snps: int
+    needs_se_exposure: bool = True
+    accepts_ld: bool = False
+    random: bool = False
+    defaults: Mapping[str, object] = field(default_factory=dict)
+    fixed: tuple[str, ...] = ()
+
+    def resolve(self) -> Any:
+        """The function itself."""
+        module, _, name = self.function.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+    def __call__(self, **arguments: Any) -> Any:
+        """Run the method; what the entry fixes cannot be given."""
+        for name in self.fixed:
+            if name in arguments:
+                raise fail(name, f"none, as {self.name!r} fixes it", repr(arguments[name]))
+        return self.resolve()(**arguments, **{name: self.defaults[name] for name in self.fixed})
+
+
+_SUMMARY = "mrfast.summary"
+
+_ENTRIES: tuple[Method, ...] = (
+    Method(
+        name="wald_ratio",
+        function=f"{_SUMMARY}.wald:wald_ratio",
+        title="Wald ratio",
+        reference="10.1002/sim.3034",
+        minimum_snps=1,
+        needs_se_exposure=False,
+        defaults={"weights": "first_order"},
+    ),
+    Method(
+        name="ivw",
+        function=f"{_SUMMARY}.inverse_variance:ivw",
+        title="inverse-variance weighted, multiplicative random effects",
+        reference="10.1002/sim.7221",
+        minimum_snps=1,
+        needs_se_exposure=False,
+        accepts_ld=True,
+        defaults={"model": "random", "weights": "first_order", "distribution": "normal"},
+    ),
+    Method(
+        name="ivw_fixed",
+        function=f"{_SUMMARY}.inverse_variance:ivw",
+        title="inverse-variance weighted, fixed effect",
+        reference="10.1002/gepi.21758",
+        minimum_snps=1,
+        needs_se_exposure=False,
+        accepts_ld=True,
+        defaults={"model": "fixed", "weights": "first_order", "distribution": "normal"},
+        fixed=("model",),
+    ),
+    Method(
+        name="ivw_robust",
+        function=f"{_SUMMARY}.inverse_variance:ivw",
+        title="inverse-variance weighted, MM-estimation",
+        reference="10.1371/journal.pone.0222362",
+        minimum_snps=2,
+        needs_se_exposure=False,
+        defaults={"robust": True, "weights": "first_order", "distribution": "normal"},
+        fixed=("robust",),
+    ),
+    Method(
+        name="ivw_penalised",
+        function=f"{_SUMMARY}.inverse_variance:ivw",
+        title="inverse-variance weighted, penalised weights",
+        reference="10.1371/journal.pone.0222362",
+        minimum_snps=2,
+        needs_se_exposure=False,
+        defaults={"penalised": True, "weights": "first_order", "distribution": "normal"},
+        fixed=("penalised",),
+    ),
+    Method(
+        name="egger",
+        function=f"{_SUMMARY}.egger_regression:egger",
+        title="Egger regression",
+        reference="10.1093/ije/dyv080",
+        minimum_snps=3,
+        needs_se_exposure=False,
+        accepts_ld=True,
+        random=True,
+        defaults={"model": "random", "weights": "first_order", "distribution": "t"},
+    ),
+    Method(
+        name="egger_robust",
+        function=f"{_SUMMARY}.egger_regression:egger",
+        title="Egger regression, MM-estimation",
+        reference="10.1371/journal.pone.0222362",
+        minimum_snps=3,
+        needs_se_exposure=False,
+        defaults={"robust": True, "weights": "first_order", "distribution": "t"},
+        fixed=("robust",),
+    ),
+    Method(
+        name="rucker",
+        function=f"{_SUMMARY}.rucker_framework:rucker",
+        title="Ruecker's framework",
+        reference="10.1093/biostatistics/kxq046",
+        minimum_snps=3,
+        needs_se_exposure=False,
+        defaults={"alpha": 0.05},
+    ),
+    Method(
+        name="sign_test",
+        function=f"{_SUMMARY}.sign:sign_test",
+        title="concordance of signs",
+        reference="10.1093/biomet/26.4.404",
+        minimum_snps=6,
+        needs_se_exposure=False,
+    ),
+)
+
+METHODS: Mapping[str, Method] = MappingProxyType({method.name: method for method in _ENTRIES})
+"""All methods, by name."""
+
+DEFAULT_METHODS = tuple(
+    name for name in ("ivw", "egger", "weighted_median", "weighted_mode") if name in METHODS
+)
+"""What `mrfast.mr` runs without being told; each rests on other assumptions."""
+
+
+def find_method(name: object, *, argument: str = "methods") -> Method:
+    """The method of a name.
+
+    Raises
+    ------
+    InvalidInputError
+        Unknown name; the message lists the known ones.
+    """
+    if not isinstance(name, str) or name not in METHODS:
+        raise fail(argument, f"names of methods ({', '.join(METHODS)})", repr(name))
+    return METHODS[name]
+
+
+def method_table() -> pd.DataFrame:
+    """The registry as a table, one row a method."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "method": method.name,
+            "title": method.title,
+            "reference": method.reference,
+            "minimum_snps": method.minimum_snps,
+            "needs_se_exposure": method.needs_se_exposure,
+            "accepts_ld": method.accepts_ld,
+            "random": method.random,
+            "defaults": ", ".join(f"{key}={value!r}" for key, value in method.defaults.items()),
+        }
+        for method in METHODS.values()
+    )
