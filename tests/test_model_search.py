@@ -9,8 +9,8 @@ from massive_problems import all_models, correlation, summary_moments
 from scipy.special import logsumexp
 
 import mrfast
+from mrfast._progress import ProgressLine
 from mrfast.bayes.evidence import posterior_kernel
-from mrfast.bayes.progress import ProgressLine
 from mrfast.bayes.search import MOVES
 from mrfast.errors import CacheMismatchError, ModelLimitError
 
@@ -371,7 +371,7 @@ def test_progress_line_on_long_runs_only(monkeypatch, capsys, terminal):
     mrfast.massive(moments, n_iter=100, progress=True, rng=1)
     assert capsys.readouterr().err == ""
     clock = iter(range(0, 10**6, 3))
-    monkeypatch.setattr("mrfast.bayes.progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("mrfast._progress.time.monotonic", lambda: next(clock))
     monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
     line = ProgressLine(100, "iterations")  # begins at 0; then 3, 6, ... seconds
     for done in range(0, 50, 10):

@@ -401,7 +401,15 @@ def test_arrays_give_what_a_table_gives() -> None:
 
 
 def test_profiles_of_single_snps() -> None:
-    site = fit_site(persons(600, 0.3), instruments(), site_id="S", per_snp="profiles")
+    said: list[tuple[int, int]] = []
+    site = fit_site(
+        *(persons(600, 0.3), instruments()),
+        site_id="S",
+        per_snp="profiles",
+        progress=lambda done, total: said.append((done, total)),
+    )
+    assert said[-1] == (8, 8)
+    assert [done for done, _ in said] == sorted(done for done, _ in said)
     assert list(site.per_snp_profiles) == SNPS
     for _, row in site.per_snp.iterrows():
         profile = site.per_snp_profiles[row["snp"]]

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mrfast import _validation as check
+from mrfast._progress import progress_hook
 from mrfast._runtime import generator, thread_count
 from mrfast.bayes.diagnostics import effect_warnings, instrument_diagnostics
 from mrfast.bayes.identified_prior import IdentifiedPrior
 from mrfast.bayes.large_blocks import LARGEST_BLOCK, SampledBlocks
 from mrfast.bayes.priors import SpikeSlabPrior
-from mrfast.bayes.progress import progress_hook
 from mrfast.bayes.result import MassiveResult
 from mrfast.data.moments import Moments
 from mrfast.data.standardised import StandardisedAssociations

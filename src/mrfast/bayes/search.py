@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mrfast import _validation as check
+from mrfast._progress import progress_hook
 from mrfast._runtime import generator, thread_count
 from mrfast._validation import Float
 from mrfast.bayes.evidence import posterior_kernel
 from mrfast.bayes.evidence_cache import EvidenceCache
 from mrfast.bayes.priors import SpikeSlabPrior
-from mrfast.bayes.progress import progress_hook
 from mrfast.bayes.search_result import ModelSet, SearchDiagnostics, SearchResult
 from mrfast.data.moments import Moments
 from mrfast.errors import ConvergenceError, ModelLimitError

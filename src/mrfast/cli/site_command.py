@@ -220,6 +220,7 @@ def run_fit(options: argparse.Namespace) -> int:
                 action=options.action,
                 eaf_tolerance=options.eaf_tolerance,
                 n_threads=options.threads,
+                progress=not options.quiet,
             )
             sent = Path(profile.save(folder / TO_SEND))
     (folder / LOCAL).mkdir(exist_ok=True)

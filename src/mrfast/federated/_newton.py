@@ -118,8 +118,8 @@ def _second_order(
         beside[:, j] += width[:, j]
         bend[:, j] = (gradient[which] - objective(beside, which)[1])[:, :free] / width[:, j, None]
     bend = (bend + bend.transpose(0, 2, 1)) / 2
-    concave = np.isfinite(bend).all(axis=(1, 2))
-    concave[concave] = np.linalg.eigvalsh(bend[concave])[:, 0] > 0
+    finite = np.flatnonzero(np.isfinite(bend).all(axis=(1, 2)))
+    concave = finite[np.linalg.eigvalsh(bend[finite])[:, 0] > 0]
     steps = instead.copy()
     steps[concave] = solve(bend[concave], gradient[which[concave], :free])
     return steps

@@ -43,6 +43,7 @@ def snp_table(
     *,
     model: Model | None = None,
     n_threads: int | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> pd.DataFrame:
     """Associations of single SNPs with the outcome, each on the persons with a dosage of it.
 
@@ -55,6 +56,8 @@ def snp_table(
     model : callable, optional
         See `Model`; for regressions with a prior, one by one.
     n_threads : int, optional
+    progress : callable, optional
+        Called with the number of SNPs done.
 
     Returns
     -------
@@ -66,7 +69,7 @@ def snp_table(
     from scipy.special import ndtr
 
     places = np.flatnonzero(snps.estimable)
-    parts = []
+    parts, done = [], 0
     for own, block in _blocks(cohort, people, snps, places):
         scan = snp_scan(people.outcome, block.T, people.design.values, n_threads=n_threads)
         beta, std_error = scan.beta, scan.std_error
@@ -92,6 +95,9 @@ def snp_table(
             index=own,
         )
         parts.append(part[good])
+        done += own.size
+        if progress is not None:
+            progress(done)
     names = [name for name in COLUMNS[:5] if name in instruments.frame.columns]
     table = instruments.frame[names].astype({"effect_allele": object, "other_allele": object})
     return table.join(pd.concat(parts), how="inner").reset_index(drop=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from mrfast import _validation as check
+from mrfast._progress import progress_hook
 from mrfast._validation import Float, fail, listed
 from mrfast.data.instruments import WEAK_F, InstrumentTable
 from mrfast.errors import InvalidInputError
@@ -67,6 +68,7 @@ def fit_site(
     action: int = 2,
     eaf_tolerance: float = 0.08,
     n_threads: int | None = None,
+    progress: bool | Callable[[int, int], None] = False,
 ) -> SiteProfile:
     r"""Fit one site: the profile log-likelihood of its allele score, with what pooling needs.
 
@@ -129,6 +131,9 @@ def fit_site(
         A frequency nearer to 0.5 than this does not tell the strand.
     n_threads : int, optional
         By default all cores; the results do not depend on it.
+    progress : bool or callable
+        Whether to say on standard error how many SNPs are fitted, where that takes more than two
+        seconds; a callable takes how many are done, and of how many.
 
     Returns
     -------
@@ -207,19 +212,31 @@ def fit_site(
         *_profile_remarks(main, profile, abs(scale.kappa) * effect_range, cover),
     ]
     singles, profiles, controls = None, None, None
-    if per_snp:
-        own_model = None if precision is None else model
-        singles = snp_table(persons, people, table, snps, model=own_model, n_threads=n_threads)
+    estimable = int(np.count_nonzero(snps.estimable))
+    total = estimable * (2 if per_snp == "profiles" else 1)
+    with progress_hook(progress, total, "SNP fits", "site") as said:
+        if per_snp:
+            own_model = None if precision is None else model
+            singles = snp_table(
+                *(persons, people, table, snps),
+                model=own_model,
+                n_threads=n_threads,
+                progress=said,
+            )
+        if per_snp == "profiles" and singles is not None:
+            profiles = {}
+            for done, snp in enumerate(singles["snp"].astype(str), start=estimable + 1):
+                profiles[snp] = snp_profile(
+                    persons, people, table, snps, snp, model, effect_range, cover
+                )
+                if said is not None:
+                    said(done)
+    if singles is not None:
         estimated = set(singles["snp"])
         without = [table.snps[j] for j in np.flatnonzero(snps.estimable)]
         without = [snp for snp in without if snp not in estimated]
         if without:
             messages.append(f"no estimate of the SNP by itself: {listed(without)}")
-    if per_snp == "profiles" and singles is not None:
-        profiles = {
-            snp: snp_profile(persons, people, table, snps, snp, model, effect_range, cover)
-            for snp in singles["snp"].astype(str)
-        }
     if negative_controls is not None and negative_controls is not False:
         controls = negative_control_table(
             persons, people, values, negative_controls, model, min_count

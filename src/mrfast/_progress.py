@@ -16,10 +16,19 @@ class ProgressLine:
     """Writes how far a run is to standard error, from its third second on.
 
     One line that changes on a terminal, a line every ten seconds elsewhere.
+
+    Parameters
+    ----------
+    total : int or None
+        Number of steps, where that is known.
+    unit : str
+        What the steps are.
+    task : str
+        What the line begins with.
     """
 
-    def __init__(self, total: int | None, unit: str) -> None:
-        self._total, self._unit = total, unit
+    def __init__(self, total: int | None, unit: str, task: str = "massive") -> None:
+        self._total, self._unit, self._task = total, unit, task
         self._begin = self._last = time.monotonic()
         self._open = False
 
@@ -31,11 +40,11 @@ class ProgressLine:
             return
         self._last = now
         elapsed = now - self._begin
-        text = f"massive: {done:,} {self._unit}, {elapsed:.0f} s"
+        text = f"{self._task}: {done:,} {self._unit}, {elapsed:.0f} s"
         if self._total is not None:
             left = elapsed * (self._total - done) / done
             text = (
-                f"massive: {done:,} of {self._total:,} {self._unit}, {elapsed:.0f} s, "
+                f"{self._task}: {done:,} of {self._total:,} {self._unit}, {elapsed:.0f} s, "
                 f"{left:.0f} s left"
             )
         sys.stderr.write(f"\r{text}   " if terminal else f"{text}\n")
@@ -50,7 +59,10 @@ class ProgressLine:
 
 @contextmanager
 def progress_hook(
-    progress: bool | Callable[[int, int], None], total: int | None, unit: str
+    progress: bool | Callable[[int, int], None],
+    total: int | None,
+    unit: str,
+    task: str = "massive",
 ) -> Iterator[Callable[[int], None] | None]:
     """Callable for the kernel, taking the steps done; their number may not be known."""
     if not callable(progress) and not isinstance(progress, bool):
@@ -58,7 +70,7 @@ def progress_hook(
     if callable(progress):
         yield lambda done: progress(done, done if total is None else total)
     elif progress:
-        line = ProgressLine(total, unit)
+        line = ProgressLine(total, unit, task)
         try:
             yield line
         finally:
