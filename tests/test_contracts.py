@@ -26,7 +26,7 @@ CPP = ROOT / "src" / "cpp"
 
 # What each part of the package may import at module level, beside itself. Foundation modules
 # stand in their own order. A part that is not listed here fails `test_every_part_has_a_layer`.
-FOUNDATION = ("errors", "_validation", "_optional", "_runtime", "_files", "data")
+FOUNDATION = ("errors", "_validation", "_optional", "_progress", "_runtime", "_files", "data")
 DOMAINS = ("bayes", "federated", "nonlinear", "simulation", "summary")
 KERNELS = {domain: {domain} for domain in DOMAINS}  # submodules of _core
 KERNELS["bayes"] = {"bayes", "exact", "identified", "ld"}

@@ -154,11 +154,11 @@ def run(options: argparse.Namespace) -> int:
 
 def _left_out(pooled: PooledProfile, arguments: dict[str, Any]) -> dict[str, FederatedEstimate]:
     """Estimates without each of the sites; what they warn of is in their messages."""
-    from mrfast.federated.estimate import federated_estimate
+    from mrfast.federated.estimate import estimates_without_each_site
 
     fixed = {**arguments, "effects": "fixed"} if pooled.n_sites < 3 else arguments
     with warnings_as_notes(quiet=True):
-        return {site: federated_estimate(pooled.without(site), **fixed) for site in pooled.site_ids}
+        return estimates_without_each_site(pooled, **fixed)
 
 
 def _left_out_lines(left_out: dict[str, FederatedEstimate]) -> list[str]:
@@ -228,9 +228,8 @@ def _write(
     drawings: dict[str, Any],
 ) -> list[str]:
     """Write the files, the summary last; those of an earlier run that this one lacks go."""
-    import pandas as pd
-
     from mrfast._files import replace_file
+    from mrfast.federated.estimate import left_out_table
     from mrfast.io.tables import write_table
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -239,9 +238,7 @@ def _write(
         sites["kappa_used"] = estimate.kappas
     tables = {"sites.tsv": sites}
     if left_out:
-        rows = [entry.to_frame().assign(left_out=site) for site, entry in left_out.items()]
-        table = pd.concat(rows, ignore_index=True)
-        tables["leave_one_out.tsv"] = table[["left_out", *table.columns.drop("left_out")]]
+        tables["leave_one_out.tsv"] = left_out_table(left_out)
     for name, table in tables.items():
         write_table(table, folder / name)
     for name, figure in drawings.items():

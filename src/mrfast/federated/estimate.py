@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -368,15 +369,27 @@ def leave_one_site_out(pooled: PooledProfile, **options: Any) -> pd.DataFrame:
     InvalidInputError
         There is one site only, or an option is not known.
     """
-    import pandas as pd
+    return left_out_table(estimates_without_each_site(pooled, **options))
 
+
+def estimates_without_each_site(
+    pooled: PooledProfile, **options: Any
+) -> dict[str, FederatedEstimate]:
+    """What `leave_one_site_out` tabulates, by the name of the site that is left out."""
     if not isinstance(pooled, PooledProfile):
         raise fail("pooled", "what mrfast.pool returns", type(pooled).__name__)
     if pooled.n_sites < 2:
         raise fail("pooled", "at least two sites", "one")
+    return {site: federated_estimate(pooled.without(site), **options) for site in pooled.site_ids}
+
+
+def left_out_table(estimates: Mapping[str, FederatedEstimate]) -> pd.DataFrame:
+    """Table of `leave_one_site_out`."""
+    import pandas as pd
+
     rows = []
-    for site_id in pooled.site_ids:
-        row = federated_estimate(pooled.without(site_id), **options).to_frame()
+    for site_id, estimate in estimates.items():
+        row = estimate.to_frame()
         row.insert(0, "left_out", site_id)
         rows.append(row)
     return pd.concat(rows, ignore_index=True)
