@@ -76,9 +76,14 @@ def test_reference(case):
 @pytest.mark.parametrize("case", ["g2_three_sites", "g5_heterogeneous"])
 def test_leave_one_site_out(case):
     data = golden(case)
+    said: list[tuple[int, int]] = []
     table = mrfast.leave_one_site_out(
-        mrfast.pool(site_profiles(data)), noise_correction=False, ci_level=0.95
+        mrfast.pool(site_profiles(data)),
+        noise_correction=False,
+        ci_level=0.95,
+        progress=lambda done, total: said.append((done, total)),
     )
+    assert said == [(k + 1, len(table)) for k in range(len(table))]
     expected = data["outputs"]["leave_one_out"]
     assert table["left_out"].tolist() == [f"site_{k + 1}" for k in range(len(expected))]
     for column, name in (("beta", "theta"), ("ci_lower", "lower"), ("Q", "Q")):

@@ -136,7 +136,9 @@ def run(options: argparse.Namespace) -> int:
                 f"--leave-one-out: expected at least 2 sites, received {pooled.n_sites}"
             )
         estimate = federated_estimate(pooled, **arguments)
-    left_out = _left_out(pooled, arguments) if options.leave_one_out else {}
+    left_out = {}
+    if options.leave_one_out:
+        left_out = _left_out(pooled, arguments, progress=not options.quiet)
     drawings = {}
     if options.scale != "medusa" and can_draw(options):
         drawings = _drawings(pooled, estimate, left_out, arguments)
@@ -152,13 +154,15 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _left_out(pooled: PooledProfile, arguments: dict[str, Any]) -> dict[str, FederatedEstimate]:
+def _left_out(
+    pooled: PooledProfile, arguments: dict[str, Any], *, progress: bool
+) -> dict[str, FederatedEstimate]:
     """Estimates without each of the sites; what they warn of is in their messages."""
     from mrfast.federated.estimate import estimates_without_each_site
 
     fixed = {**arguments, "effects": "fixed"} if pooled.n_sites < 3 else arguments
     with warnings_as_notes(quiet=True):
-        return estimates_without_each_site(pooled, **fixed)
+        return estimates_without_each_site(pooled, progress=progress, **fixed)
 
 
 def _left_out_lines(left_out: dict[str, FederatedEstimate]) -> list[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from mrfast import _validation as check
+from mrfast._progress import progress_hook
 from mrfast._validation import Float, fail
 from mrfast.errors import MrfastWarning
 from mrfast.federated.joint_profile import (
@@ -348,13 +349,21 @@ def federated_estimate(
     return replace(estimate, messages=tuple(messages))
 
 
-def leave_one_site_out(pooled: PooledProfile, **options: Any) -> pd.DataFrame:
+def leave_one_site_out(
+    pooled: PooledProfile,
+    *,
+    progress: bool | Callable[[int, int], None] = False,
+    **options: Any,
+) -> pd.DataFrame:
     """The estimate without each of the sites.
 
     Parameters
     ----------
     pooled : PooledProfile
         At least two sites.
+    progress : bool or callable
+        Whether to say on standard error how many sites are done, where that takes more than two
+        seconds; a callable takes how many are done, and of how many.
     **options
         Of `federated_estimate`.
 
@@ -369,18 +378,27 @@ def leave_one_site_out(pooled: PooledProfile, **options: Any) -> pd.DataFrame:
     InvalidInputError
         There is one site only, or an option is not known.
     """
-    return left_out_table(estimates_without_each_site(pooled, **options))
+    return left_out_table(estimates_without_each_site(pooled, progress=progress, **options))
 
 
 def estimates_without_each_site(
-    pooled: PooledProfile, **options: Any
+    pooled: PooledProfile,
+    *,
+    progress: bool | Callable[[int, int], None] = False,
+    **options: Any,
 ) -> dict[str, FederatedEstimate]:
     """What `leave_one_site_out` tabulates, by the name of the site that is left out."""
     if not isinstance(pooled, PooledProfile):
         raise fail("pooled", "what mrfast.pool returns", type(pooled).__name__)
     if pooled.n_sites < 2:
         raise fail("pooled", "at least two sites", "one")
-    return {site: federated_estimate(pooled.without(site), **options) for site in pooled.site_ids}
+    estimates: dict[str, FederatedEstimate] = {}
+    with progress_hook(progress, pooled.n_sites, "sites left out", "estimate") as said:
+        for site in pooled.site_ids:
+            estimates[site] = federated_estimate(pooled.without(site), **options)
+            if said is not None:
+                said(len(estimates))
+    return estimates
 
 
 def left_out_table(estimates: Mapping[str, FederatedEstimate]) -> pd.DataFrame:
