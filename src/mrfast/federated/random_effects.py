@@ -29,6 +29,7 @@ __all__ = ["RandomEffects", "random_effects"]
 
 _NODES = 21
 _ITERATIONS = 40
+_ROUNDING = 1e-9  # log units: what a tau above 0 must gain
 _UNKNOWN = -1e12  # log-likelihood where a search failed
 _MODE_STEPS, _HALVINGS = 40, 12  # where a profile has a corner its mode need not be exact
 _WIDEST = 40  # doublings of a search outwards
@@ -350,7 +351,7 @@ def _best_tau(function: Callable[[float], float], scale: float, widest: float) -
             "random effects: the likelihood of mean and spread has no usable maximum; the sites "
             "contradict each other, or their windows are too narrow"
         )
-    return tau if -float(found.fun) > _finite(function(0.0)) else 0.0
+    return tau if -float(found.fun) > _finite(function(0.0)) + _ROUNDING else 0.0
 
 
 def _finite(value: float) -> float:
