@@ -1,0 +1,139 @@
+"""What every method returns: `MREstimate`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from scipy.special import chdtrc, ndtr, ndtri, stdtr, stdtrit
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Inference", "MREstimate", "chi_square_p", "inference"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MREstimate:
+    """Effect of the exposure on the outcome, by one method.
+
+    Attributes
+    ----------
+    method : str
+        Name in the registry.
+    estimate, std_error : float
+        Per unit of the exposure.
+    ci_lower, ci_upper : float
+        Limits at `ci_level`.
+    p_value : float
+        Two-sided, of no effect.
+    n_snps : int
+    ci_level : float
+    messages : tuple of str
+        What a reader should know.
+    """
+
+    title: ClassVar[str] = ""
+
+    method: str
+    estimate: float
+    std_error: float
+    ci_lower: float
+    ci_upper: float
+    p_value: float
+    n_snps: int
+    ci_level: float
+    messages: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain Python numbers, strings and lists."""
+        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row; the fields that are single values."""
+        import pandas as pd
+
+        record = {
+            key: "; ".join(value) if key == "messages" else value
+            for key, value in self.to_dict().items()
+            if key == "messages" or not isinstance(value, (list, dict))
+        }
+        return pd.DataFrame([record])
+
+    def __str__(self) -> str:
+        head = f"{self.title or self.method} ({self.n_snps} SNP{'s' * (self.n_snps != 1)})"
+        rows = [("estimate", self._with_interval()), *self._more_rows()]
+        width = max(len(name) for name, _ in rows) + 2
+        lines = [head, *(f"  {name + ':':<{width}}{text}" for name, text in rows)]
+        return "\n".join(lines + [f"  note: {message}" for message in self.messages])
+
+    def _with_interval(self) -> str:
+        return (
+            f"{self.estimate:.4g} (standard error {self.std_error:.3g}, {100 * self.ci_level:g}% "
+            f"{self.ci_lower:.4g} to {self.ci_upper:.4g}), p = {self.p_value:.3g}"
+        )
+
+    def _more_rows(self) -> list[tuple[str, str]]:
+        """Name and text of further lines of the printed form."""
+        return []
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, MREstimate):
+        return value.to_dict()
+    return value
+
+
+class Inference:
+    """Normal or Student's law of an estimate over its standard error.
+
+    Parameters
+    ----------
+    distribution : {"normal", "t"}
+    df : float
+        Of ``"t"``.
+    ci_level : float
+    """
+
+    __slots__ = ("_df", "_normal", "reach")
+
+    def __init__(self, distribution: str, df: float, ci_level: float) -> None:
+        self._normal = distribution == "normal"
+        self._df = df
+        tail = (1 - ci_level) / 2
+        self.reach = -float(ndtri(tail) if self._normal else stdtrit(df, tail))
+
+    def p_value(self, ratio: float) -> float:
+        """Two-sided, of an estimate `ratio` standard errors from zero."""
+        if self._normal:
+            return 2 * float(ndtr(-abs(ratio)))
+        return 2 * float(stdtr(self._df, -abs(ratio)))
+
+
+def inference(
+    estimate: float, std_error: float, law: Inference, ci_level: float
+) -> dict[str, float]:
+    """Fields of `MREstimate` that follow from an estimate, its error and their law."""
+    if not std_error > 0 or not math.isfinite(estimate):
+        p_value, reach = math.nan, math.nan
+    else:
+        p_value, reach = law.p_value(estimate / std_error), law.reach * std_error
+    return {
+        "estimate": estimate,
+        "std_error": std_error,
+        "ci_lower": estimate - reach,
+        "ci_upper": estimate + reach,
+        "p_value": p_value,
+        "ci_level": ci_level,
+    }
+
+
+def chi_square_p(statistic: float, df: float) -> float:
+    """Upper tail of the chi-squared law; NaN without degrees of freedom."""
+    return float(chdtrc(df, statistic)) if df > 0 else math.nan
