@@ -71,7 +71,8 @@ DoubleArray errors(const DoubleArray& bx, const DoubleArray& sx, const DoubleArr
   const double* const estimate = estimates.data();
   attended([&](Monitor& monitor) {
     for (std::size_t s = 0; s < sets && !monitor.step(); ++s, row += 4) {
-      const auto from = static_cast<std::size_t>(at[s]), n = static_cast<std::size_t>(at[s + 1]) - from;
+      const auto from = static_cast<std::size_t>(at[s]),
+                 n = static_cast<std::size_t>(at[s + 1]) - from;
       const MedianErrors found = median_errors(
           {n, all.bx + from, all.sx + from, all.by + from, all.sy + from, all.weights + from},
           estimate[s]);
@@ -211,9 +212,8 @@ py::tuple matrix(const py::array_t<Real, py::array::c_style>& by,
   py::array_t<std::int32_t> counts({rows, columns});
   double *const b = estimates.mutable_data(), *const se = robust.mutable_data();
   std::int32_t* const n = counts.mutable_data();
-  attended([&](Monitor& monitor) {
-    median_matrix(panel, kind, minimum, b, se, n, threads, monitor);
-  });
+  attended(
+      [&](Monitor& monitor) { median_matrix(panel, kind, minimum, b, se, n, threads, monitor); });
   return py::make_tuple(estimates, robust, counts);
 }
 
