@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mrfast import compat as compat
     from mrfast import errors as errors
     from mrfast import simulation as simulation
     from mrfast._runtime import build_config as build_config
@@ -59,6 +60,29 @@ if TYPE_CHECKING:
     from mrfast.summary.cis import cis_mr as cis_mr
     from mrfast.summary.colocalisation import Colocalisation as Colocalisation
     from mrfast.summary.colocalisation import coloc as coloc
+    from mrfast.summary.egger_regression import EggerEstimate as EggerEstimate
+    from mrfast.summary.egger_regression import egger as egger
+    from mrfast.summary.estimate import MREstimate as MREstimate
+    from mrfast.summary.heterogeneity_tests import Heterogeneity as Heterogeneity
+    from mrfast.summary.heterogeneity_tests import heterogeneity as heterogeneity
+    from mrfast.summary.inverse_variance import IVWEstimate as IVWEstimate
+    from mrfast.summary.inverse_variance import ivw as ivw
+    from mrfast.summary.median_methods import MedianEstimate as MedianEstimate
+    from mrfast.summary.median_methods import MedianLaw as MedianLaw
+    from mrfast.summary.median_methods import median_law as median_law
+    from mrfast.summary.median_methods import penalised_median as penalised_median
+    from mrfast.summary.median_methods import simple_median as simple_median
+    from mrfast.summary.median_methods import weighted_median as weighted_median
+    from mrfast.summary.mode_methods import ModeEstimate as ModeEstimate
+    from mrfast.summary.mode_methods import simple_mode as simple_mode
+    from mrfast.summary.mode_methods import weighted_mode as weighted_mode
+    from mrfast.summary.rucker_framework import RuckerEstimate as RuckerEstimate
+    from mrfast.summary.rucker_framework import rucker as rucker
+    from mrfast.summary.several_methods import mr as mr
+    from mrfast.summary.sign import SignEstimate as SignEstimate
+    from mrfast.summary.sign import sign_test as sign_test
+    from mrfast.summary.wald import WaldEstimate as WaldEstimate
+    from mrfast.summary.wald import wald_ratio as wald_ratio
 
 __version__ = "0.1.0"
 
@@ -111,8 +135,31 @@ _HOME = {
     "read_medusa_sites": "federated.medusa_files",
     "read_omop_cohort": "io.omop.reading",
     "study_decision": "federated.decision",
+    "EggerEstimate": "summary.egger_regression",
+    "Heterogeneity": "summary.heterogeneity_tests",
+    "IVWEstimate": "summary.inverse_variance",
+    "MREstimate": "summary.estimate",
+    "RuckerEstimate": "summary.rucker_framework",
+    "SignEstimate": "summary.sign",
+    "WaldEstimate": "summary.wald",
+    "egger": "summary.egger_regression",
+    "heterogeneity": "summary.heterogeneity_tests",
+    "ivw": "summary.inverse_variance",
+    "mr": "summary.several_methods",
+    "rucker": "summary.rucker_framework",
+    "sign_test": "summary.sign",
+    "MedianEstimate": "summary.median_methods",
+    "MedianLaw": "summary.median_methods",
+    "median_law": "summary.median_methods",
+    "penalised_median": "summary.median_methods",
+    "simple_median": "summary.median_methods",
+    "weighted_median": "summary.median_methods",
+    "ModeEstimate": "summary.mode_methods",
+    "simple_mode": "summary.mode_methods",
+    "weighted_mode": "summary.mode_methods",
+    "wald_ratio": "summary.wald",
 }
-_SUBPACKAGES = ("errors", "simulation")
+_SUBPACKAGES = ("compat", "errors", "simulation")
 
 __all__ = ["__version__", *_HOME, *_SUBPACKAGES]
 

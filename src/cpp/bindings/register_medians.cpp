@@ -178,10 +178,10 @@ RatioWeights weights_of(const std::string& name) {
 }
 
 template <class Real>
-py::tuple matrix(const py::array_t<Real, py::array::c_style>& by,
-                 const py::array_t<Real, py::array::c_style>& sy, const IndexArray& offsets,
-                 const IndexArray& ids, const DoubleArray& bx, const DoubleArray& sx,
-                 const std::string& weights, std::size_t minimum, std::size_t threads) {
+py::tuple matrix_of(const py::array_t<Real, py::array::c_style>& by,
+                    const py::array_t<Real, py::array::c_style>& sy, const IndexArray& offsets,
+                    const IndexArray& ids, const DoubleArray& bx, const DoubleArray& sx,
+                    const std::string& weights, std::size_t minimum, std::size_t threads) {
   if (by.ndim() != 2) throw std::invalid_argument("by: expected a matrix");
   RatioPanel<Real> panel;
   panel.snps = static_cast<std::size_t>(by.shape(0));
@@ -217,6 +217,19 @@ py::tuple matrix(const py::array_t<Real, py::array::c_style>& by,
   return py::make_tuple(estimates, robust, counts);
 }
 
+py::tuple matrix(const py::array& by, const py::array& sy, const IndexArray& offsets,
+                 const IndexArray& ids, const DoubleArray& bx, const DoubleArray& sx,
+                 const std::string& weights, std::size_t minimum, std::size_t threads) {
+  using FloatArray = py::array_t<float, py::array::c_style>;
+  if (py::isinstance<DoubleArray>(by) && py::isinstance<DoubleArray>(sy))
+    return matrix_of<double>(by.cast<DoubleArray>(), sy.cast<DoubleArray>(), offsets, ids, bx, sx,
+                             weights, minimum, threads);
+  if (py::isinstance<FloatArray>(by) && py::isinstance<FloatArray>(sy))
+    return matrix_of<float>(by.cast<FloatArray>(), sy.cast<FloatArray>(), offsets, ids, bx, sx,
+                            weights, minimum, threads);
+  throw std::invalid_argument("by, sy: expected C-contiguous float64 or float32, both the same");
+}
+
 }  // namespace
 
 void register_medians(py::module_ module) {
@@ -242,13 +255,9 @@ void register_medians(py::module_ module) {
              py::arg("factor"), py::arg("exact"));
   module.def("normals", &normals, py::kw_only(), py::arg("seed"), py::arg("set"),
              py::arg("purpose"), py::arg("index"), py::arg("draws"));
-  const auto panel = [&](auto function) {
-    module.def("median_matrix", function, by, sy, py::kw_only(), py::arg("offsets").noconvert(),
-               py::arg("ids").noconvert(), bx, sx, py::arg("weights"), py::arg("minimum"),
-               py::arg("threads"));
-  };
-  panel(&matrix<double>);
-  panel(&matrix<float>);
+  module.def("median_matrix", &matrix, by, sy, py::kw_only(), py::arg("offsets").noconvert(),
+             py::arg("ids").noconvert(), bx, sx, py::arg("weights"), py::arg("minimum"),
+             py::arg("threads"));
 }
 
 }  // namespace mrfast::bindings
