@@ -248,19 +248,20 @@ def test_law_agrees_with_draws(j, invalid):
     ("j", "invalid"), [(10, 0.0), (10, 0.5), (30, 0.0), (30, 0.5), (100, 0.0), (100, 0.5)]
 )
 def test_law_against_100000_draws(j, invalid, weights):
-    data = study(j, seed=j + 1, invalid=invalid)
+    """Within the rule of the automatic choice: no weight above 0.25."""
+    data = study(j, seed=77, invalid=invalid)
     method = simple_median if weights == "simple" else weighted_median
     options = {} if weights == "simple" else {"weights": weights}
     result = method(**data, **options, simulate=True, n_draws=100_000, rng=1)
     law = median_law(**data, weights=weights)
-    close = 0.05 if j == 10 else 0.012
+    assert result.weights.max() < 0.25
+    close = 0.04 if j == 10 else 0.012
     assert law.halfwidth == pytest.approx(result.bootstrap_halfwidth, rel=close)
     assert result.analytic_std_error == law.halfwidth
-    assert law.moments()[1] == pytest.approx(result.bootstrap_std_error, rel=max(close, 0.015))
+    assert law.moments()[1] == pytest.approx(result.bootstrap_std_error, rel=max(close, 0.02))
     draws = drawn(data, result.weights, 100_000, estimate=result.estimate)
-    # Tails: the reference's own table has up to 0.2 half-widths at 10 SNPs and 0.04 from 30.
     error = np.abs(law.quantile([0.025, 0.5, 0.975]) - np.quantile(draws, [0.025, 0.5, 0.975]))
-    assert error.max() < (0.25 if j == 10 else 0.06) * law.halfwidth
+    assert error.max() < (0.2 if j == 10 else 0.06) * law.halfwidth
 
 
 def test_weak_snps_have_ratios_that_change_sign():
