@@ -23,7 +23,13 @@ from mrfast import _validation as check
 from mrfast._runtime import thread_count
 from mrfast._validation import Float
 from mrfast.summary._draws import halfwidth, kernel_seed, standard_deviation
-from mrfast.summary._inputs import WEIGHTS, Associations, associations, ratio_variance
+from mrfast.summary._inputs import (
+    WEIGHTS,
+    Associations,
+    associations,
+    normalised_weights,
+    ratio_variance,
+)
 from mrfast.summary.estimate import Inference, MREstimate, inference
 
 __all__ = [
@@ -163,7 +169,7 @@ def simple_median(
     options = _Options.checked(
         "simple", std_error, simulate, n_draws, rng, distribution, ci_level, n_threads
     )
-    return _median("simple_median", data, _weights(data, "simple"), options, ())
+    return _median("simple_median", data, normalised_weights(data, "simple"), options, ())
 
 
 def weighted_median(
@@ -239,7 +245,7 @@ def weighted_median(
     options = _Options.checked(
         weights, std_error, simulate, n_draws, rng, distribution, ci_level, n_threads
     )
-    return _median("weighted_median", data, _weights(data, weights), options, ())
+    return _median("weighted_median", data, normalised_weights(data, weights), options, ())
 
 
 def penalised_median(
@@ -288,19 +294,8 @@ def _data(bx: ArrayLike, sx: ArrayLike, by: ArrayLike, sy: ArrayLike) -> Associa
     return associations(bx, sx, by, sy, minimum=_MINIMUM, nonzero=True)
 
 
-def _weights(data: Associations, kind: str) -> Float:
-    """Weights that sum to 1."""
-    weights = 1 / ratio_variance(data, kind)
-    total = float(weights.sum())
-    if not 0 < total < math.inf:
-        scaled = ratio_variance(data, kind)
-        weights = float(scaled.min()) / scaled
-        total = float(weights.sum())
-    return np.ascontiguousarray(weights / total)
-
-
 def _penalised(data: Associations, kind: str, factor: float) -> Float:
-    weights = _weights(data, kind)
+    weights = normalised_weights(data, kind)
     ratios = data.by / data.bx
     centre = _core.medians.weighted_median(ratios, weights)
     variance = ratio_variance(data, "first_order" if kind == "simple" else kind)
@@ -472,7 +467,7 @@ def median_law(
     data = _data(beta_exposure, se_exposure, beta_outcome, se_outcome)
     check.choice("weights", weights, WEIGHTS)
     if penalty_factor is None:
-        return MedianLaw(data, _weights(data, weights))
+        return MedianLaw(data, normalised_weights(data, weights))
     factor = check.scalar("penalty_factor", penalty_factor, above=0)
     return MedianLaw(data, _penalised(data, weights, factor))
 

@@ -18,7 +18,13 @@ from mrfast import _validation as check
 from mrfast._runtime import thread_count
 from mrfast._validation import Float
 from mrfast.summary._draws import kernel_seed, scaled_mad
-from mrfast.summary._inputs import WEIGHTS, Associations, associations, ratio_variance
+from mrfast.summary._inputs import (
+    WEIGHTS,
+    Associations,
+    associations,
+    normalised_weights,
+    ratio_variance,
+)
 from mrfast.summary.estimate import Inference, MREstimate, inference
 
 __all__ = ["ModeEstimate", "simple_mode", "weighted_mode"]
@@ -219,9 +225,7 @@ def _mode(
     n = len(data.bx)
     ratios = np.ascontiguousarray(data.by / data.bx)
     errors = np.sqrt(ratio_variance(data, ratio_error))
-    share = ratio_variance(data, weights)
-    share = float(share.min()) / share
-    share = share / share.sum()
+    share = normalised_weights(data, weights)
     estimate, bandwidth, law_error = _core.medians.mode(
         ratios, errors, share, factor=factor, exact=exact
     )
