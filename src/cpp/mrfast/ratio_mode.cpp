@@ -20,6 +20,7 @@ constexpr double kSmallestBandwidth = 1e-8;
 constexpr std::size_t kPoints = 512;    // of the grid
 constexpr double kCut = 3;              // bandwidths beyond the ends
 constexpr std::size_t kRun = 16;        // points in a row that are evaluated together
+constexpr std::size_t kAlways = 6;      // so few runs are all evaluated
 constexpr double kReach = 9;            // bandwidths from which a kernel counts nothing
 constexpr double kFineStep = 1.0 / 64;  // of the exact mode, in bandwidths
 constexpr std::size_t kMostPoints = std::size_t{1} << 24;
@@ -92,11 +93,10 @@ MRFAST_INLINE void stand(const double* value, double weight, const Vector8& x0,
 }
 
 // Sums of weights exp(-(x0 + k e - r)^2 / 2) at k = 0, ..., 15 of eight rows, in bandwidths.
-// kSmooth: the steps e are at most 1/2, and products of factors may stand for exponentials.
-template <bool kSmooth>
-MRFAST_INLINE void kernel_sums_of(const double* __restrict values, const double* __restrict weights,
-                                  std::size_t n, const double* x0, const double* h, const double* e,
-                                  double* __restrict sums) {
+// The steps e are at most 1, so that products of factors may stand for exponentials.
+MRFAST_DISPATCH void kernel_sums(const double* __restrict values, const double* __restrict weights,
+                                 std::size_t n, const double* x0, const double* h, const double* e,
+                                 double* __restrict sums) {
   double inverse[kLanes], reach[kLanes], factor[kLanes];
   for (std::size_t l = 0; l < kLanes; ++l) {
     inverse[l] = 1 / h[l];
@@ -116,46 +116,20 @@ MRFAST_INLINE void kernel_sums_of(const double* __restrict values, const double*
     double u[kLanes], weight[kLanes], kernel[kLanes], next[kLanes];
     store(from, u);
     store(counts, weight);
-    if constexpr (kSmooth) {
-      for (std::size_t l = 0; l < kLanes; ++l) {
-        kernel[l] = weight[l] * fast_exp(-0.5 * u[l] * u[l]);
-        next[l] = fast_exp(-e[l] * (u[l] + 0.5 * e[l]));
-      }
-      load(kernel, g);
-      load(next, q);
-      MRFAST_UNROLL
-      for (std::size_t k = 0; k < kRun; ++k) {
-        sum[k] += g;
-        g = g * q;
-        q = q * ratio;
-      }
-    } else {
-      for (std::size_t k = 0; k < kRun; ++k) {
-        for (std::size_t l = 0; l < kLanes; ++l) {
-          const double at = u[l] + e[l] * static_cast<double>(k);
-          kernel[l] = weight[l] * fast_exp(-0.5 * at * at);
-        }
-        load(kernel, g);
-        sum[k] += g;
-      }
+    for (std::size_t l = 0; l < kLanes; ++l) {
+      kernel[l] = weight[l] * fast_exp(-0.5 * u[l] * u[l]);
+      next[l] = fast_exp(-e[l] * (u[l] + 0.5 * e[l]));
+    }
+    load(kernel, g);
+    load(next, q);
+    MRFAST_UNROLL
+    for (std::size_t k = 0; k < kRun; ++k) {
+      sum[k] += g;
+      g = g * q;
+      q = q * ratio;
     }
   }
   for (std::size_t k = 0; k < kRun; ++k) store(sum[k], sums + kLanes * k);
-}
-
-MRFAST_DISPATCH void smooth_sums(const double* values, const double* weights, std::size_t n,
-                                 const double* x0, const double* h, const double* e, double* sums) {
-  kernel_sums_of<true>(values, weights, n, x0, h, e, sums);
-}
-
-MRFAST_DISPATCH void direct_sums(const double* values, const double* weights, std::size_t n,
-                                 const double* x0, const double* h, const double* e, double* sums) {
-  kernel_sums_of<false>(values, weights, n, x0, h, e, sums);
-}
-
-void kernel_sums(const double* values, const double* weights, std::size_t n, const double* x0,
-                 const double* h, const double* e, bool smooth, double* sums) {
-  (smooth ? smooth_sums : direct_sums)(values, weights, n, x0, h, e, sums);
 }
 
 MRFAST_DISPATCH void moments_of_lanes(const double* __restrict values, std::size_t n, double* sd,
@@ -197,10 +171,57 @@ MRFAST_DISPATCH void distances(const double* __restrict values, std::size_t n, c
       out[kLanes * j + l] = std::abs(values[kLanes * j + l] - from[l]);
 }
 
+// Largest of the 512 points of a density whose mass lies on 512 others.
+double binned_maximum(const double* ratios, std::size_t stride, const double* weights,
+                      std::size_t n, double h) {
+  double smallest = ratios[0], largest = ratios[0];
+  for (std::size_t j = 0; j < n; ++j) {
+    smallest = std::min(smallest, ratios[stride * j]);
+    largest = std::max(largest, ratios[stride * j]);
+  }
+  const double from = smallest - kCut * h, to = largest + kCut * h;
+  const double low = from - 4 * h, high = to + 4 * h;
+  const double bin = (high - low) / (kPoints - 1);
+  const auto bin_of = [](double place) {
+    return std::min(static_cast<std::size_t>(std::max(0.0, place)), kPoints - 2);
+  };
+  std::array<double, kPoints> mass{}, kernel{}, density{};
+  for (std::size_t j = 0; j < n; ++j) {
+    const double place = (ratios[stride * j] - low) / bin;
+    const std::size_t i = bin_of(place);
+    const double part = place - static_cast<double>(i);
+    mass[i] += weights[j] * (1 - part);
+    mass[i + 1] += weights[j] * part;
+  }
+  // The distances of the kernel are those of 1024 points on twice the range, as in R.
+  const double apart = 2 * (high - low) / (2 * kPoints - 1) / h;
+  for (std::size_t k = 0; k < kPoints; ++k) {
+    const double u = static_cast<double>(k) * apart;
+    kernel[k] = fast_exp(-0.5 * u * u);
+  }
+  for (std::size_t i = 0; i < kPoints; ++i) {
+    if (mass[i] == 0) continue;
+    for (std::size_t k = 0; k < i; ++k) density[k] += mass[i] * kernel[i - k];
+    for (std::size_t k = i; k < kPoints; ++k) density[k] += mass[i] * kernel[k - i];
+  }
+  const double step = (to - from) / (kPoints - 1);
+  double peak = -1, mode = from;
+  for (std::size_t k = 0; k < kPoints; ++k) {
+    const double x = from + static_cast<double>(k) * step, place = (x - low) / bin;
+    const std::size_t i = bin_of(place);
+    const double f = density[i] + (density[i + 1] - density[i]) * (place - static_cast<double>(i));
+    if (f > peak) {
+      peak = f;
+      mode = x;
+    }
+  }
+  return mode;
+}
+
 // Modes of eight samples side by side. Every stride-th point first, at most half a bandwidth
 // apart; as the density f of a maximum F falls no faster than F (1 - t^2 / 2) at t bandwidths
 // (f'' >= -f / h^2), the maximum is next to a point whose f is not below that: only there all
-// points are evaluated.
+// points are evaluated. Rows whose points are further apart than the bandwidth are binned.
 class ModeLanes {
  public:
   ModeLanes(const double* weights, std::size_t n, double factor, bool exact, double middle,
@@ -223,7 +244,8 @@ class ModeLanes {
     for (std::size_t l = 0; l < kLanes; ++l) {
       modes[l] = low_[l] + static_cast<double>(best_index_[l]) * step_[l];
       if (exact_) modes[l] = polish(values + l, kLanes, weights_, n_, h_[l], modes[l]);
-      coarse[l] = step_[l] > h_[l];
+      coarse[l] = coarse_[l];
+      if (coarse[l]) modes[l] = binned_maximum(values + l, kLanes, weights_, n_, h_[l]);
     }
   }
 
@@ -234,7 +256,6 @@ class ModeLanes {
     medians_(values, equal_.data(), n_, middle_, spread_, median);
     distances(values, n_, median, buffer_.data());
     medians_(buffer_.data(), equal_.data(), n_, spread_, spread_, mad);
-    smooth_ = true;
     most_ = 0;
     for (std::size_t l = 0; l < kLanes; ++l) {
       h_[l] = rule(sd[l], mad[l], n_, factor_);
@@ -249,24 +270,51 @@ class ModeLanes {
                     1;
         step_[l] = range / static_cast<double>(count_[l] - 1);
       }
+      coarse_[l] = step_[l] > h_[l];
+      if (coarse_[l]) {  // nothing to look for here
+        count_[l] = 2;
+        step_[l] = h_[l];
+      }
       stride_[l] = static_cast<std::size_t>(std::max(1.0, std::floor(0.5 * h_[l] / step_[l])));
       points_[l] = (count_[l] - 2) / stride_[l] + 2;  // the last may lie beyond the end
       most_ = std::max(most_, points_[l]);
       spacing_[l] = static_cast<double>(stride_[l]) * step_[l];
       apart_[l] = spacing_[l] / h_[l];
-      smooth_ = smooth_ && apart_[l] <= 0.5;
     }
   }
 
+  // Only where a kernel of any row reaches.
   void scan(const double* values) {
-    most_ = (most_ + kRun - 1) / kRun * kRun;
-    density_.resize(kLanes * most_);
-    for (std::size_t k = 0; k < most_; k += kRun) {
+    const std::size_t all = (most_ + kRun - 1) / kRun;
+    active_.assign(all, all <= kAlways ? 1 : 0);
+    for (std::size_t l = 0; l < kLanes && all > kAlways; ++l) {
+      if (coarse_[l]) continue;
+      const double length = static_cast<double>(kRun) * spacing_[l], reach = kReach * h_[l];
+      for (std::size_t j = 0; j < n_; ++j) {
+        const double from = values[kLanes * j + l] - low_[l];
+        const auto first = static_cast<std::size_t>(std::max(0.0, (from - reach) / length));
+        const auto last = static_cast<std::size_t>(std::max(0.0, (from + reach) / length));
+        for (std::size_t r = first; r <= std::min(last, all - 1); ++r) active_[r] = 1;
+      }
+    }
+    runs_.clear();
+    for (std::size_t r = 0; r < all; ++r)
+      if (active_[r] != 0) runs_.push_back(r * kRun);
+    density_.resize(kLanes * kRun * runs_.size());
+    for (std::size_t r = 0; r < runs_.size(); ++r) {
       double x0[kLanes];
       for (std::size_t l = 0; l < kLanes; ++l)
-        x0[l] = low_[l] + static_cast<double>(k) * spacing_[l];
-      kernel_sums(values, weights_, n_, x0, h_, apart_, smooth_, density_.data() + kLanes * k);
+        x0[l] = low_[l] + static_cast<double>(runs_[r]) * spacing_[l];
+      kernel_sums(values, weights_, n_, x0, h_, apart_, density_.data() + kLanes * kRun * r);
     }
+  }
+
+  // visit(point, density) for the points of a row that were evaluated.
+  template <class Visit>
+  void each(std::size_t l, const Visit& visit) const {
+    for (std::size_t r = 0; r < runs_.size(); ++r)
+      for (std::size_t k = 0; k < kRun && runs_[r] + k < points_[l]; ++k)
+        visit(runs_[r] + k, density_[kLanes * (kRun * r + k) + l]);
   }
 
   void refine(const double* values) {
@@ -275,42 +323,38 @@ class ModeLanes {
     double fine[kLanes];
     for (std::size_t l = 0; l < kLanes; ++l) {
       double peak = -1;
-      for (std::size_t k = 0; k < points_[l]; ++k) {
-        const double f = density_[kLanes * k + l];
-        if (f > peak) {
-          peak = f;
-          best_index_[l] = std::min(k * stride_[l], count_[l] - 1);
-        }
-      }
+      best_index_[l] = 0;
+      each(l, [&](std::size_t k, double f) {
+        if (!(f > peak)) return;
+        peak = f;
+        best_index_[l] = std::min(k * stride_[l], count_[l] - 1);
+      });
       fine[l] = step_[l] / h_[l];
-      if (stride_[l] == 1) continue;
+      if (stride_[l] == 1 || coarse_[l]) continue;
       const double t = apart_[l] / 2 + fine[l];
       const double enough = peak * (1 - 0.55 * t * t);
       const std::size_t half = stride_[l] / 2 + 1;
       std::size_t next = 0;  // the first point that is not in a run yet
-      for (std::size_t k = 0; k < points_[l]; ++k) {
-        if (density_[kLanes * k + l] < enough) continue;
+      each(l, [&](std::size_t k, double f) {
+        if (f < enough) return;
         const std::size_t at = k * stride_[l];
         const std::size_t end = std::min(count_[l], at + half + 1);
         next = std::max(next, at > half ? at - half : 0);
         for (; next < end; next += kRun) runs[l].push_back(next);
-      }
+      });
       rounds = std::max(rounds, runs[l].size());
     }
     double best[kLanes];
     std::fill(best, best + kLanes, -1.0);
-    bool smooth = true;
-    for (std::size_t l = 0; l < kLanes; ++l) {
+    for (std::size_t l = 0; l < kLanes; ++l)
       if (runs[l].empty()) fine[l] = 0;  // nothing is asked of this row
-      smooth = smooth && fine[l] <= 0.5;
-    }
     for (std::size_t r = 0; r < rounds; ++r) {
       double x0[kLanes], sums[kLanes * kRun];
       for (std::size_t l = 0; l < kLanes; ++l) {
         const std::size_t first = r < runs[l].size() ? runs[l][r] : 0;
         x0[l] = low_[l] + static_cast<double>(first) * step_[l];
       }
-      kernel_sums(values, weights_, n_, x0, h_, fine, smooth, sums);
+      kernel_sums(values, weights_, n_, x0, h_, fine, sums);
       for (std::size_t l = 0; l < kLanes; ++l) {
         if (r >= runs[l].size()) continue;
         for (std::size_t k = 0; k < kRun && runs[l][r] + k < count_[l]; ++k)
@@ -325,9 +369,12 @@ class ModeLanes {
   const double* weights_;
   std::size_t n_;
   double factor_;
-  bool exact_, smooth_ = true;
+  bool exact_;
   std::vector<double> buffer_, equal_, density_;
+  std::vector<unsigned char> active_;
+  std::vector<std::size_t> runs_;  // first points that were evaluated
   MedianLanes medians_;
+  bool coarse_[kLanes];
   double middle_[kLanes], spread_[kLanes], h_[kLanes], low_[kLanes], step_[kLanes],
       spacing_[kLanes], apart_[kLanes];
   std::size_t count_[kLanes], stride_[kLanes], points_[kLanes], best_index_[kLanes], most_ = 0;
@@ -357,43 +404,8 @@ double mode_bandwidth(const double* ratios, std::size_t n, double factor) {
 }
 
 ModeEstimate binned_mode(const RatioSample& data, double factor) {
-  ModeEstimate out;
-  const double h = out.bandwidth = mode_bandwidth(data.ratios, data.n, factor);
-  const auto [smallest, largest] = std::minmax_element(data.ratios, data.ratios + data.n);
-  const double from = *smallest - kCut * h, to = *largest + kCut * h;
-  const double low = from - 4 * h, high = to + 4 * h;
-  const double bin = (high - low) / (kPoints - 1);
-  std::vector<double> mass(kPoints + 1, 0.0), kernel(kPoints), density(kPoints, 0.0);
-  for (std::size_t j = 0; j < data.n; ++j) {
-    const double place = (data.ratios[j] - low) / bin;
-    const auto i = std::min(static_cast<std::size_t>(place), kPoints - 2);
-    const double part = place - static_cast<double>(i);
-    mass[i] += data.weights[j] * (1 - part);
-    mass[i + 1] += data.weights[j] * part;
-  }
-  // The distances of the kernel are those of 1024 points on twice the range, as in R.
-  const double apart = 2 * (high - low) / (2 * kPoints - 1) / h;
-  for (std::size_t k = 0; k < kPoints; ++k) {
-    const double u = static_cast<double>(k) * apart;
-    kernel[k] = fast_exp(-0.5 * u * u);
-  }
-  for (std::size_t i = 0; i < kPoints; ++i) {
-    if (mass[i] == 0) continue;
-    for (std::size_t k = 0; k < i; ++k) density[k] += mass[i] * kernel[i - k];
-    for (std::size_t k = i; k < kPoints; ++k) density[k] += mass[i] * kernel[k - i];
-  }
-  const double step = (to - from) / (kPoints - 1);
-  double peak = -1;
-  for (std::size_t k = 0; k < kPoints; ++k) {
-    const double x = from + static_cast<double>(k) * step, place = (x - low) / bin;
-    const auto i = std::min(static_cast<std::size_t>(place), kPoints - 2);
-    const double f = density[i] + (density[i + 1] - density[i]) * (place - static_cast<double>(i));
-    if (f > peak) {
-      peak = f;
-      out.mode = x;
-    }
-  }
-  return out;
+  const double h = mode_bandwidth(data.ratios, data.n, factor);
+  return {binned_maximum(data.ratios, 1, data.weights, data.n, h), h};
 }
 
 ModeEstimate exact_mode(const RatioSample& data, double factor) {

@@ -34,7 +34,8 @@ ModeEstimate exact_mode(const RatioSample& data, double factor);
 // Standard error of the mode by the bootstrap law, the bandwidth held fixed.
 double mode_law_error(const RatioSample& data, const ModeEstimate& mode);
 
-// Modes of r* ~ N(r, errors), each with its own bandwidth; on the 512 points or exact. Returns the
+// Modes of r* ~ N(r, errors), each with its own bandwidth; on the 512 points or exact. Draws whose
+// points are further apart than the bandwidth are binned as in binned_mode. Returns the
 // share of draws where the points are further apart than the bandwidth.
 double bootstrap_modes(const RatioSample& data, const NormalStream& stream, double factor,
                        bool exact, std::size_t draws, double* modes, std::size_t threads,
