@@ -330,6 +330,18 @@ def test_choices_of_standard_error():
     assert several.to_dict() == draws.to_dict()
 
 
+def test_estimates_far_from_every_ratio():
+    """In a wide gap there is no density for a robust error, and nothing that is not penalised."""
+    data = study(10, seed=1)
+    data["beta_outcome"] = data["beta_exposure"] * np.where(np.arange(10) < 5, -900.0, 900.0)
+    data["se_exposure"] = np.full(10, 1e-6)
+    both = simple_median(**data, std_error="max", rng=1)
+    assert both.std_error_method == "bootstrap halfwidth"
+    assert "no robust" in both.messages[-1]
+    with pytest.raises(InvalidInputError, match="penalties"):
+        penalised_median(**data, weights="simple", rng=1)
+
+
 def test_monte_carlo_errors_are_those_of_repeated_simulation():
     data = study(8, seed=4)
     results = [weighted_median(**data, n_draws=500, simulate=True, rng=i) for i in range(200)]

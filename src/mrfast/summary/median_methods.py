@@ -47,6 +47,7 @@ _MINIMUM = 3
 _FEWEST_ANALYTIC = 10  # SNPs from which the closed law is close
 _LARGEST_WEIGHT = 0.25  # above which it is not
 _LARGEST_GAP = 1.0  # neighbours of the estimate further apart than their errors together
+_FARTHEST = 1e6  # ranges of the ratios: a robust error beyond stands for none
 _PURPOSE = 0x6D656469  # of the draws: "medi"
 _NODES, _NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
 # Share by which weights of each order pull the estimate to zero is about this over the mean F.
@@ -301,7 +302,12 @@ def _penalised(data: Associations, kind: str, factor: float) -> Float:
     variance = ratio_variance(data, "first_order" if kind == "simple" else kind)
     tail = chdtrc(1, (ratios - centre) ** 2 / variance)
     weights = weights * np.minimum(1.0, factor * tail)
-    return np.ascontiguousarray(weights / weights.sum())
+    total = float(weights.sum())
+    if not total > 0:
+        raise check.fail(
+            "beta_outcome", "a ratio that the penalties leave some weight", "none near the median"
+        )
+    return np.ascontiguousarray(weights / total)
 
 
 def _median(
@@ -313,10 +319,13 @@ def _median(
 ) -> MedianEstimate:
     kernel = _core.medians
     n = len(weights)
-    estimate = kernel.weighted_median(data.by / data.bx, weights)
+    ratios = data.by / data.bx
+    estimate = kernel.weighted_median(ratios, weights)
     analytic, bahadur, robust, gap = kernel.median_errors(
         *data, weights, np.array([estimate]), np.array([0, n])
     )[0].tolist()
+    if robust > _FARTHEST * float(np.ptp(ratios)) > 0:
+        robust = math.inf  # no density at the estimate
     doubt = _doubt(n, weights, gap, analytic)
     draw = options.std_error == "bootstrap" or (
         options.std_error in ("auto", "max") and doubt is not None
@@ -344,8 +353,10 @@ def _median(
         used, std_error, error = "bootstrap halfwidth", half, half_error
     else:
         used, std_error, error = "analytic", analytic, 0.0
-    if options.std_error == "max" and not robust <= std_error:
+    if options.std_error == "max" and std_error < robust < math.inf:
         used, std_error, error = "robust", robust, 0.0
+    if options.std_error in ("robust", "max") and not robust < math.inf:
+        messages += ("no ratio is near the estimate: there is no robust standard error",)
     if options.std_error == "analytic" and doubt is not None:
         messages += (f"the analytic standard error may be off: {doubt}",)
     messages += _attenuation(data, options.weights, estimate, std_error)
