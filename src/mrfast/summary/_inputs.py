@@ -131,3 +131,10 @@ def ratio_variance(data: Associations, weights: str) -> Float:
     if weights == "first_order":
         return first
     return first + (data.by * data.sx / data.bx**2) ** 2
+
+
+def normalised_weights(data: Associations, weights: str) -> Float:
+    """Inverses of `ratio_variance`, with sum 1."""
+    variance = ratio_variance(data, weights)
+    share = float(variance.min()) / variance
+    return np.ascontiguousarray(share / share.sum())
