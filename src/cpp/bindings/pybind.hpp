@@ -67,5 +67,6 @@ void register_exact(py::module_ module);
 void register_federated(py::module_ module);
 void register_identified(py::module_ module);
 void register_ld(py::module_ module);
+void register_presso(py::module_ module);
 
 }  // namespace mrfast::bindings

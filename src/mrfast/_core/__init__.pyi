@@ -11,6 +11,7 @@ from . import exact as exact
 from . import federated as federated
 from . import identified as identified
 from . import ld as ld
+from . import presso as presso
 
 def symmetric_eigen(
     matrix: NDArray[np.float64],  # (n, n)
