@@ -59,6 +59,10 @@ if TYPE_CHECKING:
     from mrfast.summary.cis import cis_mr as cis_mr
     from mrfast.summary.colocalisation import Colocalisation as Colocalisation
     from mrfast.summary.colocalisation import coloc as coloc
+    from mrfast.summary.presso_test import MVPressoResult as MVPressoResult
+    from mrfast.summary.presso_test import PressoResult as PressoResult
+    from mrfast.summary.presso_test import mr_presso as mr_presso
+    from mrfast.summary.presso_test import mv_presso as mv_presso
 
 __version__ = "0.1.0"
 
@@ -77,7 +81,9 @@ _HOME = {
     "LikelihoodProfile": "federated.likelihood_profile",
     "LogPosterior": "bayes.model",
     "MassiveResult": "bayes.result",
+    "MVPressoResult": "summary.presso_test",
     "Moments": "data.moments",
+    "PressoResult": "summary.presso_test",
     "OmopCohort": "io.omop.cohort",
     "PooledProfile": "federated.pooling",
     "PriorSensitivity": "bayes.sensitivity",
@@ -90,6 +96,8 @@ _HOME = {
     "build_config": "_runtime",
     "federated_estimate": "federated.estimate",
     "cis_mr": "summary.cis",
+    "mr_presso": "summary.presso_test",
+    "mv_presso": "summary.presso_test",
     "coloc": "summary.colocalisation",
     "empirical_null": "summary.calibration",
     "first_stage_f": "federated.first_stage",
