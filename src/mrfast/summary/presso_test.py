@@ -799,9 +799,10 @@ def _decided(above: int, n: int, alpha: float) -> bool:
 
 
 def _simulated_p(counts: Sequence[int], n: int) -> tuple[Float, Float]:
-    """p-values (1 + count) / (1 + n), and their Monte-Carlo standard errors."""
-    p_value = (1 + np.asarray(counts, dtype=np.float64)) / (1 + n)
-    return p_value, np.sqrt(p_value * (1 - p_value) / n)
+    """p-values (1 + count) / (1 + n), and their Monte-Carlo standard errors, never 0."""
+    count = np.asarray(counts, dtype=np.float64)
+    share = (1 + count) / (2 + n)
+    return (1 + count) / (1 + n), np.sqrt(share * (1 - share) / n)
 
 
 def _shifted_chi_square_p(value: float, cumulants: Float) -> float:
