@@ -59,10 +59,24 @@ if TYPE_CHECKING:
     from mrfast.summary.cis import cis_mr as cis_mr
     from mrfast.summary.colocalisation import Colocalisation as Colocalisation
     from mrfast.summary.colocalisation import coloc as coloc
+    from mrfast.summary.egger_regression import EggerEstimate as EggerEstimate
+    from mrfast.summary.egger_regression import egger as egger
+    from mrfast.summary.estimate import MREstimate as MREstimate
+    from mrfast.summary.heterogeneity_tests import Heterogeneity as Heterogeneity
+    from mrfast.summary.heterogeneity_tests import heterogeneity as heterogeneity
+    from mrfast.summary.inverse_variance import IVWEstimate as IVWEstimate
+    from mrfast.summary.inverse_variance import ivw as ivw
     from mrfast.summary.presso_test import MVPressoResult as MVPressoResult
     from mrfast.summary.presso_test import PressoResult as PressoResult
     from mrfast.summary.presso_test import mr_presso as mr_presso
     from mrfast.summary.presso_test import mv_presso as mv_presso
+    from mrfast.summary.rucker_framework import RuckerEstimate as RuckerEstimate
+    from mrfast.summary.rucker_framework import rucker as rucker
+    from mrfast.summary.several_methods import mr as mr
+    from mrfast.summary.sign import SignEstimate as SignEstimate
+    from mrfast.summary.sign import sign_test as sign_test
+    from mrfast.summary.wald import WaldEstimate as WaldEstimate
+    from mrfast.summary.wald import wald_ratio as wald_ratio
 
 __version__ = "0.1.0"
 
@@ -119,6 +133,20 @@ _HOME = {
     "read_medusa_sites": "federated.medusa_files",
     "read_omop_cohort": "io.omop.reading",
     "study_decision": "federated.decision",
+    "EggerEstimate": "summary.egger_regression",
+    "Heterogeneity": "summary.heterogeneity_tests",
+    "IVWEstimate": "summary.inverse_variance",
+    "MREstimate": "summary.estimate",
+    "RuckerEstimate": "summary.rucker_framework",
+    "SignEstimate": "summary.sign",
+    "WaldEstimate": "summary.wald",
+    "egger": "summary.egger_regression",
+    "heterogeneity": "summary.heterogeneity_tests",
+    "ivw": "summary.inverse_variance",
+    "mr": "summary.several_methods",
+    "rucker": "summary.rucker_framework",
+    "sign_test": "summary.sign",
+    "wald_ratio": "summary.wald",
 }
 _SUBPACKAGES = ("errors", "simulation")
 

@@ -107,6 +107,18 @@ def _vector(
     )
 
 
+def outcome_error(data: Associations, weights: str, overlap: float = 0.0) -> Float:
+    """Standard deviations of by about theta bx, whose inverse squares weight a regression.
+
+    ``"first_order"``: sy; ``"second_order"``: the root of sy^2 + by^2 sx^2/bx^2
+    - 2 overlap by sx sy/bx (delta method), with `overlap` the correlation of the two associations.
+    """
+    if weights != "second_order":
+        return data.sy
+    carried = data.by * data.sx / data.bx
+    return np.sqrt(data.sy**2 + carried * (carried - 2 * overlap * data.sy))
+
+
 def ratio_variance(data: Associations, weights: str) -> Float:
     """Variances of the ratios by/bx that the weights are the inverse of.
 

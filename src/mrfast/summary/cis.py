@@ -20,19 +20,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mrfast import _validation as check
-from mrfast._runtime import symmetric_eigen
-from mrfast._validation import Float
+from mrfast.summary._least_squares import correlations, least_squares, whitened
+from mrfast.summary.estimate import Inference, chi_square_p
 
 __all__ = ["CisEstimate", "cis_mr"]
-
-SMALLEST_EIGENVALUE = 1e-4
-"""Of a correlation matrix that is used as it is; below, estimates hang on its rounding."""
-
-_SYMMETRIC = 1e-8
-_DIAGONAL = 1e-6
-_NEGATIVE = -1e-3  # rounded published matrices fall a little below zero; no further
-_POSITIVE = 1e-10  # relative: smaller eigenvalues are rounding
-_SHOWN = 3
 
 
 @dataclass(frozen=True, repr=False)
@@ -203,18 +194,18 @@ def cis_mr(
         raise check.fail("beta_exposure", f"at least {fewest} variants", f"{len(x)}")
     if not x.any():
         raise check.fail("beta_exposure", "an association with the exposure", "zeros only")
-    r = _correlations(ld, snps, ld_snps, len(x))
+    r = correlations(ld, snps, ld_snps, len(x))
     if method == "egger" and check.flag("orient", orient):
         sign = np.where(x < 0, -1.0, 1.0)
         x, y, r = x * sign, y * sign, r * np.outer(sign, sign)
     columns = np.column_stack([x, np.ones(len(x))][:parameters])
     z = x / s
-    columns, response = _whitened(columns, y, s, z, r, components)
+    columns, response = whitened(columns, y, s, z, r, components)
     k = len(response)
     if k < fewest:
         raise check.fail("components", f"at least {fewest} for {method}", f"{k}")
-    _, strength = _whitened(x[:, None], x, sx, z, r, components)
-    coefficients, inverse = _least_squares(columns, response)
+    _, strength = whitened(x[:, None], x, sx, z, r, components)
+    coefficients, inverse = least_squares(columns, response)
     residual = response - (columns * coefficients).sum(axis=1)
     q, df = float((residual**2).sum()), k - parameters
     spread = float(np.sqrt(q / df)) if df else float("nan")
@@ -222,160 +213,27 @@ def cis_mr(
     errors = scale * np.sqrt(inverse.diagonal())
     if distribution == "t" and df == 0:
         raise check.fail("distribution", '"normal" for a single variant', "'t'")
-    p_values, reach = _normal_or_t(coefficients / errors, distribution, df, level)
-    from scipy.special import chdtrc
-
+    law = Inference(distribution, df, level)
+    p_values = [law.p_value(float(ratio)) for ratio in coefficients / errors]
     egger = method == "egger"
     return CisEstimate(
         method=method,
         estimate=float(coefficients[0]),
         std_error=float(errors[0]),
-        ci_lower=float(coefficients[0] - reach * errors[0]),
-        ci_upper=float(coefficients[0] + reach * errors[0]),
-        p_value=float(p_values[0]),
+        ci_lower=float(coefficients[0] - law.reach * errors[0]),
+        ci_upper=float(coefficients[0] + law.reach * errors[0]),
+        p_value=p_values[0],
         n_snps=len(x),
         n_components=k,
         f_statistic=float((strength**2).mean()),
         q_statistic=q,
         q_df=df,
-        q_p_value=float(chdtrc(df, q)) if df else float("nan"),
+        q_p_value=chi_square_p(q, df),
         residual_std_error=spread,
         intercept=float(coefficients[1]) if egger else None,
         intercept_std_error=float(errors[1]) if egger else None,
-        intercept_p_value=float(p_values[1]) if egger else None,
+        intercept_p_value=p_values[1] if egger else None,
         model=model,
         distribution=distribution,
         ci_level=level,
     )
-
-
-def _correlations(
-    ld: Any, snps: Sequence[object] | None, ld_snps: Sequence[object] | None, j: int
-) -> Float:
-    """Correlation matrix in the order of the variants, shape (J, J)."""
-    names = None if snps is None else check.name_tuple("snps", snps, length=j)
-    if ld is None:
-        return np.eye(j)
-    labels = _labels(ld, ld_snps)
-    matrix = check.float_array("ld", getattr(ld, "values", ld), ndim=2)
-    m = len(matrix)
-    if matrix.shape != (m, m):
-        raise check.fail("ld", "a square matrix", f"shape {matrix.shape}")
-    if labels is None and names is None:
-        if m != j:
-            raise check.fail("ld", f"shape ({j}, {j})", f"shape ({m}, {m})")
-    elif labels is None:
-        raise check.fail(
-            "ld_snps", "the identifiers of ld's rows (ld_snps=snps where they are the same)", "none"
-        )
-    elif names is None:
-        raise check.fail("snps", "identifiers, as ld has some", "none")
-    else:
-        labels = check.name_tuple("ld_snps", labels, length=m)
-        place = {label: i for i, label in enumerate(labels)}
-        missing = [name for name in names if name not in place]
-        if missing:
-            shown = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
-            raise check.fail("ld", "every SNP", f"none of {shown} ({len(missing)} in all)")
-        order = [place[name] for name in names]
-        matrix = matrix[np.ix_(order, order)]
-    if np.abs(matrix - matrix.T).max() > _SYMMETRIC:
-        raise check.fail("ld", "a symmetric matrix", "one that is not symmetric")
-    if np.abs(matrix.diagonal() - 1).max() > _DIAGONAL:
-        raise check.fail("ld", "1 on the diagonal", f"{matrix.diagonal().tolist()[:_SHOWN]} ...")
-    if np.abs(matrix).max() > 1 + _DIAGONAL:
-        raise check.fail("ld", "correlations from -1 to 1", f"{np.abs(matrix).max():g}")
-    return np.asarray((matrix + matrix.T) / 2)
-
-
-def _labels(ld: Any, ld_snps: Sequence[object] | None) -> Sequence[object] | None:
-    """Identifiers of the rows of `ld`, if it has any."""
-    columns = getattr(ld, "columns", None)
-    if columns is None:
-        return ld_snps
-    if ld_snps is not None:
-        raise check.fail("ld_snps", "none beside a DataFrame, which names its columns", "some")
-    columns, index = [str(name) for name in columns], [str(name) for name in ld.index]
-    counts = [str(i) for i in range(len(index))]
-    if index not in (columns, counts):
-        raise check.fail("ld", "rows and columns with the same names in the same order", "others")
-    return columns
-
-
-def _whitened(
-    columns: Float, response: Float, s: Float, z: Float, r: Float, components: float | int | None
-) -> tuple[Float, Float]:
-    """Columns and response made uncorrelated, with variance 1.
-
-    With components, first projected on the leading eigenvectors of (z_i z_j r_ij).
-    """
-    if components is None:
-        values, vectors = symmetric_eigen(r)
-        if values[0] < SMALLEST_EIGENVALUE:
-            raise check.fail(
-                "ld",
-                f"a correlation matrix with eigenvalues of at least {SMALLEST_EIGENVALUE:g} "
-                "(prune the variants, or use principal components: components=0.99)",
-                f"one with smallest eigenvalue {values[0]:.3g}",
-            )
-        return _decorrelated(values, vectors, columns / s[:, None], response / s)
-    values, vectors = symmetric_eigen(np.outer(z, z) * r)
-    values, vectors = values[::-1], vectors[:, ::-1]
-    if values[-1] < _NEGATIVE * values[0]:
-        raise check.fail("ld", "a positive semi-definite matrix", f"eigenvalue {values[-1]:.3g}")
-    positive = int((values > _POSITIVE * values[0]).sum())
-    if isinstance(components, (int, np.integer)) and not isinstance(components, bool):
-        k = check.integer("components", components, minimum=1, maximum=positive)
-    else:
-        share = check.scalar("components", components, above=0, below=1)
-        kept = np.cumsum(np.maximum(values, 0))
-        k = min(int(np.searchsorted(kept, share * kept[-1])) + 1, positive)
-    basis = vectors[:, :k]
-    omega = np.einsum("ja,jb->ab", basis, np.einsum("ji,ib->jb", np.outer(s, s) * r, basis))
-    error = np.sqrt(omega.diagonal())
-    omega = omega / np.outer(error, error)
-    values, vectors = symmetric_eigen((omega + omega.T) / 2)
-    if not values[0] > _POSITIVE:
-        raise check.fail("components", "fewer components: their covariance is singular", f"{k}")
-    return _decorrelated(
-        values,
-        vectors,
-        np.einsum("jk,jp->kp", basis, columns) / error[:, None],
-        np.einsum("jk,j->k", basis, response) / error,
-    )
-
-
-def _decorrelated(
-    values: Float, vectors: Float, columns: Float, response: Float
-) -> tuple[Float, Float]:
-    """Coordinates on the eigenvectors of a correlation matrix, over their standard deviations."""
-    root = np.sqrt(values)
-    return (
-        np.einsum("jk,jp->kp", vectors, columns) / root[:, None],
-        np.einsum("jk,j->k", vectors, response) / root,
-    )
-
-
-def _least_squares(columns: Float, response: Float) -> tuple[Float, Float]:
-    """Coefficients of one or two columns, and the inverse of their cross products."""
-    gram = np.einsum("kp,kq->pq", columns, columns)
-    right = np.einsum("kp,k->p", columns, response)
-    if len(gram) == 2:
-        determinant = gram[0, 0] * gram[1, 1] - gram[0, 1] ** 2
-        if not determinant > 1e-12 * gram[0, 0] * gram[1, 1]:
-            raise check.fail(
-                "beta_exposure", "associations that differ between variants", "equal ones"
-            )
-        inverse = np.array([[gram[1, 1], -gram[0, 1]], [-gram[0, 1], gram[0, 0]]]) / determinant
-    else:
-        inverse = 1 / gram
-    return np.einsum("pq,q->p", inverse, right), inverse
-
-
-def _normal_or_t(ratio: Float, distribution: str, df: int, level: float) -> tuple[Float, float]:
-    """Two-sided p-values, and the quantile of an interval."""
-    from scipy.special import ndtr, ndtri, stdtr, stdtrit
-
-    if distribution == "t":
-        return 2 * stdtr(df, -np.abs(ratio)), -float(stdtrit(df, (1 - level) / 2))
-    return 2 * ndtr(-np.abs(ratio)), -float(ndtri((1 - level) / 2))

@@ -12,7 +12,17 @@ from scipy.special import chdtrc, ndtr, ndtri, stdtr, stdtrit
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Inference", "MREstimate", "chi_square_p", "inference"]
+__all__ = [
+    "Inference",
+    "MREstimate",
+    "RegressionEstimate",
+    "chi_square_p",
+    "heterogeneity_fields",
+    "inference",
+    "strength_messages",
+]
+
+_WEAK = 10.0  # mean F below which a reader should know
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +90,72 @@ class MREstimate:
         return []
 
 
+@dataclass(frozen=True, kw_only=True)
+class RegressionEstimate(MREstimate):
+    """An estimate by weighted regression, with its heterogeneity.
+
+    Attributes
+    ----------
+    q, q_df, q_p_value : float, int, float
+        Cochran's Q about the fit, with the weights of the fit. NaN for robust and penalised fits,
+        where it has no chi-squared law.
+    i2 : float
+        Share of Q beyond what chance gives, 0 to 1; NaN without degrees of freedom.
+    residual_std_error : float
+        Root of Q over its degrees of freedom; the scale of a robust fit.
+    f_statistic : float
+        Mean of (beta_exposure / se_exposure)^2; the joint strength over the number of SNPs with
+        `ld`. NaN where `se_exposure` was not given.
+    model : {"random", "fixed"}
+    weights : {"first_order", "second_order", "simple"}
+    distribution : {"normal", "t"}
+    robust, penalised : bool
+    """
+
+    q: float
+    q_df: int
+    q_p_value: float
+    i2: float
+    residual_std_error: float
+    f_statistic: float
+    model: str
+    weights: str
+    distribution: str
+    robust: bool = False
+    penalised: bool = False
+
+    def _more_rows(self) -> list[tuple[str, str]]:
+        rows = [("model", f"{self.model} effects, {self.weights.replace('_', '-')} weights")]
+        if not math.isnan(self.q_p_value):
+            text = f"Q = {self.q:.4g} on {self.q_df} df, p = {self.q_p_value:.3g}, "
+            rows.append(("heterogeneity", text + f"I2 = {100 * self.i2:.0f}%"))
+        if not math.isnan(self.f_statistic):
+            rows.append(("mean F", f"{self.f_statistic:.4g}"))
+        return rows
+
+
+def heterogeneity_fields(q: float, df: int) -> dict[str, Any]:
+    """Fields of `RegressionEstimate` that follow from Q."""
+    share = max(0.0, (q - df) / q) if q > 0 else 0.0
+    return {
+        "q": q,
+        "q_df": df,
+        "q_p_value": chi_square_p(q, df),
+        "i2": share if df else math.nan,
+        "residual_std_error": math.sqrt(q / df) if df else math.nan,
+    }
+
+
+def strength_messages(f_statistic: float) -> list[str]:
+    """What to say of a mean F."""
+    if f_statistic < _WEAK:
+        return [
+            f"mean F is {f_statistic:.3g}: weak instruments draw the estimate of two separate "
+            "samples towards zero, that of one sample towards the confounded association"
+        ]
+    return []
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, (np.ndarray, np.generic)):
         return value.tolist()
@@ -116,9 +192,7 @@ class Inference:
         return 2 * float(stdtr(self._df, -abs(ratio)))
 
 
-def inference(
-    estimate: float, std_error: float, law: Inference, ci_level: float
-) -> dict[str, float]:
+def inference(estimate: float, std_error: float, law: Inference, ci_level: float) -> dict[str, Any]:
     """Fields of `MREstimate` that follow from an estimate, its error and their law."""
     if not std_error > 0 or not math.isfinite(estimate):
         p_value, reach = math.nan, math.nan

@@ -64,7 +64,98 @@ class Method:
         return self.resolve()(**arguments, **{name: self.defaults[name] for name in self.fixed})
 
 
-_ENTRIES: tuple[Method, ...] = ()
+_SUMMARY = "mrfast.summary"
+
+_ENTRIES: tuple[Method, ...] = (
+    Method(
+        name="wald_ratio",
+        function=f"{_SUMMARY}.wald:wald_ratio",
+        title="Wald ratio",
+        reference="10.1002/sim.3034",
+        minimum_snps=1,
+        needs_se_exposure=False,
+        defaults={"weights": "first_order"},
+    ),
+    Method(
+        name="ivw",
+        function=f"{_SUMMARY}.inverse_variance:ivw",
+        title="inverse-variance weighted, multiplicative random effects",
+        reference="10.1002/sim.7221",
+        minimum_snps=1,
+        needs_se_exposure=False,
+        accepts_ld=True,
+        defaults={"model": "random", "weights": "first_order", "distribution": "normal"},
+    ),
+    Method(
+        name="ivw_fixed",
+        function=f"{_SUMMARY}.inverse_variance:ivw",
+        title="inverse-variance weighted, fixed effect",
+        reference="10.1002/gepi.21758",
+        minimum_snps=1,
+        needs_se_exposure=False,
+        accepts_ld=True,
+        defaults={"model": "fixed", "weights": "first_order", "distribution": "normal"},
+        fixed=("model",),
+    ),
+    Method(
+        name="ivw_robust",
+        function=f"{_SUMMARY}.inverse_variance:ivw",
+        title="inverse-variance weighted, MM-estimation",
+        reference="10.1371/journal.pone.0222362",
+        minimum_snps=2,
+        needs_se_exposure=False,
+        defaults={"robust": True, "weights": "first_order", "distribution": "normal"},
+        fixed=("robust",),
+    ),
+    Method(
+        name="ivw_penalised",
+        function=f"{_SUMMARY}.inverse_variance:ivw",
+        title="inverse-variance weighted, penalised weights",
+        reference="10.1371/journal.pone.0222362",
+        minimum_snps=2,
+        needs_se_exposure=False,
+        defaults={"penalised": True, "weights": "first_order", "distribution": "normal"},
+        fixed=("penalised",),
+    ),
+    Method(
+        name="egger",
+        function=f"{_SUMMARY}.egger_regression:egger",
+        title="Egger regression",
+        reference="10.1093/ije/dyv080",
+        minimum_snps=3,
+        needs_se_exposure=False,
+        accepts_ld=True,
+        random=True,
+        defaults={"model": "random", "weights": "first_order", "distribution": "t"},
+    ),
+    Method(
+        name="egger_robust",
+        function=f"{_SUMMARY}.egger_regression:egger",
+        title="Egger regression, MM-estimation",
+        reference="10.1371/journal.pone.0222362",
+        minimum_snps=3,
+        needs_se_exposure=False,
+        defaults={"robust": True, "weights": "first_order", "distribution": "t"},
+        fixed=("robust",),
+    ),
+    Method(
+        name="rucker",
+        function=f"{_SUMMARY}.rucker_framework:rucker",
+        title="Ruecker's framework",
+        reference="10.1093/biostatistics/kxq046",
+        minimum_snps=3,
+        needs_se_exposure=False,
+        defaults={"alpha": 0.05},
+    ),
+    Method(
+        name="sign_test",
+        function=f"{_SUMMARY}.sign:sign_test",
+        title="concordance of signs",
+        reference="10.1093/biomet/26.4.404",
+        minimum_snps=6,
+        needs_se_exposure=False,
+    ),
+)
 
 METHODS: Mapping[str, Method] = MappingProxyType({method.name: method for method in _ENTRIES})
 """All methods, by name."""

@@ -1,0 +1,128 @@
+#include <optional>
+
+#include "mrfast/parallel.hpp"
+#include "mrfast/regression.hpp"
+#include "pybind.hpp"
+
+namespace mrfast::bindings {
+
+namespace {
+
+using IndexArray = py::array_t<std::int64_t, py::array::c_style>;
+using CountArray = py::array_t<std::int32_t, py::array::c_style>;
+
+std::size_t common_size(const DoubleArray& x, const DoubleArray& y, const DoubleArray& s) {
+  const auto n = static_cast<std::size_t>(x.size());
+  require_size("y", y, n);
+  require_size("s", s, n);
+  return n;
+}
+
+py::tuple origin(const DoubleArray& x, const DoubleArray& y, const DoubleArray& s) {
+  const OriginFit fit = fit_origin(x.data(), y.data(), s.data(), common_size(x, y, s));
+  return py::make_tuple(fit.slope, fit.information, fit.q);
+}
+
+py::tuple line(const DoubleArray& x, const DoubleArray& y, const DoubleArray& s) {
+  const LineFit fit = fit_line(x.data(), y.data(), s.data(), common_size(x, y, s));
+  return py::make_tuple(fit.valid, fit.slope, fit.intercept, fit.slope_variance,
+                        fit.intercept_variance, fit.q);
+}
+
+double mean_square(const DoubleArray& x, const DoubleArray& s) {
+  require_size("s", s, static_cast<std::size_t>(x.size()));
+  return mean_square_ratio(x.data(), s.data(), static_cast<std::size_t>(x.size()));
+}
+
+double size_q(const DoubleArray& x, const DoubleArray& s, const std::optional<DoubleArray>& scale) {
+  const auto n = static_cast<std::size_t>(x.size());
+  require_size("s", s, n);
+  if (scale) require_size("scale", *scale, n);
+  return heterogeneity_of_size(x.data(), s.data(), scale ? scale->data() : nullptr, n);
+}
+
+py::tuple robust(const DoubleArray& design, const DoubleArray& y, std::size_t most) {
+  if (design.ndim() != 2 || design.shape(1) < 1 || design.shape(1) > 2)
+    throw std::invalid_argument("design: expected one or two columns");
+  const auto n = static_cast<std::size_t>(design.shape(0));
+  const auto columns = static_cast<std::size_t>(design.shape(1));
+  require_size("y", y, n);
+  RobustFit fit;
+  {
+    const py::gil_scoped_release release;
+    fit = fit_robust(design.data(), y.data(), n, columns, most);
+  }
+  return py::make_tuple(fit.valid, to_array(fit.coefficients, columns),
+                        to_array(fit.covariance, columns == 1 ? 1 : 3), fit.scale);
+}
+
+// Checks the arrays of a panel and runs the kernel; Real is what the panel stores.
+template <class Real>
+void pairs_of(const py::array& weight, const py::array& product, const py::array& square,
+              const IndexArray& starts, const IndexArray& rows, const DoubleArray& bx,
+              DoubleArray& out, std::optional<CountArray>& counts, std::size_t threads) {
+  if (weight.ndim() != 2) throw std::invalid_argument("weight: expected a matrix");
+  const auto snps = static_cast<std::size_t>(weight.shape(0));
+  const auto outcomes = static_cast<std::size_t>(weight.shape(1));
+  for (const py::array* array : {&weight, &product, &square}) {
+    if (!py::isinstance<py::array_t<Real, py::array::c_style>>(*array))
+      throw std::invalid_argument(
+          "weight, product, square: expected one type of C-contiguous data");
+    require_size("weight, product, square", *array, snps * outcomes);
+  }
+  if (starts.size() < 1) throw std::invalid_argument("starts: expected at least one element");
+  const auto exposures = static_cast<std::size_t>(starts.size() - 1);
+  require_size("bx", bx, static_cast<std::size_t>(rows.size()));
+  require_size("out", out, kPairPlanes * exposures * outcomes);
+  if (counts) require_size("counts", *counts, exposures * outcomes);
+  const std::int64_t *const start = starts.data(), *const row = rows.data();
+  if (start[0] != 0 || start[exposures] != rows.size())
+    throw std::invalid_argument("starts: expected 0 first and the number of rows last");
+  for (std::size_t e = 0; e < exposures; ++e)
+    if (start[e] > start[e + 1]) throw std::invalid_argument("starts: expected ascending numbers");
+  for (py::ssize_t k = 0; k < rows.size(); ++k)
+    if (row[k] < 0 || static_cast<std::size_t>(row[k]) >= snps)
+      throw std::invalid_argument("rows: expected rows of the panel");
+  const OutcomePanel<Real> panel{static_cast<const Real*>(weight.data()),
+                                 static_cast<const Real*>(product.data()),
+                                 static_cast<const Real*>(square.data()), snps, outcomes};
+  const ExposureLists lists{start, row, bx.data(), exposures};
+  double* const to = out.mutable_data();
+  std::int32_t* const count = counts ? counts->mutable_data() : nullptr;
+  Attendant attendant{py::none()};
+  {
+    const py::gil_scoped_release release;
+    Monitor monitor([&](std::uint64_t done) { return attendant(done); });
+    fit_pairs(panel, lists, to, count, threads, monitor);
+  }
+  attendant.rethrow();
+}
+
+void pairs(const py::array& weight, const py::array& product, const py::array& square,
+           const IndexArray& starts, const IndexArray& rows, const DoubleArray& bx, DoubleArray out,
+           std::optional<CountArray> counts, std::size_t threads) {
+  if (weight.dtype().is(py::dtype::of<float>()))
+    pairs_of<float>(weight, product, square, starts, rows, bx, out, counts, threads);
+  else
+    pairs_of<double>(weight, product, square, starts, rows, bx, out, counts, threads);
+}
+
+}  // namespace
+
+void register_summary(py::module_ module) {
+  module.def("fit_origin", &origin, py::arg("x").noconvert(), py::arg("y").noconvert(),
+             py::arg("s").noconvert());
+  module.def("fit_line", &line, py::arg("x").noconvert(), py::arg("y").noconvert(),
+             py::arg("s").noconvert());
+  module.def("mean_square_ratio", &mean_square, py::arg("x").noconvert(), py::arg("s").noconvert());
+  module.def("heterogeneity_of_size", &size_q, py::arg("x").noconvert(), py::arg("s").noconvert(),
+             py::arg("scale").noconvert());
+  module.def("fit_robust", &robust, py::arg("design").noconvert(), py::arg("y").noconvert(),
+             py::arg("most"));
+  module.def("fit_pairs", &pairs, py::arg("weight"), py::arg("product"), py::arg("square"),
+             py::arg("starts").noconvert(), py::arg("rows").noconvert(), py::arg("bx").noconvert(),
+             py::kw_only(), py::arg("out").noconvert(), py::arg("counts").noconvert(),
+             py::arg("threads"));
+}
+
+}  // namespace mrfast::bindings

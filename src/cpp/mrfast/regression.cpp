@@ -1,0 +1,535 @@
+#include "mrfast/regression.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "mrfast/dispatch.hpp"
+#include "mrfast/vector_math.hpp"
+
+namespace mrfast {
+
+namespace {
+
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+constexpr double kCollinear = 1e-12;  // relative spread below which |x| count as equal
+
+}  // namespace
+
+// ------------------------------------------------------------------------ one pair
+
+OriginFit fit_origin(const double* x, const double* y, const double* s, std::size_t n) {
+  double sxx = 0, sxy = 0;
+  for (std::size_t j = 0; j < n; ++j) {
+    const double a = x[j] / s[j], b = y[j] / s[j];
+    sxx += a * a;
+    sxy += a * b;
+  }
+  const double slope = n == 1 ? y[0] / x[0] : sxy / sxx;
+  double q = 0;
+  for (std::size_t j = 0; n > 1 && j < n; ++j) {
+    const double e = (y[j] - slope * x[j]) / s[j];
+    q += e * e;
+  }
+  return {slope, sxx, q};
+}
+
+LineFit fit_line(const double* x, const double* y, const double* s, std::size_t n) {
+  double total = 0, sum_x = 0, sum_y = 0, size = 0;
+  for (std::size_t j = 0; j < n; ++j) {
+    const double w = 1.0 / (s[j] * s[j]), a = std::fabs(x[j]), b = x[j] < 0 ? -y[j] : y[j];
+    total += w;
+    sum_x += w * a;
+    sum_y += w * b;
+    size += w * a * a;
+  }
+  const double mean_x = sum_x / total, mean_y = sum_y / total;
+  double sxx = 0, sxy = 0;
+  for (std::size_t j = 0; j < n; ++j) {
+    const double w = 1.0 / (s[j] * s[j]), a = std::fabs(x[j]) - mean_x;
+    sxx += w * a * a;
+    sxy += w * a * ((x[j] < 0 ? -y[j] : y[j]) - mean_y);
+  }
+  if (!(sxx > kCollinear * size)) return {kNaN, kNaN, kNaN, kNaN, kNaN, kNaN, false};
+  const double slope = sxy / sxx;
+  double q = 0;
+  for (std::size_t j = 0; j < n; ++j) {
+    const double a = std::fabs(x[j]) - mean_x, b = (x[j] < 0 ? -y[j] : y[j]) - mean_y;
+    const double e = (b - slope * a) / s[j];
+    q += e * e;
+  }
+  return {slope,         mean_y - slope * mean_x,
+          1.0 / sxx,     1.0 / total + mean_x * mean_x / sxx,
+          -mean_x / sxx, q,
+          true};
+}
+
+double mean_square_ratio(const double* x, const double* s, std::size_t n) {
+  double sum = 0;
+  for (std::size_t j = 0; j < n; ++j) sum += (x[j] / s[j]) * (x[j] / s[j]);
+  return sum / static_cast<double>(n);
+}
+
+double heterogeneity_of_size(const double* x, const double* s, const double* scale, std::size_t n) {
+  double total = 0, sum = 0;
+  for (std::size_t j = 0; j < n; ++j) {
+    const double t = scale ? scale[j] : 1.0, w = (t / s[j]) * (t / s[j]);
+    total += w;
+    sum += w * std::fabs(x[j]) / t;
+  }
+  const double mean = sum / total;
+  double q = 0;
+  for (std::size_t j = 0; j < n; ++j) {
+    const double t = scale ? scale[j] : 1.0, e = (std::fabs(x[j]) / t - mean) * t / s[j];
+    q += e * e;
+  }
+  return q;
+}
+
+// ------------------------------------------------------------------------ robust
+
+namespace {
+
+constexpr double kChi = 1.54764;   // bisquare constant of breakdown point 1/2
+constexpr double kPsi = 4.685061;  // of efficiency 0.95 with normal errors
+constexpr double kHalf = 0.5;
+constexpr int kIterations = 500;
+constexpr double kTolerance = 1e-11;
+constexpr std::size_t kBest = 5;  // candidates that are iterated to the end
+
+double chi(double r) {
+  const double u = (r / kChi) * (r / kChi);
+  return u >= 1 ? 1.0 : 1.0 - (1 - u) * (1 - u) * (1 - u);
+}
+double weight(double r, double c) {
+  const double u = (r / c) * (r / c);
+  return u >= 1 ? 0.0 : (1 - u) * (1 - u);
+}
+
+struct Design {
+  const double *x, *y;
+  std::size_t n, p;
+
+  double residual(std::size_t i, const double* b) const {
+    return p == 1 ? y[i] - b[0] * x[i] : y[i] - b[0] * x[2 * i] - b[1] * x[2 * i + 1];
+  }
+};
+
+// Inverse of a sum of w x x' (in 00, 01, 11); false where it is singular.
+bool inverted(std::size_t p, double* m) {
+  if (p == 1) {
+    if (!(m[0] > 0)) return false;
+    m[0] = 1 / m[0];
+    return true;
+  }
+  const double determinant = m[0] * m[2] - m[1] * m[1];
+  if (!(determinant > kCollinear * m[0] * m[2])) return false;
+  const double first = m[0];
+  m[0] = m[2] / determinant;
+  m[2] = first / determinant;
+  m[1] = -m[1] / determinant;
+  return true;
+}
+
+void cross(const Design& d, const std::vector<double>& w, double* m) {
+  m[0] = m[1] = m[2] = 0;
+  for (std::size_t i = 0; i < d.n; ++i) {
+    const double *const row = d.x + d.p * i, a = w[i] * row[0];
+    m[0] += a * row[0];
+    if (d.p == 2) {
+      m[1] += a * row[1];
+      m[2] += w[i] * row[1] * row[1];
+    }
+  }
+}
+
+bool weighted_step(const Design& d, const std::vector<double>& w, double* b) {
+  double m[3], right[2] = {0, 0};
+  cross(d, w, m);
+  if (!inverted(d.p, m)) return false;
+  for (std::size_t i = 0; i < d.n; ++i)
+    for (std::size_t k = 0; k < d.p; ++k) right[k] += w[i] * d.x[d.p * i + k] * d.y[i];
+  b[0] = m[0] * right[0] + (d.p == 2 ? m[1] * right[1] : 0.0);
+  if (d.p == 2) b[1] = m[1] * right[0] + m[2] * right[1];
+  return true;
+}
+
+// The M-scale of residuals: sum of chi(r / scale) = (n - p) / 2; 0 where too many residuals vanish.
+double m_scale(const Design& d, const std::vector<double>& r, double start, int steps) {
+  const double target = kHalf * static_cast<double>(d.n - d.p);
+  double scale = start;
+  for (int step = 0; step < steps; ++step) {
+    double sum = 0;
+    for (std::size_t i = 0; i < d.n; ++i) sum += chi(r[i] / scale);
+    const double next = scale * std::sqrt(sum / target);
+    if (!(next > 0) || !std::isfinite(next)) return 0;
+    const bool done = std::fabs(next - scale) <= kTolerance * scale;
+    scale = next;
+    if (done) break;
+  }
+  return scale;
+}
+
+double median_size(const std::vector<double>& r, std::vector<double>& work) {
+  work.resize(r.size());
+  for (std::size_t i = 0; i < r.size(); ++i) work[i] = std::fabs(r[i]);
+  std::nth_element(work.begin(), work.begin() + static_cast<std::ptrdiff_t>(r.size() / 2),
+                   work.end());
+  return work[r.size() / 2];
+}
+
+void residuals(const Design& d, const double* b, std::vector<double>& r) {
+  for (std::size_t i = 0; i < d.n; ++i) r[i] = d.residual(i, b);
+}
+
+double change(const Design& d, const double* a, const double* b) {
+  double top = std::fabs(a[0] - b[0]) / (std::fabs(b[0]) + 1e-300);
+  if (d.p == 2) top = std::max(top, std::fabs(a[1] - b[1]) / (std::fabs(b[1]) + 1e-300));
+  return top;
+}
+
+struct Candidate {
+  double b[2], scale;
+};
+
+}  // namespace
+
+RobustFit fit_robust(const double* design, const double* y, std::size_t n, std::size_t columns,
+                     std::size_t most) {
+  const Design d{design, y, n, columns};
+  RobustFit out{{kNaN, kNaN}, {kNaN, kNaN, kNaN}, kNaN, false};
+  if (n <= columns) return out;
+  std::vector<double> r(n), w(n), work;
+  std::vector<Candidate> best;
+  const auto consider = [&](Candidate c) {
+    for (int step = 0; step < 2; ++step) {
+      residuals(d, c.b, r);
+      c.scale = m_scale(d, r, median_size(r, work) / 0.6745 + 1e-300, 3);
+      if (!(c.scale > 0)) return;
+      for (std::size_t i = 0; i < n; ++i) w[i] = weight(r[i] / c.scale, kChi);
+      if (!weighted_step(d, w, c.b)) return;
+    }
+    residuals(d, c.b, r);
+    c.scale = m_scale(d, r, c.scale, 3);
+    if (!(c.scale > 0)) return;
+    if (best.size() == kBest && !(c.scale < best.back().scale)) return;
+    if (best.size() == kBest) best.pop_back();
+    best.insert(
+        std::upper_bound(best.begin(), best.end(), c,
+                         [](const Candidate& a, const Candidate& e) { return a.scale < e.scale; }),
+        c);
+  };
+  const std::vector<double> equal(n, 1.0);
+  Candidate start{{0, 0}, 0};
+  if (weighted_step(d, equal, start.b)) consider(start);
+  if (columns == 1) {
+    for (std::size_t i = 0; i < n; ++i)
+      if (design[i] != 0) consider({{y[i] / design[i], 0}, 0});
+  } else {
+    const std::size_t pairs = n * (n - 1) / 2,
+                      stride = pairs > most ? (pairs + most - 1) / most : 1;
+    std::size_t count = 0;
+    for (std::size_t i = 0; i < n; ++i)
+      for (std::size_t j = i + 1; j < n; ++j) {
+        if (count++ % stride != 0) continue;
+        const double *const a = design + 2 * i, *const c = design + 2 * j;
+        const double determinant = a[0] * c[1] - a[1] * c[0];
+        if (!(std::fabs(determinant) >
+              kCollinear * (std::fabs(a[0] * c[1]) + std::fabs(a[1] * c[0]))))
+          continue;
+        consider(
+            {{(y[i] * c[1] - y[j] * a[1]) / determinant, (y[j] * a[0] - y[i] * c[0]) / determinant},
+             0});
+      }
+  }
+  Candidate chosen{{0, 0}, std::numeric_limits<double>::infinity()};
+  for (Candidate c : best) {
+    for (int step = 0; step < kIterations; ++step) {
+      const double before[2] = {c.b[0], c.b[1]};
+      residuals(d, c.b, r);
+      c.scale = m_scale(d, r, c.scale, kIterations);
+      if (!(c.scale > 0)) break;
+      for (std::size_t i = 0; i < n; ++i) w[i] = weight(r[i] / c.scale, kChi);
+      if (!weighted_step(d, w, c.b) || change(d, before, c.b) < kTolerance) break;
+    }
+    residuals(d, c.b, r);
+    if (c.scale > 0) c.scale = m_scale(d, r, c.scale, kIterations);
+    if (c.scale > 0 && c.scale < chosen.scale) chosen = c;
+  }
+  if (!std::isfinite(chosen.scale)) return out;
+  const double scale = chosen.scale;
+  std::vector<double> first(n);
+  residuals(d, chosen.b, first);
+  double b[2] = {chosen.b[0], chosen.b[1]};
+  for (int step = 0; step < kIterations; ++step) {
+    const double before[2] = {b[0], b[1]};
+    residuals(d, b, r);
+    for (std::size_t i = 0; i < n; ++i) w[i] = weight(r[i] / scale, kPsi);
+    if (!weighted_step(d, w, b)) return out;
+    if (change(d, before, b) < kTolerance) break;
+  }
+  residuals(d, b, r);
+  // Covariance: the estimating equations of coefficients and of the scale of the first step.
+  const double size = static_cast<double>(n);
+  double bread[3], slope_of_scale = 0, meat[3] = {0, 0, 0}, mixed[2] = {0, 0}, right[2] = {0, 0};
+  double square = 0, centred = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    const double u = r[i] / scale, v = (u / kPsi) * (u / kPsi);
+    const double psi = u * weight(u, kPsi), derivative = v >= 1 ? 0.0 : (1 - v) * (1 - 5 * v);
+    const double f = first[i] / scale, excess = chi(f) - kHalf;
+    w[i] = derivative;
+    slope_of_scale += 6 * f / (kChi * kChi) * weight(f, kChi) * f / size;
+    centred += excess * excess / size;
+    square += (excess * excess + excess) / size;
+    const double* const row = design + columns * i;
+    for (std::size_t k = 0; k < columns; ++k) {
+      right[k] += derivative * u * row[k];
+      mixed[k] += excess * psi * row[k];
+    }
+    meat[0] += psi * psi * row[0] * row[0];
+    if (columns == 2) {
+      meat[1] += psi * psi * row[0] * row[1];
+      meat[2] += psi * psi * row[1] * row[1];
+    }
+  }
+  cross(d, w, bread);
+  if (!inverted(columns, bread) || !(slope_of_scale > 0)) return out;
+  const auto times = [&](const double* m, const double* v, double* result) {
+    result[0] = m[0] * v[0] + (columns == 2 ? m[1] * v[1] : 0.0);
+    result[1] = columns == 2 ? m[1] * v[0] + m[2] * v[1] : 0.0;
+  };
+  double a[2], c[2];
+  times(bread, right, a);
+  times(bread, mixed, c);
+  for (double& value : a) value *= scale / slope_of_scale;
+  for (double& value : c) value *= scale;
+  // Mean of chi^2 - 1/4 as robustbase has it; with few SNPs it may be too small for a variance.
+  const auto entry = [&](std::size_t i, std::size_t k) {
+    const double rows[2][2] = {{bread[0], columns == 2 ? bread[1] : 0.0},
+                               {columns == 2 ? bread[1] : 0.0, columns == 2 ? bread[2] : 0.0}};
+    const double inner[2][2] = {{meat[0], meat[1]}, {meat[1], meat[2]}};
+    double sum = 0;
+    for (std::size_t s = 0; s < columns; ++s)
+      for (std::size_t t = 0; t < columns; ++t) sum += rows[i][s] * inner[s][t] * rows[t][k];
+    return (scale * scale * size * sum - a[i] * c[k] - c[i] * a[k] + square * a[i] * a[k]) / size;
+  };
+  if (!(entry(0, 0) > 0) || (columns == 2 && !(entry(1, 1) > 0))) square = centred;
+  out.coefficients[0] = b[0];
+  out.coefficients[1] = b[1];
+  out.covariance[0] = entry(0, 0);
+  out.covariance[1] = columns == 2 ? entry(0, 1) : kNaN;
+  out.covariance[2] = columns == 2 ? entry(1, 1) : kNaN;
+  out.scale = scale;
+  out.valid = true;
+  return out;
+}
+
+// ------------------------------------------------------------------------ many pairs
+
+namespace {
+
+constexpr std::size_t kBlock = 256;  // outcomes at a time: the sums stay in the first cache
+// Share of the total sum of squares below which Q is summed anew: differences of sums carry the
+// rounding of by^2/sy^2, residuals only that of by/sy.
+template <class Real>
+constexpr double kCancelled = sizeof(Real) == 4 ? 1e-3 : 1e-8;
+constexpr std::size_t kSums = 6;  // w, |bx| w, bx^2 w, sign by w, bx by w, by^2 w
+
+struct alignas(64) Sums {
+  double s[kSums][kBlock];
+  double n[kBlock];
+};
+
+// Adds `Rows` SNPs to the sums; x, their |bx|, and sign * by enters through g = +-1.
+template <class Real, std::size_t Rows>
+MRFAST_INLINE void add_rows(const OutcomePanel<Real>& panel, const std::int64_t* rows,
+                            const double* bx, std::size_t from, std::size_t width, Sums& sums) {
+  const Real *w[Rows], *p[Rows], *q[Rows];
+  double x[Rows], g[Rows];
+  for (std::size_t k = 0; k < Rows; ++k) {
+    const std::size_t at = static_cast<std::size_t>(rows[k]) * panel.outcomes + from;
+    w[k] = panel.weight + at;
+    p[k] = panel.product + at;
+    q[k] = panel.square + at;
+    x[k] = std::fabs(bx[k]);
+    g[k] = bx[k] < 0 ? -1.0 : 1.0;
+  }
+  double *const s0 = sums.s[0], *const s1 = sums.s[1], *const s2 = sums.s[2];
+  double *const s3 = sums.s[3], *const s4 = sums.s[4], *const s5 = sums.s[5];
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC ivdep
+#elif defined(__clang__)
+#pragma clang loop vectorize(assume_safety)
+#endif
+  for (std::size_t o = 0; o < width; ++o) {
+    double t0 = s0[o], t1 = s1[o], t2 = s2[o], t3 = s3[o], t4 = s4[o], t5 = s5[o];
+    for (std::size_t k = 0; k < Rows; ++k) {
+      const double a = static_cast<double>(w[k][o]), b = g[k] * static_cast<double>(p[k][o]);
+      const double xa = x[k] * a;
+      t0 += a;
+      t1 += xa;
+      t2 += x[k] * xa;
+      t3 += b;
+      t4 += x[k] * b;
+      t5 += static_cast<double>(q[k][o]);
+    }
+    s0[o] = t0, s1[o] = t1, s2[o] = t2, s3[o] = t3, s4[o] = t4, s5[o] = t5;
+  }
+}
+
+template <class Real>
+MRFAST_INLINE void count_row(const OutcomePanel<Real>& panel, std::int64_t row, std::size_t from,
+                             std::size_t width, Sums& sums) {
+  const Real* const w = panel.weight + static_cast<std::size_t>(row) * panel.outcomes + from;
+  for (std::size_t o = 0; o < width; ++o) sums.n[o] += w[o] > Real{0} ? 1.0 : 0.0;
+}
+
+template <class Real>
+MRFAST_INLINE void sum_block(const OutcomePanel<Real>& panel, const std::int64_t* rows,
+                             const double* bx, std::size_t j, std::size_t from, std::size_t width,
+                             bool counted, Sums& sums) {
+  for (auto& plane : sums.s) std::fill(plane, plane + width, 0.0);
+  std::size_t k = 0;
+  for (; k + 4 <= j; k += 4) add_rows<Real, 4>(panel, rows + k, bx + k, from, width, sums);
+  for (; k < j; ++k) add_rows<Real, 1>(panel, rows + k, bx + k, from, width, sums);
+  std::fill(sums.n, sums.n + width, counted ? 0.0 : static_cast<double>(j));
+  if (counted)
+    for (k = 0; k < j; ++k) count_row(panel, rows[k], from, width, sums);
+}
+
+MRFAST_INLINE void finish_block(const Sums& sums, std::size_t width, double* const* out) {
+  double *const o0 = out[0], *const o1 = out[1], *const o2 = out[2], *const o3 = out[3];
+  double *const o4 = out[4], *const o5 = out[5], *const o6 = out[6], *const o7 = out[7];
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC ivdep
+#elif defined(__clang__)
+#pragma clang loop vectorize(assume_safety)
+#endif
+  for (std::size_t o = 0; o < width; ++o) {
+    const double s = sums.s[0][o], sx = sums.s[1][o], sxx = sums.s[2][o];
+    const double sy = sums.s[3][o], sxy = sums.s[4][o], syy = sums.s[5][o], n = sums.n[o];
+    const double theta = sxy / sxx, q = std::max(0.0, syy - theta * sxy);
+    const double df = std::max(1.0, n - 1);
+    const bool any = sxx > 0;
+    o0[o] = any ? theta : kNaN;
+    o1[o] = any ? std::sqrt(std::max(1.0, q / df) / sxx) : kNaN;
+    o2[o] = any ? q : kNaN;
+    const double determinant = s * sxx - sx * sx;
+    const bool line = n >= 3 && determinant > kCollinear * s * sxx;
+    const double inverse = 1.0 / (line ? determinant : 1.0);
+    const double slope = (s * sxy - sx * sy) * inverse, intercept = (sxx * sy - sx * sxy) * inverse;
+    const double rest = std::max(0.0, syy - intercept * sy - slope * sxy);
+    const double scale = std::max(1.0, rest / std::max(1.0, n - 2)) * inverse;
+    o3[o] = line ? slope : kNaN;
+    o4[o] = line ? std::sqrt(s * scale) : kNaN;
+    o5[o] = line ? intercept : kNaN;
+    o6[o] = line ? std::sqrt(sxx * scale) : kNaN;
+    o7[o] = line ? rest : kNaN;
+  }
+}
+
+// Q summed over residuals, and standard errors from it, where the difference of sums has cancelled.
+template <class Real>
+void mend(const OutcomePanel<Real>& panel, const std::int64_t* rows, const double* bx,
+          std::size_t j, std::size_t from, std::size_t width, const Sums& sums,
+          double* const* out) {
+  for (std::size_t o = 0; o < width; ++o) {
+    const double limit = kCancelled<Real> * sums.s[5][o], n = sums.n[o];
+    if (!(out[kIvwQ][o] < limit || out[kEggerQ][o] < limit)) continue;
+    const auto residual = [&](double slope, double intercept) {
+      double q = 0;
+      for (std::size_t k = 0; k < j; ++k) {
+        const std::size_t at = static_cast<std::size_t>(rows[k]) * panel.outcomes + from + o;
+        const double w = static_cast<double>(panel.weight[at]);
+        if (!(w > 0)) continue;
+        const double g = bx[k] < 0 ? -1.0 : 1.0, x = std::fabs(bx[k]);
+        const double e = g * static_cast<double>(panel.product[at]) - w * (intercept + slope * x);
+        q += e * e / w;
+      }
+      return q;
+    };
+    if (out[kIvwQ][o] < limit) {
+      const double q = n > 1 ? residual(out[kIvw][o], 0.0) : 0.0;
+      out[kIvwQ][o] = q;
+      out[kIvwError][o] = std::sqrt(std::max(1.0, q / std::max(1.0, n - 1)) / sums.s[2][o]);
+    }
+    if (out[kEggerQ][o] < limit) {
+      const double s = sums.s[0][o], sx = sums.s[1][o], sxx = sums.s[2][o];
+      const double q = residual(out[kEgger][o], out[kIntercept][o]);
+      const double scale = std::max(1.0, q / std::max(1.0, n - 2)) / (s * sxx - sx * sx);
+      out[kEggerQ][o] = q;
+      out[kEggerError][o] = std::sqrt(s * scale);
+      out[kInterceptError][o] = std::sqrt(sxx * scale);
+    }
+  }
+}
+
+template <class Real>
+MRFAST_INLINE void block_of_pairs(const OutcomePanel<Real>& panel, const std::int64_t* rows,
+                                  const double* bx, std::size_t j, std::size_t from,
+                                  std::size_t width, bool counted, Sums& sums, double* const* out) {
+  sum_block(panel, rows, bx, j, from, width, counted, sums);
+  finish_block(sums, width, out);
+}
+
+MRFAST_DISPATCH void run_block(const OutcomePanel<float>& panel, const std::int64_t* rows,
+                               const double* bx, std::size_t j, std::size_t from, std::size_t width,
+                               bool counted, Sums& sums, double* const* out) {
+  block_of_pairs(panel, rows, bx, j, from, width, counted, sums, out);
+}
+MRFAST_DISPATCH void run_block_double(const OutcomePanel<double>& panel, const std::int64_t* rows,
+                                      const double* bx, std::size_t j, std::size_t from,
+                                      std::size_t width, bool counted, Sums& sums,
+                                      double* const* out) {
+  block_of_pairs(panel, rows, bx, j, from, width, counted, sums, out);
+}
+void run(const OutcomePanel<float>& panel, const std::int64_t* rows, const double* bx,
+         std::size_t j, std::size_t from, std::size_t width, bool counted, Sums& sums,
+         double* const* out) {
+  run_block(panel, rows, bx, j, from, width, counted, sums, out);
+}
+void run(const OutcomePanel<double>& panel, const std::int64_t* rows, const double* bx,
+         std::size_t j, std::size_t from, std::size_t width, bool counted, Sums& sums,
+         double* const* out) {
+  run_block_double(panel, rows, bx, j, from, width, counted, sums, out);
+}
+
+template <class Real>
+void all_pairs(const OutcomePanel<Real>& panel, const ExposureLists& lists, double* out,
+               std::int32_t* counts, std::size_t threads, Monitor& monitor) {
+  const std::size_t blocks = (panel.outcomes + kBlock - 1) / kBlock;
+  const std::size_t plane = lists.exposures * panel.outcomes;
+  parallel_for(blocks, threads, monitor, [&](std::size_t block) {
+    const std::size_t from = block * kBlock, width = std::min(kBlock, panel.outcomes - from);
+    Sums sums;
+    for (std::size_t e = 0; e < lists.exposures && !monitor.stopped(); ++e) {
+      const auto start = static_cast<std::size_t>(lists.starts[e]);
+      const auto j = static_cast<std::size_t>(lists.starts[e + 1]) - start;
+      const std::int64_t* const rows = lists.rows + start;
+      const double* const bx = lists.bx + start;
+      double* at[kPairPlanes];
+      for (std::size_t k = 0; k < kPairPlanes; ++k)
+        at[k] = out + k * plane + e * panel.outcomes + from;
+      run(panel, rows, bx, j, from, width, counts != nullptr, sums, at);
+      mend(panel, rows, bx, j, from, width, sums, at);
+      if (counts)
+        for (std::size_t o = 0; o < width; ++o)
+          counts[e * panel.outcomes + from + o] = static_cast<std::int32_t>(sums.n[o]);
+      if (e % 64 == 63) monitor.step(64 * width);
+    }
+  });
+}
+
+}  // namespace
+
+void fit_pairs(const OutcomePanel<float>& panel, const ExposureLists& lists, double* out,
+               std::int32_t* counts, std::size_t threads, Monitor& monitor) {
+  all_pairs(panel, lists, out, counts, threads, monitor);
+}
+void fit_pairs(const OutcomePanel<double>& panel, const ExposureLists& lists, double* out,
+               std::int32_t* counts, std::size_t threads, Monitor& monitor) {
+  all_pairs(panel, lists, out, counts, threads, monitor);
+}
+
+}  // namespace mrfast

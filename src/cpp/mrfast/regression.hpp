@@ -1,0 +1,83 @@
+// Weighted regressions of outcome associations on exposure associations: inverse-variance
+// weighting (through the origin) and Egger regression (with an intercept), of one pair of traits
+// or of many, and the robust version (MM-estimation).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "mrfast/parallel.hpp"
+
+namespace mrfast {
+
+// Slope through the origin with weights 1/s^2; q is Cochran's Q about it.
+struct OriginFit {
+  double slope, information, q;
+};
+OriginFit fit_origin(const double* x, const double* y, const double* s, std::size_t n);
+
+// Line with weights 1/s^2 after turning every x positive; valid unless all |x| are equal.
+struct LineFit {
+  double slope, intercept, slope_variance, intercept_variance, covariance, q;
+  bool valid;
+};
+LineFit fit_line(const double* x, const double* y, const double* s, std::size_t n);
+
+// Mean of (x/s)^2.
+double mean_square_ratio(const double* x, const double* s, std::size_t n);
+
+// Cochran's Q of |x|/scale with standard errors s/scale; no scale where the pointer is null.
+double heterogeneity_of_size(const double* x, const double* s, const double* scale, std::size_t n);
+
+// MM-estimate (Yohai 1987; bisquare, breakdown point 1/2, efficiency 95%) of y on `columns` (1 or
+// 2), row-major, both already multiplied by the roots of the weights. The S-estimate starts from
+// every elemental subset (from `most` of them, evenly spaced, where there are more) and is that of
+// least scale; covariance by Croux, Dhaene, Hoorelbeke (2003).
+struct RobustFit {
+  double coefficients[2];
+  double covariance[3];  // 00, 01, 11
+  double scale;
+  bool valid;
+};
+RobustFit fit_robust(const double* design, const double* y, std::size_t n, std::size_t columns,
+                     std::size_t most);
+
+// ------------------------------------------------------------------------ many pairs
+
+// Outcomes, SNP-major, shape (snps, outcomes): 1/sy^2, by/sy^2, by^2/sy^2, all 0 where missing.
+template <class Real>
+struct OutcomePanel {
+  const Real *weight, *product, *square;
+  std::size_t snps, outcomes;
+};
+
+// Instruments of exposure e: entries starts[e] to starts[e + 1] of rows (of the panel) and bx.
+struct ExposureLists {
+  const std::int64_t* starts;
+  const std::int64_t* rows;
+  const double* bx;
+  std::size_t exposures;
+};
+
+// Planes of the results, each of shape (exposures, outcomes).
+enum PairPlane : std::size_t {
+  kIvw,
+  kIvwError,
+  kIvwQ,
+  kEgger,
+  kEggerError,
+  kIntercept,
+  kInterceptError,
+  kEggerQ,
+  kPairPlanes
+};
+
+// Multiplicative random effects, the residual standard error taken as at least 1. NaN where there
+// are too few SNPs (1, and 3 for Egger regression). `counts`, (exposures, outcomes), may be null;
+// it has to be given where the panel has missing entries, and is filled then.
+void fit_pairs(const OutcomePanel<float>& panel, const ExposureLists& lists, double* out,
+               std::int32_t* counts, std::size_t threads, Monitor& monitor);
+void fit_pairs(const OutcomePanel<double>& panel, const ExposureLists& lists, double* out,
+               std::int32_t* counts, std::size_t threads, Monitor& monitor);
+
+}  // namespace mrfast

@@ -1,0 +1,39 @@
+# Weighted regressions of outcome on exposure associations; weights are 1 / s^2. Lines are fitted
+# after turning every x positive. Pairs: P SNPs, O outcomes, E exposures; rows and bx in lists.
+
+import numpy as np
+from numpy.typing import NDArray
+
+def fit_origin(
+    x: NDArray[np.float64],  # (J,)
+    y: NDArray[np.float64],  # (J,)
+    s: NDArray[np.float64],  # (J,)
+) -> tuple[float, float, float]: ...  # slope, information, Q
+def fit_line(
+    x: NDArray[np.float64],  # (J,)
+    y: NDArray[np.float64],  # (J,)
+    s: NDArray[np.float64],  # (J,)
+) -> tuple[bool, float, float, float, float, float]: ...  # valid, slope, intercept, variances, Q
+def mean_square_ratio(x: NDArray[np.float64], s: NDArray[np.float64]) -> float: ...
+def heterogeneity_of_size(
+    x: NDArray[np.float64],  # (J,)
+    s: NDArray[np.float64],  # (J,)
+    scale: NDArray[np.float64] | None,  # (J,)
+) -> float: ...  # Q of |x| / scale with standard errors s / scale
+def fit_robust(
+    design: NDArray[np.float64],  # (J, 1 or 2), times the roots of the weights
+    y: NDArray[np.float64],  # (J,), times the roots of the weights
+    most: int,  # elemental subsets to start from
+) -> tuple[bool, NDArray[np.float64], NDArray[np.float64], float]: ...  # covariance 00, 01, 11
+def fit_pairs(
+    weight: NDArray[np.float32] | NDArray[np.float64],  # (P, O), 1 / sy^2; 0 where missing
+    product: NDArray[np.float32] | NDArray[np.float64],  # (P, O), by / sy^2
+    square: NDArray[np.float32] | NDArray[np.float64],  # (P, O), by^2 / sy^2
+    starts: NDArray[np.int64],  # (E + 1,)
+    rows: NDArray[np.int64],  # (starts[-1],)
+    bx: NDArray[np.float64],  # (starts[-1],)
+    *,
+    out: NDArray[np.float64],  # (8, E, O), written
+    counts: NDArray[np.int32] | None,  # (E, O), written
+    threads: int,
+) -> None: ...

@@ -1,0 +1,246 @@
+"""Several methods on one data set: `mr`."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mrfast import _validation as check
+from mrfast._runtime import generator
+from mrfast.data.harmonisation import Harmonised
+from mrfast.errors import ConvergenceError, InvalidInputError
+from mrfast.summary._inputs import associations
+from mrfast.summary.registry import DEFAULT_METHODS, Method, find_method
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["COLUMNS", "mr"]
+
+COLUMNS = (
+    "method",
+    "n_snps",
+    "estimate",
+    "std_error",
+    "ci_lower",
+    "ci_upper",
+    "p_value",
+    "q",
+    "q_df",
+    "q_p_value",
+    "i2",
+    "intercept",
+    "intercept_std_error",
+    "intercept_p_value",
+    "f_statistic",
+    "note",
+)
+"""Columns of the table; empty where a method has no such number."""
+
+_SHARED = {"beta_exposure", "se_exposure", "beta_outcome", "se_outcome", "ci_level", "rng"}
+_SHARED |= {"ld", "snps", "ld_snps"}
+_ARRAYS = ("beta_exposure", "se_exposure", "beta_outcome", "se_outcome")
+
+
+def mr(
+    data: Any = None,
+    *,
+    beta_exposure: ArrayLike | None = None,
+    se_exposure: ArrayLike | None = None,
+    beta_outcome: ArrayLike | None = None,
+    se_outcome: ArrayLike | None = None,
+    methods: Sequence[str] | str | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    ld: Any = None,
+    snps: Sequence[object] | None = None,
+    ld_snps: Sequence[object] | None = None,
+    rng: object = None,
+    ci_level: float = 0.95,
+) -> pd.DataFrame:
+    """Run several methods and put their results into one table.
+
+    Parameters
+    ----------
+    data : Harmonised or DataFrame, optional
+        Result of `mrfast.harmonise` (its kept rows), or a table with columns ``beta_exposure``,
+        ``se_exposure``, ``beta_outcome``, ``se_outcome``. Columns ``exposure`` and ``outcome``,
+        where there, tell data sets apart: each pair gets its own rows. Rows whose column ``keep``
+        is False are left out. Instead of the four arrays.
+    beta_exposure, se_exposure, beta_outcome, se_outcome : array_like, shape (J,), or float
+        One data set.
+    methods : sequence of str, or str, optional
+        Names of the registry, `mrfast.summary.registry.METHODS`. Default: inverse-variance
+        weighting, Egger regression, weighted median and weighted mode. With one SNP the default is
+        the Wald ratio.
+    options : mapping of mapping, optional
+        Options of single methods, ``{"egger": {"distribution": "normal"}}``.
+    ld, snps, ld_snps
+        Correlations between SNPs, for one data set; as in `mrfast.ivw`. Methods that cannot use
+        them are refused.
+    rng : None, int or numpy.random.Generator
+        For methods that draw random numbers. Each gets a stream of its own, by its
+        name: what a method draws does not depend on which others run.
+    ci_level : float, default 0.95
+
+    Returns
+    -------
+    DataFrame
+        One row a data set and method, with the columns `COLUMNS` (after ``exposure`` and
+        ``outcome``, where `data` has them). A method that has too few SNPs, or none that it can
+        use, has a row of missing numbers and the reason in ``note``.
+
+    Raises
+    ------
+    InvalidInputError
+        A method that is not known (the message lists those that are), bad arrays, or options
+        that a method does not have.
+
+    Examples
+    --------
+    >>> import mrfast
+    >>> table = mrfast.mr(
+    ...     beta_exposure=[0.1, 0.2, 0.15], se_exposure=[0.01, 0.01, 0.01],
+    ...     beta_outcome=[0.05, 0.11, 0.07], se_outcome=[0.02, 0.02, 0.02],
+    ...     methods=["ivw", "egger"],
+    ... )
+    >>> table["method"].tolist()
+    ['ivw', 'egger']
+    """
+    import pandas as pd
+
+    chosen = None if methods is None else _chosen(methods)
+    given = _options(options, chosen)
+    level = check.scalar("ci_level", ci_level, above=0, below=1)
+    arrays = (beta_exposure, se_exposure, beta_outcome, se_outcome)
+    correlation = {"ld": ld, "snps": snps, "ld_snps": ld_snps}
+    if data is None:
+        if beta_exposure is None or beta_outcome is None or se_outcome is None:
+            raise check.fail("data", "a table, or the four arrays", "neither")
+        sets: list[tuple[dict[str, str], tuple[Any, ...]]] = [({}, arrays)]
+    else:
+        if any(array is not None for array in arrays):
+            raise check.fail("data", "a table or the four arrays", "both")
+        sets = _data_sets(data)
+        if ld is not None and len(sets) > 1:
+            raise check.fail("ld", "None with several data sets", f"{len(sets)} data sets")
+    seed = int(generator(rng).integers(2**63)) if rng is not None else None
+    rows = []
+    for labels, values in sets:
+        checked = associations(*values, minimum=1, needs_se_exposure=False)
+        known = {
+            "beta_exposure": checked.bx,
+            "se_exposure": None if values[1] is None else checked.sx,
+            "beta_outcome": checked.by,
+            "se_outcome": checked.sy,
+        }
+        names = chosen
+        if names is None:
+            names = ("wald_ratio",) if len(checked.bx) == 1 else DEFAULT_METHODS
+        for name in names:
+            rows.append(labels | _row(find_method(name), known, given, correlation, seed, level))
+    labels_used = list(sets[0][0]) if sets else []
+    return pd.DataFrame(rows, columns=[*labels_used, *COLUMNS])
+
+
+def _chosen(methods: Sequence[str] | str) -> tuple[str, ...]:
+    names = (methods,) if isinstance(methods, str) else tuple(methods)
+    if not names:
+        raise check.fail("methods", "at least one name", "none")
+    for name in names:
+        find_method(name)
+    return names
+
+
+def _options(options: Any, chosen: tuple[str, ...] | None) -> dict[str, dict[str, Any]]:
+    """Options by method; those of methods that do not run are an error, not a silence."""
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping):
+        raise check.fail("options", "a mapping of method names to options", repr(options))
+    for name, entry in options.items():
+        find_method(name, argument="options")
+        if chosen is not None and name not in chosen:
+            raise check.fail("options", f"options of the methods {', '.join(chosen)}", repr(name))
+        if not isinstance(entry, Mapping):
+            raise check.fail("options", f"a mapping of options for {name}", repr(entry))
+        known = set(inspect.signature(find_method(name).resolve()).parameters) - _SHARED
+        for key in entry:
+            if key not in known:
+                raise check.fail(
+                    "options", f"options of {name} ({', '.join(sorted(known))})", repr(key)
+                )
+    return {name: dict(entry) for name, entry in options.items()}
+
+
+def _data_sets(data: Any) -> list[tuple[dict[str, str], tuple[Any, ...]]]:
+    """Labels and arrays of every pair of traits of a table."""
+    import pandas as pd
+
+    if isinstance(data, Harmonised):
+        table = data.kept
+    elif isinstance(data, pd.DataFrame):
+        table = data
+        if "keep" in table:
+            table = table[table["keep"].to_numpy(dtype=bool)]
+    else:
+        raise check.fail("data", "a Harmonised or a DataFrame", type(data).__name__)
+    needed = [name for name in _ARRAYS if name not in table and name != "se_exposure"]
+    if needed:
+        raise check.fail("data", f"a column {needed[0]}", f"columns {', '.join(map(str, table))}")
+    if not len(table):
+        raise check.fail("data", "at least one row that is kept", "none")
+    traits = [name for name in ("exposure", "outcome") if name in table]
+
+    def arrays(part: pd.DataFrame) -> tuple[Any, ...]:
+        return tuple(
+            part[name].to_numpy(dtype=np.float64) if name in part else None for name in _ARRAYS
+        )
+
+    if not traits:
+        return [({}, arrays(table))]
+    groups = table.groupby(traits, sort=False, observed=True, dropna=False)
+    return [(dict(zip(traits, map(str, key), strict=True)), arrays(part)) for key, part in groups]
+
+
+def _row(
+    method: Method,
+    arrays: dict[str, Any],
+    options: dict[str, dict[str, Any]],
+    correlation: dict[str, Any],
+    seed: int | None,
+    level: float,
+) -> dict[str, Any]:
+    """One row of the table."""
+    row: dict[str, Any] = dict.fromkeys(COLUMNS, math.nan)
+    row |= {"method": method.name, "n_snps": len(arrays["beta_exposure"]), "note": ""}
+    arguments = {**arrays, "ci_level": level, **options.get(method.name, {})}
+    if correlation["ld"] is not None:
+        if not method.accepts_ld:
+            raise check.fail(
+                "ld", f"None with {method.name}, which takes SNPs as independent", "some"
+            )
+        arguments |= correlation
+    if method.random:
+        entropy = None if seed is None else [seed, *method.name.encode()]
+        arguments["rng"] = np.random.default_rng(entropy)
+    if row["n_snps"] < method.minimum_snps:
+        plural = "s" * (method.minimum_snps > 1)
+        return row | {"note": f"needs at least {method.minimum_snps} SNP{plural}"}
+    if method.needs_se_exposure and arrays["se_exposure"] is None:
+        return row | {"note": "needs se_exposure"}
+    try:
+        result = method(**arguments)
+    except ConvergenceError as error:
+        return row | {"note": str(error)}
+    except InvalidInputError as error:
+        if method.name in options:
+            raise
+        return row | {"note": str(error)}
+    found = {name: getattr(result, name) for name in COLUMNS if hasattr(result, name)}
+    found["note"] = "; ".join(result.messages)
+    return row | found | {"method": method.name}
