@@ -1,7 +1,6 @@
 #include <cstdint>
 #include <limits>
 
-#include "mrfast/normal_pairs.hpp"
 #include "mrfast/parallel.hpp"
 #include "mrfast/presso.hpp"
 #include "pybind.hpp"
@@ -136,21 +135,6 @@ py::tuple distortion_draws(const DoubleArray& beta_exposure, const DoubleArray& 
   return py::make_tuple(ratios, differences);
 }
 
-DoubleArray normals(std::uint64_t seed, std::uint64_t first, std::size_t count, std::uint32_t item,
-                    std::uint32_t stream) {
-  DoubleArray out({static_cast<py::ssize_t>(count), py::ssize_t{2}});
-  double* const to = out.mutable_data();
-  for (std::size_t b = 0; b < count; b += kLanes) {
-    double z0[kLanes], z1[kLanes];
-    normal_pairs(make_key(seed), first + b, item, stream, z0, z1);
-    for (std::size_t l = 0; l < kLanes && b + l < count; ++l) {
-      to[2 * (b + l)] = z0[l];
-      to[2 * (b + l) + 1] = z1[l];
-    }
-  }
-  return out;
-}
-
 }  // namespace
 
 void register_presso(py::module_ module) {
@@ -169,9 +153,6 @@ void register_presso(py::module_ module) {
              py::arg("estimate").noconvert(), py::arg("dropped"), py::arg("ratio").noconvert(),
              py::arg("difference").noconvert(), py::arg("seed"), py::arg("first"), py::arg("count"),
              py::arg("threads"));
-  module.def("normals", &normals, py::kw_only(), py::arg("seed"), py::arg("first"),
-             py::arg("count"), py::arg("item"), py::arg("stream"),
-             "Pairs of normals of consecutive draws, for their tests.");
 }
 
 }  // namespace mrfast::bindings

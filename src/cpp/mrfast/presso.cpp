@@ -9,7 +9,7 @@
 
 #include "mrfast/dispatch.hpp"
 #include "mrfast/lanes.hpp"
-#include "mrfast/normal_pairs.hpp"
+#include "mrfast/normal_law.hpp"
 
 namespace mrfast {
 
@@ -17,7 +17,7 @@ namespace {
 
 constexpr double kSingular = 1e-10;              // smallest pivot, and 1 - leverage, relative
 constexpr std::uint64_t kChunk = 512;            // draws that a thread takes at once
-constexpr std::uint32_t kDistortion = 1u << 16;  // first stream of the distortion test
+constexpr std::uint32_t kDistortion = 1u << 16;  // purpose of its draws; the global test's is 0
 
 // K exposures: a constant of the compiler where it is above 0.
 template <std::size_t K>
@@ -311,15 +311,17 @@ struct Null {
 
 // Fills data and cross products of the draws first, ..., first + 7.
 template <std::size_t K>
-MRFAST_INLINE void draw(const Null& null, std::uint64_t first, std::uint32_t stream, Group& g) {
+MRFAST_INLINE void draw(const Null& null, std::uint64_t first, std::uint32_t purpose, Group& g) {
   const std::size_t k = size_of<K>(null.exposures);
   for (auto& sums : g.gram) sums = Lanes{};
   for (auto& sums : g.estimate) sums = Lanes{};
   Lanes* const z = g.z.data();
   for (std::size_t i = 0; i < null.snps; ++i) {
-    for (std::size_t r = 0; r <= k; r += 2)
-      normal_pairs(null.key, first, static_cast<std::uint32_t>(i),
-                   stream + static_cast<std::uint32_t>(r / 2), z[r].v, z[r + 1].v);
+    for (std::size_t r = 0; r <= k; r += 2) {
+      const NormalStream stream{null.key, 0, purpose + static_cast<std::uint32_t>(r / 2)};
+      normal_pairs(stream, static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(first), z[r].v,
+                   z[r + 1].v);
+    }
     Lanes* const a = g.a.data() + i * k;
     const double m = null.outcome[i];
     Lanes c;

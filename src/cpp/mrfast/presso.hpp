@@ -36,7 +36,8 @@ bool presso_closed_form(const PressoData& data, double* estimate, double* leave_
                         double* residuals, double* p_values, double* centre,
                         PressoSummary& summary);
 
-// Which numbers a test draws: draw, SNP and stream make up a counter of the generator.
+// Which numbers a test draws: draw, SNP and purpose make up a counter of the generator. At most
+// 2^32 draws in all.
 struct PressoDraws {
   Philox::Key key{};
   std::uint64_t first = 0;

@@ -51,11 +51,3 @@ def distortion_draws(
     count: int,
     threads: int,
 ) -> tuple[list[int], list[int]]: ...  # draws that change as much, in ratio and in difference
-def normals(
-    *,
-    seed: int,
-    first: int,
-    count: int,
-    item: int,
-    stream: int,
-) -> Float: ...  # (count, 2)
