@@ -35,6 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     **{part: set(FOUNDATION[:i]) for i, part in enumerate(FOUNDATION)},
     **{domain: {*FOUNDATION, "_core"} for domain in DOMAINS},
     "io": set(FOUNDATION),
+    "compat": {*FOUNDATION, "_core", "summary"},
     "plots": set(FOUNDATION),
     "cli": {*FOUNDATION, *DOMAINS, "io", "plots", "<package>"},
     "__main__": {"cli"},

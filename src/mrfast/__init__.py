@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mrfast import compat as compat
     from mrfast import errors as errors
     from mrfast import simulation as simulation
     from mrfast._runtime import build_config as build_config
@@ -148,7 +149,7 @@ _HOME = {
     "sign_test": "summary.sign",
     "wald_ratio": "summary.wald",
 }
-_SUBPACKAGES = ("errors", "simulation")
+_SUBPACKAGES = ("compat", "errors", "simulation")
 
 __all__ = ["__version__", *_HOME, *_SUBPACKAGES]
 

@@ -58,18 +58,16 @@ py::tuple robust(const DoubleArray& design, const DoubleArray& y, std::size_t mo
 
 // Checks the arrays of a panel and runs the kernel; Real is what the panel stores.
 template <class Real>
-void pairs_of(const py::array& weight, const py::array& product, const py::array& square,
-              const IndexArray& starts, const IndexArray& rows, const DoubleArray& bx,
-              DoubleArray& out, std::optional<CountArray>& counts, std::size_t threads) {
-  if (weight.ndim() != 2) throw std::invalid_argument("weight: expected a matrix");
-  const auto snps = static_cast<std::size_t>(weight.shape(0));
-  const auto outcomes = static_cast<std::size_t>(weight.shape(1));
-  for (const py::array* array : {&weight, &product, &square}) {
-    if (!py::isinstance<py::array_t<Real, py::array::c_style>>(*array))
-      throw std::invalid_argument(
-          "weight, product, square: expected one type of C-contiguous data");
-    require_size("weight, product, square", *array, snps * outcomes);
-  }
+void pairs(const py::array_t<Real, py::array::c_style>& data, std::size_t outcomes,
+           const IndexArray& starts, const IndexArray& rows, const DoubleArray& bx, DoubleArray out,
+           std::optional<CountArray> counts, std::size_t threads) {
+  if (data.ndim() != 4 || data.shape(2) != 3 || data.shape(3) < 1 ||
+      static_cast<std::size_t>(data.shape(3)) > kWidest)
+    throw std::invalid_argument("panel: expected shape (blocks, SNPs, 3, at most 256)");
+  const auto snps = static_cast<std::size_t>(data.shape(1));
+  const auto width = static_cast<std::size_t>(data.shape(3));
+  if (static_cast<std::size_t>(data.shape(0)) != (outcomes + width - 1) / width)
+    throw std::invalid_argument("panel: expected as many blocks as the outcomes need");
   if (starts.size() < 1) throw std::invalid_argument("starts: expected at least one element");
   const auto exposures = static_cast<std::size_t>(starts.size() - 1);
   require_size("bx", bx, static_cast<std::size_t>(rows.size()));
@@ -83,9 +81,7 @@ void pairs_of(const py::array& weight, const py::array& product, const py::array
   for (py::ssize_t k = 0; k < rows.size(); ++k)
     if (row[k] < 0 || static_cast<std::size_t>(row[k]) >= snps)
       throw std::invalid_argument("rows: expected rows of the panel");
-  const OutcomePanel<Real> panel{static_cast<const Real*>(weight.data()),
-                                 static_cast<const Real*>(product.data()),
-                                 static_cast<const Real*>(square.data()), snps, outcomes};
+  const OutcomePanel<Real> panel{data.data(), snps, outcomes, width};
   const ExposureLists lists{start, row, bx.data(), exposures};
   double* const to = out.mutable_data();
   std::int32_t* const count = counts ? counts->mutable_data() : nullptr;
@@ -96,15 +92,6 @@ void pairs_of(const py::array& weight, const py::array& product, const py::array
     fit_pairs(panel, lists, to, count, threads, monitor);
   }
   attendant.rethrow();
-}
-
-void pairs(const py::array& weight, const py::array& product, const py::array& square,
-           const IndexArray& starts, const IndexArray& rows, const DoubleArray& bx, DoubleArray out,
-           std::optional<CountArray> counts, std::size_t threads) {
-  if (weight.dtype().is(py::dtype::of<float>()))
-    pairs_of<float>(weight, product, square, starts, rows, bx, out, counts, threads);
-  else
-    pairs_of<double>(weight, product, square, starts, rows, bx, out, counts, threads);
 }
 
 }  // namespace
@@ -119,7 +106,11 @@ void register_summary(py::module_ module) {
              py::arg("scale").noconvert());
   module.def("fit_robust", &robust, py::arg("design").noconvert(), py::arg("y").noconvert(),
              py::arg("most"));
-  module.def("fit_pairs", &pairs, py::arg("weight"), py::arg("product"), py::arg("square"),
+  module.def("fit_pairs_float", &pairs<float>, py::arg("panel").noconvert(), py::arg("outcomes"),
+             py::arg("starts").noconvert(), py::arg("rows").noconvert(), py::arg("bx").noconvert(),
+             py::kw_only(), py::arg("out").noconvert(), py::arg("counts").noconvert(),
+             py::arg("threads"));
+  module.def("fit_pairs_double", &pairs<double>, py::arg("panel").noconvert(), py::arg("outcomes"),
              py::arg("starts").noconvert(), py::arg("rows").noconvert(), py::arg("bx").noconvert(),
              py::kw_only(), py::arg("out").noconvert(), py::arg("counts").noconvert(),
              py::arg("threads"));

@@ -329,7 +329,6 @@ RobustFit fit_robust(const double* design, const double* y, std::size_t n, std::
 
 namespace {
 
-constexpr std::size_t kBlock = 256;  // outcomes at a time: the sums stay in the first cache
 // Share of the total sum of squares below which Q is summed anew: differences of sums carry the
 // rounding of by^2/sy^2, residuals only that of by/sy.
 template <class Real>
@@ -337,21 +336,20 @@ constexpr double kCancelled = sizeof(Real) == 4 ? 1e-3 : 1e-8;
 constexpr std::size_t kSums = 6;  // w, |bx| w, bx^2 w, sign by w, bx by w, by^2 w
 
 struct alignas(64) Sums {
-  double s[kSums][kBlock];
-  double n[kBlock];
+  double s[kSums][kWidest];
+  double n[kWidest];
 };
 
-// Adds `Rows` SNPs to the sums; x, their |bx|, and sign * by enters through g = +-1.
+// Adds `Rows` SNPs of a block to the sums, turned so that the exposure association is positive.
 template <class Real, std::size_t Rows>
-MRFAST_INLINE void add_rows(const OutcomePanel<Real>& panel, const std::int64_t* rows,
-                            const double* bx, std::size_t from, std::size_t width, Sums& sums) {
+MRFAST_INLINE void add_rows(const Real* block, std::size_t stride, const std::int64_t* rows,
+                            const double* bx, std::size_t width, Sums& sums) {
   const Real *w[Rows], *p[Rows], *q[Rows];
   double x[Rows], g[Rows];
   for (std::size_t k = 0; k < Rows; ++k) {
-    const std::size_t at = static_cast<std::size_t>(rows[k]) * panel.outcomes + from;
-    w[k] = panel.weight + at;
-    p[k] = panel.product + at;
-    q[k] = panel.square + at;
+    w[k] = block + static_cast<std::size_t>(rows[k]) * 3 * stride;
+    p[k] = w[k] + stride;
+    q[k] = p[k] + stride;
     x[k] = std::fabs(bx[k]);
     g[k] = bx[k] < 0 ? -1.0 : 1.0;
   }
@@ -379,23 +377,18 @@ MRFAST_INLINE void add_rows(const OutcomePanel<Real>& panel, const std::int64_t*
 }
 
 template <class Real>
-MRFAST_INLINE void count_row(const OutcomePanel<Real>& panel, std::int64_t row, std::size_t from,
-                             std::size_t width, Sums& sums) {
-  const Real* const w = panel.weight + static_cast<std::size_t>(row) * panel.outcomes + from;
-  for (std::size_t o = 0; o < width; ++o) sums.n[o] += w[o] > Real{0} ? 1.0 : 0.0;
-}
-
-template <class Real>
-MRFAST_INLINE void sum_block(const OutcomePanel<Real>& panel, const std::int64_t* rows,
-                             const double* bx, std::size_t j, std::size_t from, std::size_t width,
-                             bool counted, Sums& sums) {
+MRFAST_INLINE void sum_block(const Real* block, std::size_t stride, const std::int64_t* rows,
+                             const double* bx, std::size_t j, std::size_t width, bool counted,
+                             Sums& sums) {
   for (auto& plane : sums.s) std::fill(plane, plane + width, 0.0);
   std::size_t k = 0;
-  for (; k + 4 <= j; k += 4) add_rows<Real, 4>(panel, rows + k, bx + k, from, width, sums);
-  for (; k < j; ++k) add_rows<Real, 1>(panel, rows + k, bx + k, from, width, sums);
+  for (; k + 4 <= j; k += 4) add_rows<Real, 4>(block, stride, rows + k, bx + k, width, sums);
+  for (; k < j; ++k) add_rows<Real, 1>(block, stride, rows + k, bx + k, width, sums);
   std::fill(sums.n, sums.n + width, counted ? 0.0 : static_cast<double>(j));
-  if (counted)
-    for (k = 0; k < j; ++k) count_row(panel, rows[k], from, width, sums);
+  for (k = 0; counted && k < j; ++k) {
+    const Real* const w = block + static_cast<std::size_t>(rows[k]) * 3 * stride;
+    for (std::size_t o = 0; o < width; ++o) sums.n[o] += w[o] > Real{0} ? 1.0 : 0.0;
+  }
 }
 
 MRFAST_INLINE void finish_block(const Sums& sums, std::size_t width, double* const* out) {
@@ -431,20 +424,19 @@ MRFAST_INLINE void finish_block(const Sums& sums, std::size_t width, double* con
 
 // Q summed over residuals, and standard errors from it, where the difference of sums has cancelled.
 template <class Real>
-void mend(const OutcomePanel<Real>& panel, const std::int64_t* rows, const double* bx,
-          std::size_t j, std::size_t from, std::size_t width, const Sums& sums,
-          double* const* out) {
+void mend(const Real* block, std::size_t stride, const std::int64_t* rows, const double* bx,
+          std::size_t j, std::size_t width, const Sums& sums, double* const* out) {
   for (std::size_t o = 0; o < width; ++o) {
     const double limit = kCancelled<Real> * sums.s[5][o], n = sums.n[o];
     if (!(out[kIvwQ][o] < limit || out[kEggerQ][o] < limit)) continue;
     const auto residual = [&](double slope, double intercept) {
       double q = 0;
       for (std::size_t k = 0; k < j; ++k) {
-        const std::size_t at = static_cast<std::size_t>(rows[k]) * panel.outcomes + from + o;
-        const double w = static_cast<double>(panel.weight[at]);
+        const Real* const row = block + static_cast<std::size_t>(rows[k]) * 3 * stride + o;
+        const double w = static_cast<double>(row[0]);
         if (!(w > 0)) continue;
         const double g = bx[k] < 0 ? -1.0 : 1.0, x = std::fabs(bx[k]);
-        const double e = g * static_cast<double>(panel.product[at]) - w * (intercept + slope * x);
+        const double e = g * static_cast<double>(row[stride]) - w * (intercept + slope * x);
         q += e * e / w;
       }
       return q;
@@ -465,43 +457,28 @@ void mend(const OutcomePanel<Real>& panel, const std::int64_t* rows, const doubl
   }
 }
 
-template <class Real>
-MRFAST_INLINE void block_of_pairs(const OutcomePanel<Real>& panel, const std::int64_t* rows,
-                                  const double* bx, std::size_t j, std::size_t from,
-                                  std::size_t width, bool counted, Sums& sums, double* const* out) {
-  sum_block(panel, rows, bx, j, from, width, counted, sums);
+MRFAST_DISPATCH void run_float(const float* block, std::size_t stride, const std::int64_t* rows,
+                               const double* bx, std::size_t j, std::size_t width, bool counted,
+                               Sums& sums, double* const* out) {
+  sum_block(block, stride, rows, bx, j, width, counted, sums);
   finish_block(sums, width, out);
 }
-
-MRFAST_DISPATCH void run_block(const OutcomePanel<float>& panel, const std::int64_t* rows,
-                               const double* bx, std::size_t j, std::size_t from, std::size_t width,
-                               bool counted, Sums& sums, double* const* out) {
-  block_of_pairs(panel, rows, bx, j, from, width, counted, sums, out);
-}
-MRFAST_DISPATCH void run_block_double(const OutcomePanel<double>& panel, const std::int64_t* rows,
-                                      const double* bx, std::size_t j, std::size_t from,
-                                      std::size_t width, bool counted, Sums& sums,
-                                      double* const* out) {
-  block_of_pairs(panel, rows, bx, j, from, width, counted, sums, out);
-}
-void run(const OutcomePanel<float>& panel, const std::int64_t* rows, const double* bx,
-         std::size_t j, std::size_t from, std::size_t width, bool counted, Sums& sums,
-         double* const* out) {
-  run_block(panel, rows, bx, j, from, width, counted, sums, out);
-}
-void run(const OutcomePanel<double>& panel, const std::int64_t* rows, const double* bx,
-         std::size_t j, std::size_t from, std::size_t width, bool counted, Sums& sums,
-         double* const* out) {
-  run_block_double(panel, rows, bx, j, from, width, counted, sums, out);
+MRFAST_DISPATCH void run_double(const double* block, std::size_t stride, const std::int64_t* rows,
+                                const double* bx, std::size_t j, std::size_t width, bool counted,
+                                Sums& sums, double* const* out) {
+  sum_block(block, stride, rows, bx, j, width, counted, sums);
+  finish_block(sums, width, out);
 }
 
 template <class Real>
 void all_pairs(const OutcomePanel<Real>& panel, const ExposureLists& lists, double* out,
                std::int32_t* counts, std::size_t threads, Monitor& monitor) {
-  const std::size_t blocks = (panel.outcomes + kBlock - 1) / kBlock;
+  const std::size_t stride = panel.width;
+  const std::size_t blocks = (panel.outcomes + stride - 1) / stride;
   const std::size_t plane = lists.exposures * panel.outcomes;
-  parallel_for(blocks, threads, monitor, [&](std::size_t block) {
-    const std::size_t from = block * kBlock, width = std::min(kBlock, panel.outcomes - from);
+  parallel_for(blocks, threads, monitor, [&](std::size_t number) {
+    const std::size_t from = number * stride, width = std::min(stride, panel.outcomes - from);
+    const Real* const block = panel.data + number * panel.snps * 3 * stride;
     Sums sums;
     for (std::size_t e = 0; e < lists.exposures && !monitor.stopped(); ++e) {
       const auto start = static_cast<std::size_t>(lists.starts[e]);
@@ -511,8 +488,11 @@ void all_pairs(const OutcomePanel<Real>& panel, const ExposureLists& lists, doub
       double* at[kPairPlanes];
       for (std::size_t k = 0; k < kPairPlanes; ++k)
         at[k] = out + k * plane + e * panel.outcomes + from;
-      run(panel, rows, bx, j, from, width, counts != nullptr, sums, at);
-      mend(panel, rows, bx, j, from, width, sums, at);
+      if constexpr (sizeof(Real) == sizeof(float))
+        run_float(block, stride, rows, bx, j, width, counts != nullptr, sums, at);
+      else
+        run_double(block, stride, rows, bx, j, width, counts != nullptr, sums, at);
+      mend(block, stride, rows, bx, j, width, sums, at);
       if (counts)
         for (std::size_t o = 0; o < width; ++o)
           counts[e * panel.outcomes + from + o] = static_cast<std::int32_t>(sums.n[o]);

@@ -44,11 +44,13 @@ RobustFit fit_robust(const double* design, const double* y, std::size_t n, std::
 
 // ------------------------------------------------------------------------ many pairs
 
-// Outcomes, SNP-major, shape (snps, outcomes): 1/sy^2, by/sy^2, by^2/sy^2, all 0 where missing.
+// Outcomes in blocks of `width`: for each block and SNP 1/sy^2, by/sy^2 and by^2/sy^2 of its
+// outcomes, shape (blocks, snps, 3, width); all 0 where missing. Rows lie close together, as they
+// are read in an order that no cache foresees.
 template <class Real>
 struct OutcomePanel {
-  const Real *weight, *product, *square;
-  std::size_t snps, outcomes;
+  const Real* data;
+  std::size_t snps, outcomes, width;
 };
 
 // Instruments of exposure e: entries starts[e] to starts[e + 1] of rows (of the panel) and bx.
@@ -58,6 +60,8 @@ struct ExposureLists {
   const double* bx;
   std::size_t exposures;
 };
+
+inline constexpr std::size_t kWidest = 256;  // block: its sums stay in the first-level cache
 
 // Planes of the results, each of shape (exposures, outcomes).
 enum PairPlane : std::size_t {

@@ -25,10 +25,24 @@ def fit_robust(
     y: NDArray[np.float64],  # (J,), times the roots of the weights
     most: int,  # elemental subsets to start from
 ) -> tuple[bool, NDArray[np.float64], NDArray[np.float64], float]: ...  # covariance 00, 01, 11
-def fit_pairs(
-    weight: NDArray[np.float32] | NDArray[np.float64],  # (P, O), 1 / sy^2; 0 where missing
-    product: NDArray[np.float32] | NDArray[np.float64],  # (P, O), by / sy^2
-    square: NDArray[np.float32] | NDArray[np.float64],  # (P, O), by^2 / sy^2
+def fit_pairs_float(
+    panel: NDArray[
+        np.float32
+    ],  # (blocks, P, 3, width): 1 / sy^2, by / sy^2, by^2 / sy^2; 0: missing
+    outcomes: int,  # O
+    starts: NDArray[np.int64],  # (E + 1,)
+    rows: NDArray[np.int64],  # (starts[-1],)
+    bx: NDArray[np.float64],  # (starts[-1],)
+    *,
+    out: NDArray[np.float64],  # (8, E, O), written
+    counts: NDArray[np.int32] | None,  # (E, O), written
+    threads: int,
+) -> None: ...
+def fit_pairs_double(
+    panel: NDArray[
+        np.float64
+    ],  # (blocks, P, 3, width): 1 / sy^2, by / sy^2, by^2 / sy^2; 0: missing
+    outcomes: int,  # O
     starts: NDArray[np.int64],  # (E + 1,)
     rows: NDArray[np.int64],  # (starts[-1],)
     bx: NDArray[np.float64],  # (starts[-1],)

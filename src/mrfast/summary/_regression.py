@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import chdtrc
+from scipy.special import ndtr
 
 from mrfast import _core
 from mrfast import _validation as check
@@ -13,7 +13,7 @@ from mrfast._validation import Float
 from mrfast.summary._inputs import Associations, outcome_error
 
 PENALTY = 100.0  # weights fall where the p-value of a SNP's heterogeneity is below 1 / PENALTY
-MOST_SUBSETS = 20_000  # elemental subsets that a robust line starts from
+MOST_SUBSETS = 2_000  # elemental subsets that a robust line starts from
 FEW_FOR_ROBUST = 10
 
 
@@ -61,7 +61,7 @@ def regression_options(
 
 def penalised_error(s: Float, squares: Float) -> Float:
     """Standard deviations for weights 1/s^2 times min(1, PENALTY p), p of each SNP's square."""
-    factor = np.minimum(1.0, PENALTY * chdtrc(1, squares))
+    factor = np.minimum(1.0, PENALTY * 2 * ndtr(-np.sqrt(squares)))
     with np.errstate(divide="ignore"):
         return np.asarray(s / np.sqrt(factor))
 

@@ -130,7 +130,7 @@ def egger(
     ld, snps, ld_snps
         As in `mrfast.ivw`.
     robust : bool, default False
-        MM-estimation with Tukey's bisquare, starting from all pairs of SNPs (20,000 of them where
+        MM-estimation with Tukey's bisquare, starting from all pairs of SNPs (2,000 of them where
         there are more).
     penalised : bool, default False
         Weights times min(1, 100 p), p that of a SNP's residual from the line without penalties.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import chdtrc
+from scipy.special import ndtr
 
 from mrfast import _core
 from mrfast import _validation as check
@@ -154,7 +154,7 @@ def heterogeneity(
         ivw=_test("ivw", q, n - 1),
         egger=_about_line(data, s),
         contributions=tuple(parts.tolist()),
-        contribution_p_values=tuple(chdtrc(1, parts).tolist()),
+        contribution_p_values=tuple((2 * ndtr(-np.sqrt(parts))).tolist()),
         n_snps=n,
         weights=weights,
     )

@@ -1,0 +1,29 @@
+"""Numbers that other packages print where mrfast's differ, named by package and version.
+
+For checking an analysis against published output; not for new ones. Each function says what is
+wrong with its number.
+"""
+
+from __future__ import annotations
+
+from mrfast.compat.mendelianrandomization import (
+    mendelianrandomization_0_10_egger,
+    mendelianrandomization_0_10_penalised_ivw,
+)
+from mrfast.compat.peer_estimate import PeerEstimate
+from mrfast.compat.twosamplemr import (
+    twosamplemr_0_7_egger_bootstrap,
+    twosamplemr_0_7_ivw_mre,
+    twosamplemr_0_7_rucker,
+    twosamplemr_0_7_unweighted,
+)
+
+__all__ = [
+    "PeerEstimate",
+    "mendelianrandomization_0_10_egger",
+    "mendelianrandomization_0_10_penalised_ivw",
+    "twosamplemr_0_7_egger_bootstrap",
+    "twosamplemr_0_7_ivw_mre",
+    "twosamplemr_0_7_rucker",
+    "twosamplemr_0_7_unweighted",
+]

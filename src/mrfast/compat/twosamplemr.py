@@ -1,0 +1,215 @@
+"""TwoSampleMR 0.7.9, where its numbers are not mrfast's."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import chdtrc, ndtr, ndtri, stdtr
+
+from mrfast import _validation as check
+from mrfast._runtime import generator
+from mrfast.compat.peer_estimate import PeerEstimate
+from mrfast.summary._inputs import Associations, associations
+
+__all__ = [
+    "VERSION",
+    "twosamplemr_0_7_egger_bootstrap",
+    "twosamplemr_0_7_ivw_mre",
+    "twosamplemr_0_7_rucker",
+    "twosamplemr_0_7_unweighted",
+]
+
+VERSION = "0.7.9"
+_REACH = -float(ndtri(0.025))
+_CHUNK = 1 << 19
+
+
+def _two_sided(ratio: float) -> float:
+    return 2 * float(ndtr(-abs(ratio)))
+
+
+def _estimate(
+    function: str, estimate: float, error: float, p_value: float, n: int, **more: Any
+) -> PeerEstimate:
+    return PeerEstimate(
+        method=function,
+        package="TwoSampleMR",
+        version=VERSION,
+        function=function,
+        estimate=estimate,
+        std_error=error,
+        ci_lower=estimate - _REACH * error,
+        ci_upper=estimate + _REACH * error,
+        p_value=p_value,
+        n_snps=n,
+        ci_level=0.95,
+        **more,
+    )
+
+
+def _through_origin(x: Any, y: Any) -> tuple[float, float, float]:
+    """Slope, its error as R's lm has it, residual standard error."""
+    slope = float((x * y).sum() / (x * x).sum())
+    sigma = math.sqrt(float(((y - slope * x) ** 2).sum()) / (len(x) - 1))
+    return slope, sigma / math.sqrt(float((x * x).sum())), sigma
+
+
+def _checked(arrays: tuple[Any, ...], minimum: int, *, se_exposure: bool = False) -> Associations:
+    return associations(*arrays, minimum=minimum, needs_se_exposure=se_exposure)
+
+
+def twosamplemr_0_7_ivw_mre(
+    *,
+    beta_exposure: ArrayLike,
+    se_exposure: ArrayLike | None = None,
+    beta_outcome: ArrayLike,
+    se_outcome: ArrayLike,
+) -> PeerEstimate:
+    """``mr_ivw_mre``: random effects that let the standard error fall below the fixed-effect one.
+
+    Where the ratios differ less than their errors say, the error is too small; `mrfast.ivw` takes
+    the residual standard error as at least 1.
+
+    Returns
+    -------
+    PeerEstimate
+    """
+    data = _checked((beta_exposure, se_exposure, beta_outcome, se_outcome), 2)
+    slope, error, sigma = _through_origin(data.bx / data.sy, data.by / data.sy)
+    n = len(data.bx)
+    q = sigma**2 * (n - 1)
+    return _estimate(
+        "mr_ivw_mre", slope, error, _two_sided(slope / error), n,
+        q=q, q_df=n - 1, q_p_value=float(chdtrc(n - 1, q)),
+    )  # fmt: skip
+
+
+def twosamplemr_0_7_unweighted(
+    *,
+    beta_exposure: ArrayLike,
+    se_exposure: ArrayLike | None = None,
+    beta_outcome: ArrayLike,
+    se_outcome: ArrayLike,
+) -> PeerEstimate:
+    """``mr_uwr``: its standard error is divided by min(1, sigma) though sigma has a unit.
+
+    Without weights sigma is in the unit of the outcome, about its standard errors: the result is
+    too large by 1/sigma, and p-values say nothing. `mrfast.ivw` with ``weights="simple"`` uses
+    `se_outcome`.
+
+    Returns
+    -------
+    PeerEstimate
+    """
+    data = _checked((beta_exposure, se_exposure, beta_outcome, se_outcome), 2)
+    slope, error, sigma = _through_origin(data.bx, data.by)
+    error /= min(1.0, sigma)
+    n = len(data.bx)
+    q = sigma**2 * (n - 1)
+    return _estimate(
+        "mr_uwr", slope, error, _two_sided(slope / error), n,
+        q=q, q_df=n - 1, q_p_value=float(chdtrc(n - 1, q)),
+    )  # fmt: skip
+
+
+def twosamplemr_0_7_rucker(
+    *,
+    beta_exposure: ArrayLike,
+    se_exposure: ArrayLike | None = None,
+    beta_outcome: ArrayLike,
+    se_outcome: ArrayLike,
+) -> tuple[PeerEstimate, PeerEstimate, PeerEstimate, PeerEstimate]:
+    """``mr_rucker``: the four fits, with errors below those of a fixed effect.
+
+    "Fixed" errors are divided by max(1, sigma): with sigma below 1 they are too small, and equal
+    to the "random" ones. Intercepts are tested by the normal law, slopes by Student's; the
+    intervals are all normal. `mrfast.rucker` chooses the same model.
+
+    Returns
+    -------
+    tuple of four PeerEstimate
+        Fixed and random inverse-variance weighting, fixed and random Egger regression.
+    """
+    data = _checked((beta_exposure, se_exposure, beta_outcome, se_outcome), 3)
+    sign = np.where(data.bx < 0, -1.0, 1.0)
+    x, y, level = sign * data.bx / data.sy, sign * data.by / data.sy, 1 / data.sy
+    n = len(x)
+    slope, error, sigma = _through_origin(x, y)
+    found = [
+        _estimate("mr_rucker", slope, value, _two_sided(slope / value), n)
+        for value in (error / max(1.0, sigma), error)
+    ]
+    total = float((level**2).sum())
+    centre = float((x * level).sum()) / total
+    spread = x - centre * level
+    sxx = float((spread**2).sum())
+    slope = float((spread * y).sum()) / sxx
+    intercept = float((y * level).sum()) / total - slope * centre
+    residual = y - slope * x - intercept * level
+    sigma = math.sqrt(float((residual**2).sum()) / (n - 2))
+    for scale in (sigma / max(1.0, sigma), sigma):
+        error = scale / math.sqrt(sxx)
+        own = scale * math.sqrt(1 / total + centre**2 / sxx)
+        found.append(
+            _estimate(
+                "mr_rucker",
+                slope,
+                error,
+                2 * float(stdtr(n - 2, -abs(slope / error))),
+                n,
+                intercept=intercept,
+                intercept_std_error=own,
+                intercept_ci_lower=intercept - _REACH * own,
+                intercept_ci_upper=intercept + _REACH * own,
+                intercept_p_value=_two_sided(intercept / own),
+            )
+        )
+    return found[0], found[1], found[2], found[3]
+
+
+def twosamplemr_0_7_egger_bootstrap(
+    *,
+    beta_exposure: ArrayLike,
+    se_exposure: ArrayLike,
+    beta_outcome: ArrayLike,
+    se_outcome: ArrayLike,
+    n_draws: int = 1000,
+    rng: object = None,
+) -> PeerEstimate:
+    """``mr_egger_regression_bootstrap``: not a weighted regression, and one-sided p-values.
+
+    The slope of a draw is the covariance of w x and w y over the variance of w x, which is no
+    weighted least squares; the estimate is its mean over draws, and p the share of draws of the
+    other sign. `mrfast.egger` with ``std_error="bootstrap"`` fits the regression itself.
+
+    Returns
+    -------
+    PeerEstimate
+    """
+    data = _checked((beta_exposure, se_exposure, beta_outcome, se_outcome), 3, se_exposure=True)
+    draws = check.integer("n_draws", n_draws, minimum=2)
+    source, weight = generator(rng), data.sy**-2.0
+    values = np.empty((2, draws))
+    step = max(1, _CHUNK // (2 * len(weight)))
+    for start in range(0, draws, step):
+        z = source.standard_normal((2, min(step, draws - start), len(weight)))
+        x, y = data.bx + data.sx * z[0], data.by + data.sy * z[1]
+        y, x = np.where(x < 0, -y, y), np.abs(x)
+        wx = x * weight - (x * weight).mean(axis=1, keepdims=True)
+        slope = (wx * (y * weight)).sum(axis=1) / (wx**2).sum(axis=1)
+        values[:, start : start + step] = slope, y.mean(axis=1) - slope * x.mean(axis=1)
+    mean, error = values.mean(axis=1), values.std(axis=1, ddof=1)
+    other = (np.sign(values) != np.sign(mean)[:, None]).mean(axis=1)
+    return _estimate(
+        "mr_egger_regression_bootstrap",
+        float(mean[0]),
+        float(error[0]),
+        float(other[0]),
+        len(weight),
+        intercept=float(mean[1]),
+        intercept_std_error=float(error[1]),
+        intercept_p_value=float(other[1]),
+    )
