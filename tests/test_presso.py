@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import kstest
 
 import mrfast
 from mrfast import _core
@@ -155,39 +154,17 @@ def test_shifted_chi_square_of_a_chi_square() -> None:
 # -------------------------------------------------------------------------------- draws
 
 
-def test_normals_are_box_muller_of_philox_blocks() -> None:
-    seed, first, item, stream = (7 << 32) | 123, 2**32 - 3, 11, 65537
-    found = _core.presso.normals(seed=seed, first=first, count=11, item=item, stream=stream)
-    for row, z in enumerate(found):
-        draw = first + row
-        words = _core.philox4x32_10([draw & 0xFFFFFFFF, draw >> 32, item, stream], [123, 7])
-        u = 1 - ((words[1] << 32 | words[0]) >> 12) / 2**52
-        v = ((words[3] << 32 | words[2]) >> 12) / 2**52
-        radius, angle = np.sqrt(-2 * np.log(u)), 2 * np.pi * v
-        assert z == pytest.approx([radius * np.cos(angle), radius * np.sin(angle)], abs=5e-15)
-
-
-def test_normals_are_normal() -> None:
-    z = _core.presso.normals(seed=5, first=0, count=200_000, item=3, stream=1)
-    for column in z.T:
-        assert kstest(column, "norm").pvalue > 1e-3
-        assert abs((column**4).mean() - 3) < 5 * np.sqrt(96 / len(z))
-    assert abs((z[:, 0] * z[:, 1]).mean()) < 5 / np.sqrt(len(z))
-    assert abs((z[1:, 0] * z[:-1, 0]).mean()) < 5 / np.sqrt(len(z))
-    assert abs((z[:, 0] ** 2 * z[:, 1] ** 2).mean() - 1) < 5 * np.sqrt(8 / len(z))
-
-
-def drawn(data: Data, estimates: np.ndarray, count: int, stream: int) -> tuple[np.ndarray, ...]:
+def drawn(data: Data, estimates: np.ndarray, count: int, purpose: int) -> tuple[np.ndarray, ...]:
     """Exposure and outcome associations of the kernel's draws."""
     x, sx, _, sy = matrices(data)
     j, k = x.shape
     z = np.empty((count, j, k + 2))
     for i in range(j):
         for pair in range((k + 2) // 2):
-            numbers = _core.presso.normals(
-                seed=9, first=0, count=count, item=i, stream=stream + pair
-            )
-            z[:, i, 2 * pair : 2 * pair + 2] = numbers[:, : k + 2 - 2 * pair]
+            numbers = _core.medians.normals(
+                seed=9, set=0, purpose=purpose + pair, index=i, draws=count
+            ).T
+            z[:, i, 2 * pair : 2 * pair + 2] = numbers
     return x + sx * z[:, :, :k], (x * estimates).sum(axis=1) + sy * z[:, :, k]
 
 

@@ -269,7 +269,8 @@ struct Group {
   std::vector<Lanes> c;         // (J,) outcome
   std::vector<Lanes> gram;      // packed (K, K) cross products, then their factor
   std::vector<Lanes> estimate;  // (K,)
-  std::vector<Lanes> z;         // normals, an even number of them
+  std::vector<Lanes> normals;   // (J, K + 1 or K + 2)
+  std::vector<Lanes> solved;    // (K,)
   std::vector<Lanes> square;    // (J,) squares of standardised residuals
 };
 
@@ -303,11 +304,26 @@ struct Null {
     g.c.resize(snps);
     g.gram.resize(packed(exposures));
     g.estimate.resize(exposures);
-    g.z.resize(exposures + 2);
+    g.normals.resize(snps * 2 * (exposures / 2 + 1));
+    g.solved.resize(exposures);
     g.square.resize(snps);
     return g;
   }
 };
+
+// Normals of the draws first, ..., first + 7: K + 1 of each SNP, K + 2 where K is even. On its own,
+// so that the generator's loops turn into vector code whatever surrounds them.
+MRFAST_DISPATCH void draw_normals(const Null& null, std::uint32_t first, std::uint32_t purpose,
+                                  Lanes* z) {
+  const std::size_t pairs = null.exposures / 2 + 1;
+  for (std::size_t p = 0; p < pairs; ++p) {
+    const NormalStream stream{null.key, 0, purpose + static_cast<std::uint32_t>(p)};
+    for (std::size_t i = 0; i < null.snps; ++i) {
+      Lanes* const to = z + 2 * (i * pairs + p);
+      normal_pairs(stream, static_cast<std::uint32_t>(i), first, to[0].v, to[1].v);
+    }
+  }
+}
 
 // Fills data and cross products of the draws first, ..., first + 7.
 template <std::size_t K>
@@ -315,13 +331,10 @@ MRFAST_INLINE void draw(const Null& null, std::uint64_t first, std::uint32_t pur
   const std::size_t k = size_of<K>(null.exposures);
   for (auto& sums : g.gram) sums = Lanes{};
   for (auto& sums : g.estimate) sums = Lanes{};
-  Lanes* const z = g.z.data();
+  draw_normals(null, static_cast<std::uint32_t>(first), purpose, g.normals.data());
+  const std::size_t stride = 2 * (k / 2 + 1);
   for (std::size_t i = 0; i < null.snps; ++i) {
-    for (std::size_t r = 0; r <= k; r += 2) {
-      const NormalStream stream{null.key, 0, purpose + static_cast<std::uint32_t>(r / 2)};
-      normal_pairs(stream, static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(first), z[r].v,
-                   z[r + 1].v);
-    }
+    const Lanes* const z = g.normals.data() + i * stride;
     Lanes* const a = g.a.data() + i * k;
     const double m = null.outcome[i];
     Lanes c;
@@ -406,7 +419,7 @@ MRFAST_INLINE void global_group(const Null& null, std::uint64_t first, std::size
   rss = Lanes{};
   for (std::size_t i = 0; i < null.snps; ++i) {
     Lanes f;
-    leave_out<K>(k, g, i, g.z.data(), f);
+    leave_out<K>(k, g, i, g.solved.data(), f);
     for (std::size_t l = 0; l < kLanes; ++l) rss.v[l] += f.v[l] * f.v[l];
   }
   if (outliers == nullptr) return;
@@ -439,7 +452,7 @@ MRFAST_INLINE void residual_group(const Null& null, std::uint64_t first, Group& 
   const std::size_t k = size_of<K>(null.exposures);
   draw<K>(null, first, kDistortion, g);
   fit<K>(k, g.gram.data(), g.estimate.data());
-  Lanes* const solved = g.z.data();
+  Lanes* const solved = g.solved.data();
   for (std::size_t i = 0; i < null.snps; ++i) {
     Lanes f, spread;
     leave_out<K>(k, g, i, solved, f);
