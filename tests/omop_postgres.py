@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -23,6 +22,18 @@ SETTINGS = {
     "max_wal_senders": "0",
     "wal_level": "minimal",
 }
+
+# Runs the server until the pipe to the tests closes, so not longer than these live, and removes its
+# files. $1 is the folder of the programs, $2 that of the server, the rest are its options.
+KEEPER = """
+"$1"/initdb -D "$2"/data -U mrfast --auth=trust --no-sync --encoding=UTF8 --locale=C || exit
+programs=$1 folder=$2; shift 2
+"$programs"/postgres -D "$folder"/data -k "$folder" "$@" < /dev/null & server=$!
+read -r _
+kill -INT $server
+wait $server
+rm -rf "$folder"
+"""
 
 
 def programs() -> Path | None:
@@ -66,34 +77,23 @@ def server() -> Iterator[str]:
         os.chown(folder, entry.pw_uid, entry.pw_gid)
         become = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
     environment = {"PATH": os.environ["PATH"], "LC_ALL": "C", "HOME": str(folder)}
-    data = folder / "data"
-    process = None
-    try:
-        subprocess.run(
-            [bin_folder / "initdb", "-D", data, "-U", "mrfast", "--auth=trust", "--no-sync",
-             "--encoding=UTF8", "--locale=C"],
-            cwd=folder, env=environment, check=True, capture_output=True, timeout=60, **become,
+    options = [f"--{key}={value}" for key, value in SETTINGS.items()]
+    with (folder / "log").open("wb") as log:
+        keeper = subprocess.Popen(
+            ["/bin/sh", "-c", KEEPER, "keeper", bin_folder, folder, *options],
+            cwd="/", env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log,
+            start_new_session=True, **become,
         )  # fmt: skip
-        options = [f"--{key}={value}" for key, value in SETTINGS.items()]
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [bin_folder / "postgres", "-D", data, "-k", folder, *options],
-                cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                **become,
-            )  # fmt: skip
+    try:
         ready = [bin_folder / "pg_isready", "-q", "-h", folder, "-U", "mrfast", "-d", "postgres"]
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while subprocess.run(ready, env=environment, check=False).returncode:
-            if process.poll() is not None or time.monotonic() > deadline:
+            if keeper.poll() is not None or time.monotonic() > deadline:
                 raise OSError(f"PostgreSQL did not start: {(folder / 'log').read_text()[-2000:]}")
             time.sleep(0.05)
         yield f"postgresql+psycopg://mrfast@/postgres?host={folder}"
     finally:
-        if process is not None and process.poll() is None:
-            process.send_signal(signal.SIGINT)  # ends sessions, then the server
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGQUIT)
-                process.wait(20)
+        assert keeper.stdin is not None
+        keeper.stdin.close()  # ends sessions, then the server
+        keeper.wait(60)
         shutil.rmtree(folder, ignore_errors=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
-from scipy.special import ndtr
+from scipy.special import ndtr, stdtr
 from scipy.stats import norm, ttest_1samp
 
 import mrfast
@@ -98,6 +100,20 @@ def test_intervals_of_mu_and_sigma_are_likelihood_ratio_intervals() -> None:
         mean = (weight * y).sum() / weight.sum()
         value = norm.logpdf(y, mean, np.hypot(limit, s)).sum()
         assert null.log_likelihood - value == pytest.approx(drop, abs=1e-8)
+
+
+@pytest.mark.parametrize("k", [3, 4, 12])
+def test_predictive_law_without_standard_errors_is_students(k: int) -> None:
+    """Flat priors on mu and sigma: K - 2 degrees of freedom. Wrong: a normal, or K - 1."""
+    rng = np.random.default_rng(k)
+    y = rng.normal(0.3, 2.0, k)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CalibrationWarning)
+        null = mrfast.empirical_null(y, np.full(k, 1e-5))
+    scale = np.sqrt(((y - y.mean()) ** 2).sum() / (k - 2) * (1 + 1 / k))
+    for far in (0.1, 1.0, 30.0):
+        expected = 2 * stdtr(k - 2, -far)
+        assert null.p_value(y.mean() + far * scale, 1e-5) == pytest.approx(expected, rel=1e-6)
 
 
 def test_predictive_law_by_brute_force() -> None:

@@ -222,7 +222,7 @@ def test_covariates_are_joined_by_person() -> None:
     joined = covariate_table(cohort, table)
     np.testing.assert_array_equal(joined.columns, [[21, 22, 23, np.nan, np.nan, 26]])
     assert joined.n_without_row == 2
-    assert not joined.by_row
+    assert joined.matched == "covariates['rowId'] was matched with cohort['person_id']"
     assert joined.complete.tolist() == [True, True, True, False, False, True]
     as_text = table.astype({"rowId": str})
     np.testing.assert_array_equal(covariate_table(cohort, as_text).columns, joined.columns)
@@ -260,6 +260,10 @@ def test_long_tables_hold_what_is_not_zero() -> None:
     joined = covariate_table(cohort, table)
     assert joined.names == ("covariate_1002", "covariate_8507")
     np.testing.assert_array_equal(joined.columns, [[50, 0, 0, 40, 0, 0], [1, 0, 0, 0, 0, 0]])
+    gap = table.assign(covariateValue=[np.nan, 1, 40])
+    np.testing.assert_array_equal(covariate_table(cohort, gap).columns[0], [np.nan, 0, 0, 40, 0, 0])
+    with pytest.raises(InvalidInputError, match="persons of the cohort"):
+        covariate_table(cohort, table.assign(rowId=[1, 1, 2]))
     with pytest.raises(InvalidInputError, match="covariate 1002 of 11 more than once"):
         covariate_table(cohort, table.assign(covariateId=1002))
 
@@ -268,7 +272,8 @@ def test_arrays_and_tables_without_identifiers() -> None:
     cohort = Cohort.from_frame(frame())
     values = np.arange(12.0).reshape(6, 2)
     joined = covariate_table(cohort, values)
-    assert joined.by_row
+    assert joined.matched is not None
+    assert "order of the rows" in joined.matched
     assert joined.names == ("covariate_1", "covariate_2")
     plain = pd.DataFrame(values, columns=["a", "b"])
     np.testing.assert_array_equal(covariate_table(cohort, plain).columns, values.T)

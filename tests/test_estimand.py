@@ -124,6 +124,7 @@ def test_a_finer_lattice_changes_nothing(j, monkeypatch):
     assert_allclose(coarse, fine, atol=1e-7, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_great_effect_of_many_snps_against_simulation():
     rng = np.random.default_rng(5)
     j, n = 200, 100_000

@@ -256,9 +256,24 @@ def test_checks_of_site_profiles() -> None:
     assert list(result["flagged"]) == [False, True, False, True]
     assert list(result["n"]) == [1000, 800, 1000, 1000]
     missing = mrfast.missingness_check(sites[0], table)
-    assert list(missing["flagged"]) == [False, True]  # a share that is not told counts as 0
+    assert list(missing["flagged"]) == [False, True]
+    assert missing["n_missing"].isna().tolist() == [True, False]  # not told, which is not 0
     with pytest.raises(InvalidInputError, match="n_missing"):
         mrfast.missingness_check(sites[1], table)
+
+
+def test_checks_take_pooled_profiles_and_files(tmp_path: Path) -> None:
+    eaf = pd.DataFrame({"snp": ["rs1", "rs2"], "eaf": [0.3, 0.6]})
+    carriers = pd.DataFrame({"snp": ["rs1", "rs2"], "cases": [200, 300], "controls": [300, 450]})
+    parts = {"diagnostics": {"eaf": eaf}, "carriers": carriers}
+    sites = [site_profile(name, 2.0, **parts) for name in ("A", "B")]
+    table = instruments_of(["rs1", "rs2"])
+    expected = mrfast.allele_frequency_check(sites, table)
+    files = [site.save(tmp_path) for site in sites]
+    for given in (mrfast.pool(sites), files, [str(file) for file in files]):
+        pd.testing.assert_frame_equal(mrfast.allele_frequency_check(given, table), expected)
+    alone = mrfast.allele_frequency_check(files[1], table)
+    assert set(alone["site"]) == {"B"}
 
 
 def test_dosage_checks_bad_input() -> None:
@@ -358,6 +373,22 @@ def test_phenome_wide_regressions(model: str, adjusted: bool) -> None:
     pairs = result.significant[["snp", "covariate"]].to_numpy().tolist()
     assert ["rs1", "disease"] in pairs
     assert result.any_significant
+
+
+@pytest.mark.parametrize("covariate", ["disease", "height"])
+def test_units_of_what_is_adjusted_for_do_not_matter(covariate: str) -> None:
+    """The defect: a column far from 0 beside its spread was taken for the intercept."""
+    cohort, covariates, table = phenome_problem()
+    plain = np.random.default_rng(4).normal(size=len(cohort))
+    first, second = (
+        mrfast.phenome_wide_check(cohort, table, covariates, adjust=column[:, None]).table
+        for column in (plain, 1e3 + 1e-6 * plain)
+    )
+    assert covariate in set(first["covariate"])
+    for name in ("beta", "std_error"):
+        own = first["covariate"] == covariate
+        expected = first.loc[own, name].to_numpy()
+        assert second.loc[own, name].to_numpy() == pytest.approx(expected, rel=1e-5)
 
 
 def test_logistic_regressions_are_those_of_the_kernel() -> None:
@@ -517,8 +548,9 @@ def test_negative_controls_bad_input() -> None:
         ({"A": good}, {"kappas": {"B": 1.0}}, "none for 'A'"),
         ({"A": good}, {"kappas": [1.0, 2.0]}, "1 numbers"),
         ({"A": good.assign(beta=np.nan)}, {}, "an estimate"),
-        ([], {}, "an estimate"),
-        ({"A": "file.csv"}, {}, "SiteProfile"),
+        ([], {}, "at least one site"),
+        ({"A": 3}, {}, "SiteProfile"),
+        ([site_profile("A", 1.0), site_profile("A", 2.0)], {}, "every site once"),
     ):
         with pytest.raises(InvalidInputError, match=message):
             mrfast.pool_negative_controls(sites, **options)

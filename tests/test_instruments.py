@@ -174,6 +174,9 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
         {"columns": table(eaf=0.1, beta=["1", "2", "3", "4"]).to_dict("list"), "ld": None},
         {"columns": table(eaf=0.1, evil=1.0).to_dict("list"), "ld": None},
         {"columns": table(eaf=0.1).to_dict("list"), "ld": "matrix"},
+        {"columns": table(eaf=0.1).to_dict("list"), "ld": [[10**400] * 4] * 4},
+        {"columns": table(eaf=0.1).to_dict("list") | {"position": [2**70] * 4}, "ld": None},
+        {"columns": table(eaf=0.1).to_dict("list") | {"chromosome": ["\x1b"] * 4}, "ld": None},
     ],
 )
 def test_other_contents_are_refused(tmp_path: Path, content: dict[str, object]) -> None:

@@ -14,6 +14,7 @@ from scipy.stats import chi2
 
 import mrfast
 from mrfast.errors import InvalidInputError
+from mrfast.federated.logistic import LogisticModel
 
 BETA = np.array([-1.5, -0.2, 0.0, 0.4, 2.0])
 
@@ -42,6 +43,24 @@ def test_derivatives_are_those_of_the_values(profile) -> None:
     np.testing.assert_allclose(profile.derivative(BETA), slope, rtol=1e-6, atol=1e-6)
     bend = -(profile.derivative(BETA + h) - profile.derivative(BETA - h)) / (2 * h)
     np.testing.assert_allclose(profile.information(BETA), bend, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["score", "carriers", "normal"])
+@pytest.mark.parametrize("prevalence", [0.02, 0.4])
+def test_exact_between_the_nodes(kind: str, prevalence: float) -> None:
+    """To 1e-9 on a wide grid, whatever the exposure's law: Newton's method at each point."""
+    y, s, x = reference.cohort(3000, 2, seed=42, prevalence=prevalence)
+    rng = np.random.default_rng(43)
+    if kind == "carriers":
+        s = rng.binomial(2, 0.05, len(y)).astype(float)
+    elif kind == "normal":
+        s = rng.normal(size=len(y))
+    grid = np.linspace(-3, 3, 201)
+    found = mrfast.profile_likelihood(y, s, x, grid=grid)
+    exact = LogisticModel(y, s, x).evaluate(grid)
+    np.testing.assert_allclose(found.log_likelihood, exact.values, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(found.derivative(grid), exact.scores, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(found.information(grid), exact.information, rtol=0, atol=1e-5)
 
 
 def test_single_numbers(profile) -> None:
@@ -123,6 +142,28 @@ def test_monotone(data) -> None:
     falling = mrfast.profile_likelihood(~y, s)
     assert falling.mle == -math.inf
     np.testing.assert_allclose(falling.interval(), (-math.inf, -lower), rtol=1e-8)
+
+
+def test_flat() -> None:
+    x, s = np.arange(60.0), np.tile([0.0, 1.0, 2.0], 20)
+    flat = mrfast.profile_likelihood(x > 40, s, x)
+    assert math.isnan(flat.mle)
+    assert flat.std_error == math.inf
+    assert flat.interval() == (-math.inf, math.inf)
+    np.testing.assert_allclose(flat([-3.0, 0.0, 50.0]), 0, atol=1e-9)
+    assert "flat" in flat.separation
+
+
+def test_rare_carriers_among_controls() -> None:
+    """A monotone profile whose exposure hardly varies: its window is in terms of information."""
+    y, _, x = reference.cohort(2000, 2, seed=44, prevalence=0.05)
+    carrier = np.zeros(2000)
+    carrier[np.flatnonzero(y == 0)[:25]] = 1
+    found = mrfast.profile_likelihood(y, carrier, x)
+    assert found.mle == -math.inf
+    upper = found.interval()[1]
+    fallen = found.maximum - reference.profile(y, carrier, x, [upper])[0][0]
+    assert fallen == pytest.approx(chi2.ppf(0.95, 1) / 2, rel=1e-7)
 
 
 def test_prior_variance(data) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrfast._core import federated as kernel
-from mrfast.errors import InvalidInputError
+from mrfast.errors import ConvergenceError, InvalidInputError
 from mrfast.federated.logistic import LogisticModel, site_nodes
 
 BETA = np.array([-2.0, -0.4, 0.0, 0.3, 1.7])
@@ -247,6 +247,25 @@ def test_site_window() -> None:
     assert site_nodes(model, -9.0).lower == pytest.approx(-9.0)
 
 
+def test_site_window_with_hardly_any_information() -> None:
+    """Wrong: eight standard errors at any price, which no number of nodes holds."""
+    rng = np.random.default_rng(3)
+    s = rng.normal(size=400)
+    y = (s > 0).astype(float)
+    close = np.argsort(np.abs(s))[:3]
+    y[close] = 1 - y[close]
+    model = LogisticModel(y, s)
+    fit = model.fit()
+    assert fit.std_error > 40
+    profile = site_nodes(model, 0.5)
+    assert profile.mle == pytest.approx(fit.beta, rel=1e-6)
+    assert profile.lower == -0.5
+    at = np.linspace(profile.lower, profile.upper, 7)
+    np.testing.assert_allclose(profile(at), model.evaluate(at).values, rtol=0, atol=1e-8)
+    with pytest.raises(ConvergenceError, match="more than 512 nodes"):
+        model.nodes(fit.beta - 8 * fit.std_error, fit.beta + 8 * fit.std_error)
+
+
 # ------------------------------------------------------------------------ separation
 
 
@@ -298,19 +317,83 @@ def test_covariate_without_cases() -> None:
     np.testing.assert_allclose(found.values, exact[0], atol=1e-9)
     np.testing.assert_allclose(found.scores, exact[1], atol=1e-8)
     np.testing.assert_allclose(found.information, exact[2], rtol=1e-7)
+    np.testing.assert_allclose(found.half_logdet, exact[3], atol=1e-8)
+    assert fit.nuisance[3] == -math.inf
+    assert (model.n, model.aliased) == (500, ())
     profile = model.nodes(-1, 1)
     assert profile(0.25) == pytest.approx(
         reference.profile(y[others], s[others], x[others], [0.25])[0][0], abs=1e-8
     )
 
 
+def test_covariates_that_separate_together() -> None:
+    """The reference level of a factor without cases: its rows are told by the other levels."""
+    y, s, x = reference.cohort(600, 1, seed=28)
+    level = np.random.default_rng(29).integers(0, 3, 600)
+    y[level == 0] = 0
+    dummies = np.column_stack([level == 1, level == 2]).astype(float)
+    model = LogisticModel(y, s, np.column_stack([x, dummies]), names=["age", "b", "c"])
+    fit = model.fit()
+    assert "b, c" in str(fit.separation)
+    others = level != 0
+    kept = np.column_stack([x, level == 2])[others]
+    exact = reference.profile(y[others], s[others], kept, BETA)
+    found = model.evaluate(BETA)
+    np.testing.assert_allclose(found.values, exact[0], atol=1e-9)
+    np.testing.assert_allclose(found.information, exact[2], rtol=1e-7)
+    np.testing.assert_allclose(found.half_logdet, exact[3], atol=1e-7)
+
+
+def test_zero_weights_leave_rows_out() -> None:
+    """Also where they leave nothing of a covariate."""
+    y, s, x = reference.cohort(300, 2, seed=30)
+    stay = np.arange(300) >= 40
+    extra = np.where(stay, 0.0, 1.0)[:, None]
+    model = LogisticModel(y, s, np.column_stack([x, extra]), weights=stay.astype(float))
+    assert model.aliased == ("covariate 2",)
+    exact = reference.profile(y[stay], s[stay], x[stay], BETA)[0]
+    np.testing.assert_allclose(model.evaluate(BETA).values, exact, atol=1e-10)
+
+
 def test_complete_separation_by_a_covariate() -> None:
-    """The profile is constant, zero: nothing is known of the exposure."""
+    """The profile is flat: nothing is known of the exposure, which is not what separates."""
     rng = np.random.default_rng(20)
     x, s = np.sort(rng.normal(size=100)), rng.normal(size=100)
     y = (x > x[70]).astype(float)
-    found = LogisticModel(y, s, x[:, None]).evaluate([-1.0, 0.0, 1.0])
+    model = LogisticModel(y, s, x[:, None], names=["age"])
+    found = model.evaluate([-1.0, 0.0, 1.0])
     np.testing.assert_allclose(found.values, 0, atol=1e-9)
+    fit = model.fit()
+    assert math.isnan(fit.beta)
+    assert fit.std_error == math.inf
+    assert fit.monotone == 0
+    assert "nothing is known of the exposure" in str(fit.separation)
+    profile = model.nodes(-1, 1)
+    assert np.all(profile.scores == 0)
+    carriers = (x > x[70]) * rng.integers(0, 2, 100)  # varies only where the covariate separates
+    level = (x > x[70]).astype(float)
+    y = np.where(level > 0, 1.0, rng.integers(0, 2, 100))
+    flat = LogisticModel(y, carriers, level[:, None])
+    value = reference.maximise(y[level == 0], np.ones((71, 1)))[0]
+    np.testing.assert_allclose(flat.evaluate([-2.0, 1.0]).values, float(value), atol=1e-9)
+
+
+def test_separation_by_the_exposure_and_by_a_covariate() -> None:
+    y, _, x = reference.cohort(400, 1, seed=31)
+    controls = np.flatnonzero(y == 0)
+    carrier, dummy = np.zeros(400), np.zeros(400)
+    carrier[controls[:15]] = 1
+    dummy[controls[10:20]] = 1
+    model = LogisticModel(y, carrier, np.column_stack([x, dummy]), names=["age", "centre"])
+    fit = model.fit()
+    assert fit.monotone == -1
+    assert "exposure separates" in str(fit.separation)
+    assert "centre" in str(fit.separation)
+    others = dummy == 0
+    exact = reference.profile(y[others], carrier[others], x[others], BETA)
+    found = model.evaluate(BETA)
+    np.testing.assert_allclose(found.values, exact[0], atol=1e-9)
+    np.testing.assert_allclose(found.half_logdet, exact[3], atol=1e-7)
 
 
 # --------------------------------------------------------------------------- aliasing

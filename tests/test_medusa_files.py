@@ -256,6 +256,7 @@ def test_a_failed_fit_is_no_profile(chapter: Path) -> None:
         ("metadata", "rs8", "rs9"),
         ("metadata", "\n", "\n\n"),
         ("score", "rs8", "rs7"),
+        ("score", "rs8", "rs\x1b8"),
         ("score", "0.116250282298358", "NA"),
         ("score", '"score_weight"', '"score_weight","x"'),
         ("score_summary", "0.0168946846136869", "0.01\n0.3,0.01"),
@@ -370,6 +371,28 @@ def test_the_rules_hold_for_medusas_files(tmp_path: Path) -> None:
     score = ScoreDefinition(snps=("rs;1", "b", "c"), weights=np.ones(3))
     with pytest.raises(InvalidInputError, match="rs;1"):
         own_site(score=score).save_medusa(tmp_path)
+
+
+@pytest.mark.parametrize("score", ["gamma", "inverse_variance"])
+@pytest.mark.parametrize("correlation", [0.0, 0.5])
+def test_the_instruments_give_kappa_back(tmp_path: Path, score: str, correlation: float) -> None:
+    """Wrong: weights gamma for SNPs in LD, whose score has the joint effects."""
+    rng = np.random.default_rng(8)
+    dosages = rng.binomial(2, 0.3, (400, 3))
+    columns = {"snp": ["a", "b", "c"], "effect_allele": "A", "other_allele": "G", "eaf": 0.3}
+    effects = {"beta": [0.2, -0.3, 0.1], "std_error": [0.02, 0.04, 0.03]}
+    ld = None if not correlation else np.where(np.eye(3) > 0, 1.0, correlation)
+    table = mrfast.InstrumentTable.from_frame(pd.DataFrame(columns | effects), ld=ld)
+    cohort = mrfast.Cohort.from_arrays(rng.binomial(1, 0.4, 400), dosages, table.snps)
+    options = {"score": score, "kappa": "allele_frequencies", "impute": "instruments"}
+    site = mrfast.fit_site(cohort, table, site_id="S", grid=np.linspace(-2, 2, 41), **options)
+    site.save_medusa(tmp_path)
+    (again,) = read_medusa_sites(tmp_path, instruments=table)
+    assert again.score.kind == score
+    assert again.score.instruments_checksum == table.checksum
+    for name in ("kappa", "kappa_std_error", "noise_trace", "kappa_weights"):
+        np.testing.assert_allclose(getattr(again, name), getattr(site, name), rtol=1e-11)
+    np.testing.assert_allclose(again.score.noise_weights, site.score.noise_weights, rtol=1e-11)
 
 
 def test_a_wide_or_narrow_window(tmp_path: Path) -> None:

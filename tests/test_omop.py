@@ -4,7 +4,11 @@ import datetime
 import hashlib
 import re
 import sqlite3
+import subprocess
+import sys
+import time
 import traceback
+from pathlib import Path
 
 import numpy as np
 import omop_postgres
@@ -311,8 +315,21 @@ def test_outcome_without_date_or_person_is_counted():
     )
     cohort = read(engine)
     assert 2 not in people(cohort)
-    assert cohort.records["people with an outcome record that has no date"] == 1
+    assert cohort.records["people with outcome records of which none has a date"] == 1
     assert cohort.records["people with an outcome who are not in PERSON"] == 1
+
+
+def test_a_blank_date_does_not_hide_the_dated_record():
+    """The defect: the database's least text is the blank, so that the case is lost."""
+    engine = cdm()
+    with engine.begin() as connection:
+        for text in ("", "2004-06-01 12:00:00"):
+            connection.exec_driver_sql(
+                f"INSERT INTO condition_occurrence VALUES (1, {OUTCOME}, '{text}')"
+            )
+    cohort = read(engine)
+    assert column(cohort, "index_date", "index")[1] == pd.Timestamp("2004-06-01")
+    assert cohort.records["people with outcome records of which none has a date"] == 0
 
 
 # ------------------------------------------------------------------------------ observation
@@ -468,6 +485,30 @@ def test_restriction_by_age_sex_and_dates():
     assert excluded(cohort)["age"] == 2
 
 
+@pytest.mark.parametrize(
+    ("born", "index", "age"),
+    [
+        ((2001, 3, 1), "2019-03-01", 18),
+        ((2001, 3, 1), "2019-02-28", 17),
+        ((1997, 6, 1), "2007-06-01", 10),
+        ((2000, 2, 29), "2018-02-28", 17),
+        ((2000, 2, 29), "2018-03-01", 18),
+    ],
+)
+def test_age_is_completed_at_the_birthday(born, index, age):
+    """Wrong: 365.25 days for a year, by which some turn 18 the day after their birthday."""
+    engine = cdm(
+        person=[(1, 8507, *born), (2, 8507, 1950, 1, 1), (3, 8507, *born)],
+        n=3,
+        observation_period=[(i, START, "2021-12-31") for i in (1, 2, 3)],
+        condition_occurrence=[(1, OUTCOME, index)],
+    )
+    assert people(read(engine, age=(age, age))) == [1, 3]
+    for limits in ((age + 1, None), (None, age - 1)):
+        with pytest.raises(InvalidInputError, match="age 1"):
+            read(engine, age=limits)
+
+
 def test_controls_per_case():
     cohort = read(cdm(n=30), controls_per_case=4)
     assert (cohort.n_cases, cohort.n_controls) == (1, 4)
@@ -583,8 +624,8 @@ def dosage_of(genotype, reference="A", alternate="G", alleles=None):
 @pytest.mark.parametrize(
     ("genotype", "dosage"),
     [("0/0", 0), ("0|0", 0), ("0/1", 1), ("1/0", 1), ("0|1", 1), ("1|0", 1), ("1/1", 2),
-     ("1|1", 2), ("0", 0), ("1", 1), ("2", 2), ("1.6", 1.6), ("A/A", 0), ("A/G", 1), ("GG", 2),
-     ("g|a", 1)],
+     ("1.25e-1", 0.125), (".5", 0.5), ("1|1", 2), ("0", 0), ("1", 1), ("2", 2), ("1.6", 1.6),
+     ("A/A", 0), ("A/G", 1), ("GG", 2), ("g|a", 1)],
 )  # fmt: skip
 def test_genotypes_count_the_alternate_allele(genotype, dosage):
     assert dosage_of(genotype) == (dosage, [])
@@ -594,6 +635,7 @@ def test_genotypes_count_the_alternate_allele(genotype, dosage):
     ("genotype", "reason"),
     [("./.", "no_call"), (".|.", "no_call"), (".", "no_call"), ("", "no_call"),
      (None, "no_call"), ("0/.", "half_call"), ("./1", "half_call"), ("A/T", "third_allele"),
+     ("00", "unreadable"), ("01", "unreadable"), ("1_0", "unreadable"), ("-1", "unreadable"),
      ("0/2", "unreadable"), ("0/1/1", "unreadable"), ("2.1", "unreadable"),
      ("nan", "no_call"), ("inf", "unreadable"), ("heterozygous", "unreadable"),
      ("0/x", "unreadable"), ("N/N", "unreadable"), ("A/<DEL>", "unreadable")],
@@ -888,13 +930,13 @@ def test_dates_as_drivers_and_databases_give_them():
          day("2005-06-01")],
     ):  # fmt: skip
         np.testing.assert_array_equal(queries._day("d", values), wanted)
-    for bad in ("01/06/2005", "20050601", "2005-13-01", b"x"):
+    for bad in ("01/06/2005", "20050601", "2005-13-01", b"x", np.inf, np.nan, 1e300):
         with pytest.raises(InvalidInputError, match="dates"):
             queries._day("d", [bad])
     np.testing.assert_array_equal(
         queries._whole("i", [1, "2", 3.0, None]), [1, 2, 3, queries.MISSING]
     )
-    for bad in ("x", 1.5, b"1x"):
+    for bad in ("x", 1.5, b"1x", 2**63, 2.0**63, "9223372036854775808", np.inf):
         with pytest.raises(InvalidInputError, match="whole numbers"):
             queries._whole("i", [bad])
 
@@ -1008,6 +1050,24 @@ def postgres_cdm(postgres, simulated):
             connection.execute(copy.insert(), [rows[i] for i in rng.permutation(len(rows))])
     yield engine
     engine.dispose()
+
+
+def test_postgres_does_not_outlive_tests_that_are_killed(postgres):
+    program = (
+        "import os, omop_postgres\n"
+        "with omop_postgres.server() as url:\n"
+        "    print(url, flush=True)\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    folder = str(Path(omop_postgres.__file__).parent)
+    killed = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, timeout=90
+    )
+    place = Path(killed.stdout.split("host=")[1].strip())
+    deadline = time.monotonic() + 30
+    while place.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not place.exists()
 
 
 def test_postgres_gives_the_same_bits(postgres, postgres_cdm, simulated, cohort):

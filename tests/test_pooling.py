@@ -299,3 +299,34 @@ def test_profiles_of_one_site_function(data):
     made = made_profile(0.3, 60.0)
     site = replace(site_profile(data, 0), profile=made)
     assert mrfast.pool([site])(0.2) == pytest.approx(float(made(0.2 * site.kappa)))
+
+
+def test_pooled_is_the_stratified_joint_fit():
+    """Every site with its own intercept and covariate coefficients, kappas that differ.
+
+    Wrong: one intercept for all, or the profiles added before the kappas are put in.
+    """
+    rng = np.random.default_rng(11)
+    kappas, sizes = np.array([1.0, 0.7, 1.3]), (400, 250, 600)
+    profiles, outcome, exposure, blocks = [], [], [], []
+    for k, n in enumerate(sizes):
+        score, covariate = rng.normal(0, 0.6, n), rng.normal(size=n)
+        linear = -0.5 * k + 0.4 * covariate + 0.5 * kappas[k] * score
+        y = (rng.random(n) < 1 / (1 + np.exp(-linear))).astype(float)
+        profiles.append(mrfast.profile_likelihood(y, score, covariate[:, None]))
+        outcome.append(y)
+        exposure.append(kappas[k] * score)
+        block = np.zeros((n, 6))
+        block[:, 2 * k] = 1
+        block[:, 2 * k + 1] = covariate
+        blocks.append(block)
+    joint = mrfast.profile_likelihood(
+        np.concatenate(outcome), np.concatenate(exposure), np.vstack(blocks)[:, 1:]
+    )
+    from mrfast.federated.joint_profile import JointProfile, SiteFunctions
+
+    found = JointProfile(SiteFunctions(profiles), kappas).maximum(1.920729)
+    assert found.theta == pytest.approx(joint.mle, abs=1e-8)
+    assert found.std_error == pytest.approx(joint.std_error, rel=1e-7)
+    assert found.value == pytest.approx(joint.maximum, abs=1e-8)
+    assert found.confidence_set[0] == pytest.approx(joint.interval(), abs=1e-6)

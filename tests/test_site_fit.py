@@ -39,10 +39,7 @@ def check_against_medusa(site: Path, instruments: Path, study: Path | None = Non
     assert tuple(weights["snp_id"]) == result.snps
     np.testing.assert_allclose(result.score.weights, weights["weight"], rtol=1e-13)
     np.testing.assert_allclose(result.log_likelihood, profile["loglik"], rtol=0, atol=1e-9)
-    window = profile["beta"].between(result.profile.lower, result.profile.upper)
-    np.testing.assert_allclose(
-        result(profile["beta"][window]), profile["loglik"][window], rtol=0, atol=1e-9
-    )
+    np.testing.assert_allclose(result(profile["beta"]), profile["loglik"], rtol=0, atol=1e-9)
     assert result.mle == pytest.approx(fit["betaHat"], abs=1e-8)
     assert result.std_error == pytest.approx(fit["seHat"], rel=1e-4)
     assert result.kappa == pytest.approx(truth["kappaHWE"], rel=1e-12)
@@ -82,6 +79,25 @@ def test_one_of_medusas_sites() -> None:
 def test_medusas_sites(reference_dir: Path, site: str, study: str) -> None:
     folder = reference_dir / "golden/medusa"
     check_against_medusa(folder / site, folder / study / "instruments.csv")
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("site", ["a_chapter", "d_three_sites/site_1"])
+def test_medusas_profiles_of_single_snps(reference_dir: Path, site: str) -> None:
+    """Wrong: exact near the maximum only, where Medusa's grid goes on."""
+    folder = reference_dir / "golden/medusa"
+    expected = pd.read_csv(folder / site / "per_snp_profiles.csv").set_index("beta")
+    found = fit_site(
+        pd.read_csv(folder / site / "persons.csv.gz"),
+        pd.read_csv(folder / site.split("/")[0] / "instruments.csv"),
+        covariates=CONFOUNDERS,
+        site_id="S",
+        per_snp="profiles",
+        grid=expected.index,
+    ).per_snp_profiles
+    assert list(found) == list(expected.columns)
+    for snp, profile in found.items():
+        np.testing.assert_allclose(profile(expected.index), expected[snp], rtol=0, atol=1e-9)
 
 
 @pytest.mark.reference
@@ -303,6 +319,23 @@ def test_every_snp_has_a_reason() -> None:
     assert site.kappa == pytest.approx(alone.kappa, rel=1e-12)
 
 
+def test_a_rare_allele_is_left_out_of_the_score_and_the_file_can_be_pooled(tmp_path: Path) -> None:
+    """Wrong: a refusal at export that asks for another table of instruments than other sites'."""
+    frame = persons(900, 0.3)
+    frame["rs3"] = np.where(frame.index < 4, 1.0, 0.0)
+    options = {"site_id": "rare", "per_snp": True}
+    rare = fit_site(frame, instruments(), **options)
+    assert rare.harmonisation["reason"][2] == "few_carriers"
+    assert rare.score.weights[2] == rare.kappa_weights[2] == 0
+    without = fit_site(frame.drop(columns="rs3"), instruments(), site_id="without")
+    np.testing.assert_array_equal(rare.profile.values, without.profile.values)
+    sent = SiteProfile.load(rare.save(tmp_path))
+    assert "rs3" not in set(sent.per_snp["snp"])
+    other = fit_site(persons(900, 0.3, seed=2), instruments(), site_id="other")
+    assert mrfast.pool([sent, other]).n_sites == 2
+    assert fit_site(frame, instruments(), min_count=4, **options).score.weights[2] == 0.2
+
+
 def test_ld_enters_weights_and_kappa() -> None:
     """Wrong: marginal effects as weights, which count what correlated SNPs share twice."""
     correlations = 0.6 ** np.abs(np.subtract.outer(np.arange(4), np.arange(4)))
@@ -387,6 +420,49 @@ def test_window_holds_the_study_range() -> None:
     assert site.profile.upper >= site.mle + 7.99 * site.std_error
 
 
+@pytest.mark.parametrize("unit", [1e-6, 1e-2, 1e2, 1e4])
+def test_the_unit_of_the_exposure_does_not_matter(unit: float) -> None:
+    """Wrong: a window of 1 per unit whatever the unit: hundreds of standard deviations in mg/dl."""
+    frame = persons(600, 0.3)
+    table = instruments()
+    scaled = table.assign(beta=table["beta"] * unit, std_error=table["std_error"] * unit)
+    options = {"site_id": "S", "per_snp": "profiles"}
+    one = fit_site(frame, table, **options)
+    other = fit_site(frame, scaled, **options)
+    assert other.mle * unit == pytest.approx(one.mle, rel=1e-8)
+    assert other.kappa == pytest.approx(1, rel=1e-12)
+    assert other.profile.lower <= other.mle - 7.99 * other.std_error
+    beta = np.linspace(-1, 1, 5) * one.std_error
+    np.testing.assert_allclose(other(beta / unit), one(beta), rtol=0, atol=1e-8)
+    assert any("effect_range asks for" in text for text in other.messages) == (unit > 10)
+
+
+def test_the_profile_is_exact_on_the_grid() -> None:
+    """Wrong: the study's window alone, beyond which the profile is a tangent."""
+    frame = persons(600, 0.3)
+    options = {"covariates": ["age", "sex"], "site_id": "S"}
+    complete = frame[frame["age"].notna()]
+    columns = ["snp_rs1", "snp_chr1_123_A_G", "rs3", "snp_rs4"]
+    dosages = complete[columns].fillna(complete[columns].mean()).to_numpy()
+    nuisance = np.column_stack([np.ones(len(complete)), complete["age"], complete["sex"] == "M"])
+    exact = mrfast.profile_likelihood(
+        complete["outcome"], dosages @ instruments()["beta"].to_numpy(), nuisance[:, 1:]
+    )
+    for grid in (np.linspace(-12, 8, 41), [9.0], np.linspace(0, 0.1, 3)):
+        site = fit_site(frame, instruments(), grid=grid, **options)
+        values = exact.model.evaluate(np.asarray(grid)).values
+        np.testing.assert_allclose(site.log_likelihood, values, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(site(grid), values, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(site.profile(grid), values, rtol=0, atol=1e-9)
+    wide = fit_site(frame, instruments(), grid=[-900, 0, 900], **options)
+    plain = fit_site(frame, instruments(), **options)
+    np.testing.assert_allclose(
+        wide.log_likelihood, exact.model.evaluate([-900, 0, 900]).values, rtol=1e-12
+    )
+    assert (wide.profile.lower, wide.profile.upper) == (plain.profile.lower, plain.profile.upper)
+    assert any("too wide for one window" in text for text in wide.messages)
+
+
 def test_negative_controls_with_few_cases_are_kept_and_said() -> None:
     rng = np.random.default_rng(3)
     frame = persons(600, 0.3)
@@ -394,9 +470,13 @@ def test_negative_controls_with_few_cases_are_kept_and_said() -> None:
     frame.loc[:99, "nc_outcome_1"] = np.nan
     frame["nc_outcome_2"] = 0
     frame.loc[:3, "nc_outcome_2"] = 1
+    few = np.random.default_rng(1).permutation(600)[:12]
+    frame["nc_outcome_3"] = np.nan
+    frame.loc[few, "nc_outcome_3"] = np.arange(12) % 2
+    frame.loc[few, ["snp_rs1", "snp_chr1_123_A_G", "rs3", "snp_rs4"]] = 1.0
     site = fit_site(frame, instruments(), covariates=["sex"], site_id="S", negative_controls=True)
     table = site.negative_controls
-    assert table["reason"].tolist() == ["estimated", "few_cases"]
+    assert table["reason"].tolist() == ["estimated", "few_cases", "no_estimate"]
     assert table["n_cases"][1] == 4
     assert np.isnan(table["beta"][1])
     assert table["n_cases"][0] + table["n_controls"][0] == 500
@@ -427,7 +507,9 @@ def test_separation_is_a_monotone_profile() -> None:
     """Wrong: Medusa's flat profile of zeros, whose cases count although it adds nothing."""
     frame = persons(300, 0.3)[["person_id", "snp_rs1"]].fillna(0.0)
     frame["outcome"] = (frame["snp_rs1"] == 2).astype(int)
-    site = fit_site(frame, instruments(), site_id="S")
+    site = fit_site(frame, instruments(), site_id="S", per_snp=True)
+    assert len(site.per_snp) == 0
+    assert any("no estimate of the SNP by itself: rs1" in text for text in site.messages)
     assert site.profile.monotone == 1
     assert np.isinf(site.mle)
     assert site(-0.5) < site(0.0) < site(0.5)
@@ -463,7 +545,16 @@ def test_prior_variance_of_covariates() -> None:
     for _, row in single.per_snp.iterrows():
         profile = single.per_snp_profiles[row["snp"]]
         assert row["beta"] == pytest.approx(profile.mle, abs=1e-7)
-    with pytest.raises(InvalidInputError, match="covariates among"):
+    none = fit_site(frame, instruments(), prior_variance=np.inf, **options)
+    assert none.mle == free.mle
+    constant = {"covariates": ["age", "sex", "one"], "site_id": "S"}
+    left_out = fit_site(
+        frame.assign(one=1), instruments(), prior_variance={"age": 0.1, "one": 1}, **constant
+    )
+    assert left_out.mle == pytest.approx(
+        fit_site(frame, instruments(), prior_variance=pd.Series({"age": 0.1}), **options).mle
+    )
+    with pytest.raises(InvalidInputError, match="names among"):
         fit_site(frame, instruments(), prior_variance={"height": 1}, **options)
 
 
@@ -502,8 +593,11 @@ def test_what_leaves_comes_back(tmp_path: Path) -> None:
         ({"impute": "mean"}, "impute: expected one of"),
         ({"per_snp": "yes"}, "per_snp: expected True, False or 'profiles'"),
         ({"grid": [0, 0, 1]}, "ascending"),
+        ({"grid": []}, "grid"),
+        ({"grid": np.arange(100_001)}, "1 to 100000 numbers"),
         ({"effect_range": 0}, "effect_range"),
         ({"covariates": ["height"]}, "height, which it lacks"),
+        ({"covariates": ["age", "outcome"]}, "beside outcome and identifier, received outcome"),
         ({"instruments": instruments(snp=["a", "b", "c", "d"])}, "for at least one of the 4"),
         ({"instruments": instruments(beta=0.0)}, r"none \(rs1: zero_weight"),
         ({"instruments": 3}, "an InstrumentTable or a DataFrame"),
@@ -511,6 +605,8 @@ def test_what_leaves_comes_back(tmp_path: Path) -> None:
         ({"instruments": instruments(eaf=np.nan), "kappa": "allele_frequencies"}, "none for rs1"),
         ({"cohort": persons(300).assign(outcome=0)}, "0 cases and 300 controls"),
         ({"cohort": persons(300).assign(snp_rs1=2.5)}, "dosages of rs1 from 0 to 2"),
+        ({"n_threads": 0}, "n_threads"),
+        ({"covariates": np.eye(300)}, "covariates: expected a score that varies given them"),
         ({"cohort": persons(300).assign(age=np.nan), "covariates": ["age"]}, "300 lack age"),
     ],
 )

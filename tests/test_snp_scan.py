@@ -224,3 +224,16 @@ def test_golden_tables(reference_dir: Path, site: str) -> None:
     )
     np.testing.assert_allclose(scan.beta, table.beta_ZY, rtol=0, atol=1e-8)
     np.testing.assert_allclose(scan.std_error, table.se_ZY, rtol=1e-4)
+
+
+def test_covariate_without_cases() -> None:
+    """Its rows tell nothing of the SNPs."""
+    y, g, x = study(missing=0.05)
+    dummy = np.zeros(len(y))
+    dummy[np.flatnonzero(y == 0)[:20]] = 1
+    others = dummy == 0
+    for method in ("full", "score"):
+        found = snp_scan(y, g, np.column_stack([x, dummy]), method=method)
+        exact = snp_scan(y[others], g[others], x[others], method=method)
+        np.testing.assert_allclose(found.beta, exact.beta, atol=1e-7)
+        np.testing.assert_allclose(found.std_error, exact.std_error, rtol=1e-7)

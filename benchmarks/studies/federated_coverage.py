@@ -5,7 +5,8 @@
 writes a row for each cell and method. A cell that is in the output already is skipped, so that the
 same command continues a study that was stopped; every cell has its own seed and every data set in
 it one of its own. --cells NAME ... runs some of the cells, --workers K uses K processes.
---table coverage|error|null writes a table of docs/studies.md from the CSV instead.
+--table coverage|error|null writes a table of docs/studies.md from the CSV instead, and
+--document ../../docs/studies.md puts all three into it.
 
 Generator: `mrfast.simulation.federated_sites`. J SNPs with effects gamma ~ U(0.1, 0.5) on the
 exposure and frequencies p ~ U(0.1, 0.4), at the sites logit(p) + N(0, 0.5^2); coefficients of the
@@ -364,6 +365,19 @@ def markdown(kind: str, folder: Path) -> str:
     return TABLES[kind](pd.read_csv(folder / "federated_coverage.csv", comment="#"))
 
 
+def update(document: Path, folder: Path) -> None:
+    """Put the tables between their marks in a document."""
+    text = document.read_text(encoding="utf-8")
+    for kind in TABLES:
+        mark = f"<!-- study: federated_coverage {kind} -->\n"
+        before, found, rest = text.partition(mark)
+        if not found:
+            raise SystemExit(f"{document}: no mark for the table {kind!r}")
+        after = rest[rest.index("<!-- end of study") :]
+        text = before + mark + markdown(kind, folder) + after
+    document.write_text(text, encoding="utf-8")
+
+
 # --------------------------------------------------------------------------- running
 
 
@@ -393,9 +407,13 @@ def main() -> None:
     parser.add_argument("--replicates", type=int, default=REPLICATES)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--table", choices=list(TABLES))
+    parser.add_argument("--document", type=Path, help="Markdown file whose tables to renew")
     arguments = parser.parse_args()
     if arguments.table is not None:
         sys.stdout.write(markdown(arguments.table, Path(__file__).parent))
+        return
+    if arguments.document is not None:
+        update(arguments.document, Path(__file__).parent)
         return
     if arguments.output is None:
         parser.error("--output is required")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,19 @@ from mrfast.errors import InvalidInputError
 
 Float = NDArray[np.float64]
 
+_SHOWN = 5
+
 
 def fail(argument: str, expected: str, received: object) -> InvalidInputError:
     """Build (not raise) the error for a bad argument."""
     return InvalidInputError(f"{argument}: expected {expected}, received {received}")
+
+
+def listed(names: Iterable[object]) -> str:
+    """First few of some names, and how many more there are."""
+    texts = [str(name) for name in names]
+    more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
+    return ", ".join(texts[:_SHOWN]) + more
 
 
 def _first_bad(argument: str, values: NDArray[Any], good: NDArray[np.bool_], expected: str) -> None:

@@ -39,7 +39,8 @@ double number_at(const Column& column, std::size_t i) {
 
 template <class T>
 void copy_numbers(const char* at, std::ptrdiff_t stride, std::size_t count, double* out) {
-  if (stride == static_cast<std::ptrdiff_t>(sizeof(T))) {
+  const bool aligned = reinterpret_cast<std::uintptr_t>(at) % alignof(T) == 0;
+  if (aligned && stride == static_cast<std::ptrdiff_t>(sizeof(T))) {
     const T* const values = reinterpret_cast<const T*>(at);
     for (std::size_t i = 0; i < count; ++i) out[i] = static_cast<double>(values[i]);
     return;

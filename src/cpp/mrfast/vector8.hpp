@@ -7,7 +7,7 @@ namespace mrfast {
 
 #if defined(__GNUC__) || defined(__clang__)
 // Only ever a local variable of inlined code: as an argument its passing depends on the machine.
-typedef double Vector8 __attribute__((vector_size(64), aligned(8), may_alias));
+using Vector8 __attribute__((vector_size(64), aligned(8), may_alias)) = double;
 
 MRFAST_INLINE void load(const double* from, Vector8& to) {
   to = *reinterpret_cast<const Vector8*>(from);

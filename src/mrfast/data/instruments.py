@@ -18,10 +18,10 @@ import pandas as pd
 from mrfast import _validation as check
 from mrfast._files import content_checksum, read_document, write_document
 from mrfast._runtime import symmetric_eigen
-from mrfast._validation import Float, fail
+from mrfast._validation import Float, fail, listed
 from mrfast.data.associations import association_table
 from mrfast.data.ld_blocks import read_only
-from mrfast.errors import DamagedFileError, InvalidInputError
+from mrfast.errors import DamagedFileError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -48,7 +48,7 @@ _COMPLEMENT = str.maketrans("ACGT", "TGCA")
 _LONGEST_NAME = 200
 _ROUNDING_LD = 1e-6  # correlations are often given in single precision
 _SMALLEST_EIGENVALUE = 1e-8
-_SHOWN = 5
+_LARGEST_INTEGER = 2**53
 
 
 class InstrumentTable:
@@ -188,10 +188,10 @@ class InstrumentTable:
             f"allele frequencies: {known} of {len(self)}",
         ]
         if self.weak:
-            lines.append(f"weak (F below {WEAK_F:g}): {_listed(self.weak)}")
+            lines.append(f"weak (F below {WEAK_F:g}): {listed(self.weak)}")
         palindromic = [s for s, p in zip(self.snps, self.palindromic, strict=True) if p]
         if palindromic:
-            lines.append(f"palindromic, the strand is read off frequencies: {_listed(palindromic)}")
+            lines.append(f"palindromic, the strand is read off frequencies: {listed(palindromic)}")
         if self.ld is not None and len(self) > 1:
             off = np.abs(self.ld - np.eye(len(self)))
             i, j = sorted(int(k) for k in np.unravel_index(np.argmax(off), off.shape))
@@ -235,7 +235,7 @@ class InstrumentTable:
         document = read_document(path, kind=_KIND, versions=(_VERSION,))
         try:
             table = cls.from_frame(_columns(document.content["columns"]), ld=document.content["ld"])
-        except (InvalidInputError, KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise DamagedFileError(
                 f"path: expected a table of instruments in {path}, received {error}"
             ) from error
@@ -270,11 +270,19 @@ def _columns(columns: Any) -> dict[str, list[Any]]:
         raise TypeError("other columns")
     for name, entries in columns.items():
         if not isinstance(entries, list) or not all(
-            entry is None or (isinstance(entry, allowed[name]) and not isinstance(entry, bool))
-            for entry in entries
+            entry is None or _plain(entry, allowed[name]) for entry in entries
         ):
             raise TypeError(f"other entries in {name}")
     return columns
+
+
+def _plain(entry: object, types: tuple[type, ...]) -> bool:
+    """Whether an entry of a file has one of the types, and is no text or number that none has."""
+    if isinstance(entry, bool) or not isinstance(entry, types):
+        return False
+    if isinstance(entry, str):
+        return entry.isprintable()
+    return not isinstance(entry, int) or abs(entry) < _LARGEST_INTEGER
 
 
 def _checked_table(frame: pd.DataFrame | Mapping[str, object]) -> pd.DataFrame:
@@ -305,7 +313,7 @@ def _checked_table(frame: pd.DataFrame | Mapping[str, object]) -> pd.DataFrame:
     snps = table["snp"].astype(str)
     twice = snps[snps.duplicated()].unique()
     if len(twice):
-        raise fail("frame['snp']", "every SNP once", f"{_listed(twice)} more than once")
+        raise fail("frame['snp']", "every SNP once", f"{listed(twice)} more than once")
     for snp in snps:
         if not snp.isprintable() or len(snp) > _LONGEST_NAME or snp != snp.strip():
             raise fail(
@@ -343,9 +351,7 @@ def _checked_ld(ld: pd.DataFrame | ArrayLike, snps: list[str]) -> Float:
         for axis, own in zip(("rows", "columns"), labels, strict=True):
             missing = [snp for snp in snps if snp not in set(own)]
             if missing:
-                raise fail(
-                    "ld", f"{axis} named by the SNPs", f"a matrix without {_listed(missing)}"
-                )
+                raise fail("ld", f"{axis} named by the SNPs", f"a matrix without {listed(missing)}")
             if len(set(own)) != len(own):
                 raise fail("ld", f"{axis} of different names", "a name more than once")
         places = [{label: i for i, label in enumerate(own)} for own in labels]
@@ -375,8 +381,3 @@ def _checked_ld(ld: pd.DataFrame | ArrayLike, snps: list[str]) -> Float:
             f"{snps[k]} ({matrix[i, k]:.4f}); keep one of them",
         )
     return matrix
-
-
-def _listed(names: Any) -> str:
-    shown = ", ".join(str(name) for name in list(names)[:_SHOWN])
-    return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

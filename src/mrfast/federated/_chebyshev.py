@@ -70,6 +70,17 @@ def length_needed(series: Float, tolerance: float) -> int:
     return end + 4 + math.ceil(math.log(float(envelope[end]) / tolerance) / rate)
 
 
+def left_out(series: Float) -> float:
+    """Estimate of the sum of the coefficients beyond the last, from those before it."""
+    m = series.size
+    last = float(series[-4:].max())
+    before = float(series[m // 2 - 2 : m // 2 + 2].max())
+    if last == 0:
+        return 0.0
+    decay = min((last / before) ** (1 / (m - 2 - m // 2)), 0.95) if before > last else 0.95
+    return last * decay / (1 - decay)
+
+
 def derivative(coefficients: Float) -> Float:
     """Coefficients of the derivative."""
     return np.asarray(np.polynomial.chebyshev.chebder(coefficients), dtype=np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mrfast._validation import Float, fail
+from mrfast.errors import InvalidInputError
 
 _ROUNDING = 1e-11  # share of a column's sum of squares that counts as collinear
 _ILL_CONDITIONED = 1e-4
@@ -206,7 +208,8 @@ def collinear(gram: Float, precision: Float) -> tuple[Float, NDArray[np.bool_]]:
     Columns with a prior (precision above 0) are never left out, nor do they explain others.
     """
     k = gram.shape[0]
-    scale = 1 / np.sqrt(np.diag(gram))
+    squares = np.diag(gram)
+    scale = np.divide(1.0, np.sqrt(squares), out=np.zeros(k), where=squares > 0)
     matrix = gram * scale * scale[:, None]
     pivots, alias = np.ones(k), np.zeros(k, dtype=np.bool_)
     for j in np.flatnonzero(precision == 0):
@@ -216,3 +219,41 @@ def collinear(gram: Float, precision: Float) -> tuple[Float, NDArray[np.bool_]]:
             continue
         matrix = matrix - np.outer(matrix[j], matrix[j]) / pivots[j]
     return pivots, alias
+
+
+def prior_precision(
+    variance: float | Sequence[float] | Mapping[str, float] | None,
+    names: Sequence[str],
+    *,
+    left_out: Sequence[str] = (),
+) -> Float | None:
+    """One over the prior variance of every covariate's coefficient, shape (p,); 0: no prior.
+
+    A mapping may name a covariate whose columns are ``name[level]``, or one that was left out.
+    """
+    if variance is None:
+        return None
+    expected = "numbers above 0, or inf for no prior"
+    try:
+        if hasattr(variance, "items"):
+            values = np.full(len(names), np.inf)
+            for name, own in variance.items():
+                places = [n == name or n.startswith(f"{name}[") for n in names]
+                if not any(places) and name not in left_out:
+                    listed = ", ".join(names)
+                    raise fail("prior_variance", f"names among {listed}", repr(name))
+                values[places] = float(own)
+        elif np.ndim(variance) == 0:
+            values = np.full(len(names), float(variance))  # type: ignore[arg-type]
+        else:
+            values = np.asarray(variance, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InvalidInputError):
+            raise
+        raise fail("prior_variance", expected, repr(variance)[:80]) from error
+    if values.shape != (len(names),):
+        raise fail("prior_variance", f"{len(names)} numbers", f"shape {values.shape}")
+    if not np.all(values > 0):
+        raise fail("prior_variance", expected, repr(variance)[:80])
+    result: Float = 1 / values
+    return result

@@ -113,7 +113,9 @@ def solve(matrices: Float, right: Float) -> Float:
             found = np.asarray(np.linalg.solve(scaled, vectors), dtype=np.float64)
         except np.linalg.LinAlgError:
             continue
-        if np.isfinite(found).all() and np.all(np.sum(found * vectors, axis=1) >= 0):
+        with np.errstate(over="ignore", invalid="ignore"):  # systems that are all but singular
+            along = np.sum(found * vectors, axis=1)
+        if np.isfinite(found).all() and np.all(along >= 0):
             solved = found
             break
     result: Float = solved * scale[..., None]

@@ -40,6 +40,7 @@ SITE_REASONS: Mapping[str, str] = {
     "not_in_cohort": "the cohort has no column of this SNP",
     "all_missing": "no analysed person has a dosage",
     "monomorphic": "all analysed persons have the same dosage",
+    "few_carriers": "too few people carry the rarer allele: kappa's weights would tell how many",
     "zero_weight": "the weight of this SNP is zero",
 }
 """Reasons beside those of harmonisation, with their meaning."""

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mrfast._validation import Float, fail
-from mrfast.federated.cohort import listed
+from mrfast._validation import Float, fail, listed
 from mrfast.federated.site_covariates import CovariateTable, Design, covariate_table
 from mrfast.federated.site_profile import SiteCounts
 
@@ -97,8 +96,8 @@ def analysed_persons(
             f"{incomplete} persons left out for want of covariates"
             + _why_incomplete(cohort, joined)
         )
-    if joined.by_row:
-        messages.append("covariates were matched with the cohort by the order of the rows")
+    if joined.matched is not None:
+        messages.append(joined.matched)
     if design.constant:
         messages.append(f"covariates that do not vary, left out: {listed(design.constant)}")
     return AnalysedPersons(rows, outcome, design, counts, tuple(messages))

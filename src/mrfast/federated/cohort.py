@@ -7,7 +7,7 @@ a cohort of 500,000 persons with 1,000 SNPs in single bytes is never copied as a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Number
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from mrfast import _validation as check
-from mrfast._validation import Float, fail
+from mrfast._validation import Float, fail, listed
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -27,7 +27,6 @@ __all__ = [
     "DosageSummary",
     "PersonIds",
     "binary_column",
-    "listed",
     "sanitised",
 ]
 
@@ -38,23 +37,6 @@ _BLOCK_BYTES = 2**25
 _MOST_SNPS_AT_ONCE = 64
 _STRETCH = 4096  # persons
 _ROUNDING = 1e-6  # dosages in single precision may exceed 2 by this much
-_SHOWN = 5
-
-
-def listed(names: Iterable[object]) -> str:
-    """First few of some names, and how many more there are.
-
-    Parameters
-    ----------
-    names : iterable
-
-    Returns
-    -------
-    str
-    """
-    texts = [str(name) for name in names]
-    more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
-    return ", ".join(texts[:_SHOWN]) + more
 
 
 def sanitised(snp: str) -> str:
@@ -101,6 +83,11 @@ class PersonIds:
     argument : str
         Their name, for messages.
 
+    Attributes
+    ----------
+    index : Index
+        The identifiers.
+
     Raises
     ------
     InvalidInputError
@@ -108,7 +95,7 @@ class PersonIds:
     """
 
     def __init__(self, values: object, argument: str) -> None:
-        self._argument = argument
+        self.argument = argument
         self.index = _identifiers(pd.Series(values).reset_index(drop=True), argument)
         if not self.index.is_unique:
             twice = self.index[self.index.duplicated()].unique()
@@ -133,8 +120,8 @@ class PersonIds:
             padded = [t for t in texts if t.strip().isdigit() and t != str(int(t))]
             if padded and np.isin([int(t) for t in padded], numbers.to_numpy()).any():
                 raise fail(
-                    other._argument,
-                    f"identifiers written as in {self._argument}",
+                    other.argument,
+                    f"identifiers written as in {self.argument}",
                     f"numbers in one and texts such as {padded[0]!r} in the other",
                 )
             own, others = own.map(str).astype(object), others.map(str).astype(object)
@@ -158,6 +145,7 @@ class Cohort:
         source: pd.DataFrame | NDArray[Any],
         places: dict[str, int],
         covariates: pd.DataFrame | ArrayLike | None = None,
+        own: Sequence[str | None] = (),
     ) -> None:
         # of parts that `from_frame` or `from_arrays` has checked
         self.outcome = outcome
@@ -165,6 +153,7 @@ class Cohort:
         self.covariates = covariates
         self._source = source
         self._places = places
+        self._own = own  # columns of the outcome and of the identifier
 
     @classmethod
     def from_frame(
@@ -225,7 +214,7 @@ class Cohort:
             ids = PersonIds(frame.index, f"cohort.index ({frame.index.name})")
         values = binary_column(frame.iloc[:, places[outcome]], f"cohort[{outcome!r}]")
         own = (outcome, key)
-        return cls(values, ids, frame, {k: v for k, v in places.items() if k not in own})
+        return cls(values, ids, frame, {k: v for k, v in places.items() if k not in own}, own=own)
 
     @classmethod
     def from_arrays(
@@ -323,6 +312,8 @@ class Cohort:
             If the cohort does not have them.
         """
         missing = [name for name in names if name not in self.column_names]
+        if missing and missing[0] in self._own:
+            raise fail(argument, "columns beside outcome and identifier", missing[0])
         if missing or not isinstance(self._source, pd.DataFrame):
             raise fail(argument, "columns of the cohort", f"{listed(missing)}, which it lacks")
         table = self._source.iloc[:, [self._places[name] for name in names]]

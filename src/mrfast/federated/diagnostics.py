@@ -6,7 +6,7 @@ Other checks have modules of their own: `first_stage`, `phenome_wide`, `negative
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import pandas as pd
 from mrfast import _validation as check
 from mrfast._validation import Float
 from mrfast.data.instruments import InstrumentTable
-from mrfast.federated._inputs import as_cohort, as_instruments
+from mrfast.federated._inputs import as_cohort, as_instruments, named_sites
 from mrfast.federated.cohort import Cohort
 from mrfast.federated.site_profile import SiteProfile
 
@@ -38,9 +38,10 @@ def allele_frequency_check(
 
     Parameters
     ----------
-    sites : Cohort, DataFrame, SiteProfile, or a mapping or sequence of them
+    sites : Cohort, DataFrame, SiteProfile or its file, a mapping or sequence of them, PooledProfile
         Persons with dosages of the instruments' effect alleles, or a table with the columns
-        ``snp``, ``eaf`` and ``n`` (persons with a dosage).
+        ``snp``, ``eaf`` and ``n`` (persons with a dosage). Where the file of a site withholds a
+        count, `n` is everyone; a SNP that a site lacks or withholds has no row.
     instruments : InstrumentTable or DataFrame
         Their column ``n``, if any, adds the sampling error of their own frequencies.
     threshold : float, default 0.1
@@ -115,7 +116,8 @@ def missingness_check(
     Returns
     -------
     DataFrame
-        ``site``, ``snp``, ``n_total``, ``n_missing``, ``proportion_missing``, ``flagged``, and
+        ``site``, ``snp``, ``n_total``, ``n_missing``, ``proportion_missing`` (both NaN where the
+        file of a site withholds them, as few dosages are missing), ``flagged``, and
         ``p_differential``: chi-squared test (N - 1 version) of equal shares among cases and
         controls, where persons were given; missing dosages that depend on the outcome bias.
 
@@ -153,15 +155,7 @@ def _dosage_tables(
     sites: Any, instruments: InstrumentTable, needed: tuple[str, ...]
 ) -> Iterator[tuple[str, pd.DataFrame]]:
     """What is known of the dosages at each site, a row per SNP of the instruments."""
-    if isinstance(sites, Mapping):
-        named = [(str(name), site) for name, site in sites.items()]
-    elif isinstance(sites, (list, tuple)):
-        named = [(getattr(s, "site_id", f"site {i + 1}"), s) for i, s in enumerate(sites)]
-    else:
-        named = [(getattr(sites, "site_id", "cohort"), sites)]
-    if not named:
-        raise check.fail("sites", "at least one site", "none")
-    for name, site in named:
+    for name, site in named_sites(sites):
         if isinstance(site, SiteProfile):
             table = _profile_table(site)
         elif isinstance(site, pd.DataFrame) and "snp" in site.columns:
@@ -175,18 +169,18 @@ def _dosage_tables(
 
 
 def _profile_table(site: SiteProfile) -> pd.DataFrame | None:
-    """What a site's file tells; a share that it withholds counts as none."""
+    """What a site's file tells; NaN where it withholds a share."""
     frequencies, shares = site.diagnostics.get("eaf"), site.diagnostics.get("missing_share")
     named = shares if frequencies is None else frequencies
     if named is None:
         return None
     table = pd.DataFrame({"snp": named["snp"].astype(str).to_numpy(), "n_total": site.counts.n})
-    share = pd.Series(0.0, index=table.index)
+    table["n"] = float(site.counts.n)
     if shares is not None:
         known = dict(zip(shares["snp"].astype(str), shares["missing_share"], strict=True))
-        share = table["snp"].map(known).astype(np.float64).fillna(0.0)
-        table["n_missing"] = share * site.counts.n
-    table["n"] = (1 - share) * site.counts.n
+        missing = (table["snp"].map(known).astype(np.float64) * site.counts.n).round()
+        table["n_missing"] = missing
+        table["n"] -= missing.fillna(0.0)
     if frequencies is not None:
         table["eaf"] = frequencies["eaf"].to_numpy(dtype=np.float64)
     return table

@@ -477,6 +477,11 @@ def _random(
             f"with {fixed.n_sites} sites the spread of the effects is barely identified, and the "
             "interval is conservative"
         )
+    if found.at_bound:
+        messages.append(
+            "the spread of the effects runs to the largest that the windows support: the sites "
+            "contradict each other, and no mean effect describes them"
+        )
     outside = [
         (f"{site.site_id} ({low:.3g} to {high:.3g})", _matters(site.profile, low, high))
         for site, low, high in zip(pooled.sites, found.beta_lower, found.beta_upper, strict=True)

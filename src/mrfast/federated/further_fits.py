@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import pandas as pd
 
 from mrfast._validation import Float, fail
 from mrfast.data.associations import COLUMNS
+from mrfast.errors import ConvergenceError, InvalidInputError
 from mrfast.federated.dosage_scan import snp_scan
 from mrfast.federated.logistic import LogisticModel, site_nodes
 from mrfast.federated.scored_dosages import instrument_coding
@@ -74,12 +76,13 @@ def snp_table(
                     fit = _single_model(cohort, people, values, model).fit()
                     beta[i], std_error[i] = fit.beta, fit.std_error
         good = np.isfinite(beta) & np.isfinite(std_error) & (scan.n >= _FEWEST_PERSONS)
+        z = np.divide(beta, std_error, out=np.full(beta.size, np.nan), where=good)
         part = pd.DataFrame(
             {
                 "eaf": scan.allele_frequency,
                 "beta": beta,
                 "std_error": std_error,
-                "p_value": 2 * ndtr(-np.abs(beta / std_error)),
+                "p_value": 2 * ndtr(-np.abs(z)),
                 "n": scan.n,
                 "n_cases": scan.n_cases,
                 "n_controls": scan.n_controls,
@@ -102,6 +105,7 @@ def snp_profile(
     snp: str,
     model: Model,
     effect_range: float,
+    cover: tuple[float, float] | None = None,
 ) -> NodeProfile:
     """Profile of one SNP, on the persons with a dosage of it.
 
@@ -116,6 +120,8 @@ def snp_profile(
         See `Model`.
     effect_range : float
         Largest effect of the exposure; times the SNP's effect on it, the window.
+    cover : tuple of two floats, optional
+        As `site_nodes` takes it.
 
     Returns
     -------
@@ -124,7 +130,8 @@ def snp_profile(
     place = instruments.snps.index(snp)
     _, block = next(_blocks(cohort, people, snps, np.array([place])))
     own = _single_model(cohort, people, block[0], model)
-    return site_nodes(own, float(instruments.beta[place]), effect_range=effect_range)
+    kappa = float(instruments.beta[place])
+    return site_nodes(own, kappa, effect_range=effect_range, cover=cover)
 
 
 def _single_model(
@@ -174,7 +181,8 @@ def negative_control_table(
     -------
     DataFrame
         Columns ``outcome``, ``beta``, ``std_error``, ``n_cases``, ``n_controls`` and ``reason``:
-        "estimated", "few_cases" or "separated"; beta is missing in the latter two.
+        "estimated", "few_cases", "separated" or "no_estimate" (the covariates explain the score
+        among the persons with the outcome); beta is missing but in the first case.
 
     Raises
     ------
@@ -202,10 +210,14 @@ def negative_control_table(
         cases = int(np.count_nonzero(known))
         beta, std_error, reason = np.nan, np.nan, "few_cases"
         if min(cases, known.size - cases) >= min_count:
-            fit = model(known, score[observed], observed).fit()
-            reason = "separated"
-            if not fit.monotone:
-                beta, std_error, reason = fit.beta, fit.std_error, "estimated"
+            try:
+                fit = model(known, score[observed], observed).fit()
+            except (InvalidInputError, ConvergenceError):  # of this one outcome only
+                reason = "no_estimate"
+            else:
+                reason = "separated"
+                if math.isfinite(fit.beta):
+                    beta, std_error, reason = fit.beta, fit.std_error, "estimated"
         rows.append((name, beta, std_error, cases, known.size - cases, reason))
     columns = ["outcome", "beta", "std_error", "n_cases", "n_controls", "reason"]
     return pd.DataFrame(rows, columns=columns)

@@ -11,6 +11,7 @@ import numpy as np
 from mrfast import _validation as check
 from mrfast._validation import Float, fail
 from mrfast.errors import ConvergenceError
+from mrfast.federated._design import prior_precision
 from mrfast.federated.logistic import LogisticModel
 from mrfast.federated.node_profile import NodeProfile, Profile, _root
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LikelihoodProfile", "profile_likelihood"]
 
-_TOLERANCE = 2e-9  # of the slope's coefficients; those of the log likelihood are 20 times smaller
+_TOLERANCE = 2e-9  # of the slope's coefficients: leaves less than 1e-9 of the log likelihood
 _STANDARD_ERRORS = 8
 _MOST_NODES = 256
 
@@ -36,7 +37,8 @@ class LikelihoodProfile(Profile):
         The window at present.
     mle, std_error : float
         Maximum-likelihood estimate and its standard error by the information; infinite where the
-        profile is monotone. With a prior or with Firth's penalty: of the penalised likelihood.
+        profile is monotone, NaN where it is flat: where the covariates separate cases from
+        controls. With a prior or with Firth's penalty: of the penalised likelihood.
     maximum : float
         Largest value, or the supremum of a monotone profile.
     monotone : int
@@ -61,8 +63,12 @@ class LikelihoodProfile(Profile):
         self.aliased = model.aliased
         fit = model.fit()
         self.separation = fit.separation
-        if fit.monotone:
-            lower, upper = -4 / model.residual_sd, 4 / model.residual_sd
+        self._step = 2 * fit.std_error  # towards the limits
+        if not math.isfinite(fit.beta):
+            information = float(model.evaluate([0.0]).information[0])
+            widest = 4 / model.residual_sd
+            self._step = min(2 / math.sqrt(information), widest) if information > 0 else widest
+            lower, upper = -2 * self._step, 2 * self._step
         else:
             reach = _STANDARD_ERRORS * fit.std_error
             lower, upper = fit.beta - reach, fit.beta + reach
@@ -100,7 +106,8 @@ class LikelihoodProfile(Profile):
             try:
                 return self._fitted(lower, upper)
             except ConvergenceError:
-                middle = 0.0 if self.model.fit().monotone else self.model.fit().beta
+                middle = self.model.fit().beta
+                middle = middle if math.isfinite(middle) else 0.0
                 lower, upper = (lower + middle) / 2, (upper + middle) / 2
         raise ConvergenceError("the profile cannot be found on any window around its maximum")
 
@@ -207,15 +214,14 @@ class LikelihoodProfile(Profile):
 
     def _crossing(self, side: int, threshold: float) -> float:
         """Where the profile crosses a value that is below its maximum, on one side."""
-        if side == self.monotone:
+        if side == self.monotone or math.isnan(self.mle):
             return math.inf * side
 
         def excess(b: float) -> Float:
             value: Float = self.evaluate(b)[:2] - (threshold, 0.0)
             return value
 
-        step = 2 * self.std_error if math.isfinite(self.std_error) else 1 / self.model.residual_sd
-        inner = self.mle
+        inner, step = self.mle, self._step
         if self.monotone:  # from a point that is above the threshold: it rises to the other side
             inner, reach = 0.0, step
             while excess(inner)[0] <= 0:
@@ -304,7 +310,7 @@ def profile_likelihood(
         names=names,
         weights=weights,
         offset=offset,
-        prior_precision=_precision(prior_variance, names),
+        prior_precision=prior_precision(prior_variance, names or ()),
         firth=firth,
         n_threads=n_threads,
     )
@@ -360,24 +366,3 @@ def _columns(covariates: Any) -> tuple[Any, list[str] | None]:
     if not columns:
         return np.empty((len(frame), 0)), []
     return np.stack(columns).T, names
-
-
-def _precision(variance: Any, names: list[str] | None) -> Float | None:
-    """One over the prior variance of every covariate; 0: no prior."""
-    if variance is None:
-        return None
-    names = names or []
-    if isinstance(variance, Mapping):
-        unknown = [name for name in variance if name not in names]
-        if unknown:
-            raise fail("prior_variance", f"names among {', '.join(names)}", repr(unknown[0]))
-        values = np.array([float(variance.get(name, math.inf)) for name in names])
-    elif np.ndim(variance) == 0:
-        values = np.full(len(names), float(variance))
-    else:
-        values = np.asarray(variance, dtype=np.float64)
-        if values.shape != (len(names),):
-            raise fail("prior_variance", f"{len(names)} numbers", f"shape {values.shape}")
-    if not np.all(values > 0):
-        raise fail("prior_variance", "numbers above 0, or inf for no prior", repr(variance))
-    return 1 / values

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,9 +24,16 @@ from numpy.typing import ArrayLike, NDArray
 from mrfast import _validation as check
 from mrfast._runtime import thread_count
 from mrfast._validation import Float, fail
-from mrfast.errors import ConvergenceError
+from mrfast.errors import ConvergenceError, InvalidInputError
 from mrfast.federated import _chebyshev as chebyshev
-from mrfast.federated._design import binary_outcome, covariate_array, numbers, pack, scales
+from mrfast.federated._design import (
+    Design,
+    binary_outcome,
+    covariate_array,
+    numbers,
+    pack,
+    scales,
+)
 from mrfast.federated._newton import Maxima, maximise, solve
 from mrfast.federated.dosage_scan import SnpScan, snp_scan
 from mrfast.federated.node_profile import NodeProfile, chebyshev_nodes
@@ -33,6 +41,8 @@ from mrfast.federated.node_profile import NodeProfile, chebyshev_nodes
 __all__ = ["LogisticFit", "LogisticModel", "ProfilePoints", "SnpScan", "site_nodes", "snp_scan"]
 
 _FIRST_NODES = 9
+_LARGEST_EFFECTS = (10.0, 5.0, 2.5)  # log odds ratios per standard deviation of the score
+_NOTHING = 1e-8  # information per squared standard deviation of the exposure
 _ROUGH = 1e-5  # squared Newton decrement that suffices to look ahead
 
 
@@ -43,11 +53,13 @@ class LogisticFit:
     Attributes
     ----------
     beta, std_error : float
-        Log odds ratio per unit of the exposure; infinite where it has no maximum.
+        Log odds ratio per unit of the exposure; infinite where it has no maximum, NaN where the
+        covariates alone separate cases from controls and the profile is flat.
     log_likelihood : float
         Its largest value, or its supremum; penalised where there is a prior.
     nuisance : ndarray, shape (1 + p,)
-        Intercept and coefficients of the covariates; NaN where aliased.
+        Intercept and coefficients of the covariates; NaN where aliased, infinite where these
+        separate cases from controls.
     converged : bool
     monotone : int
         -1 or 1 where the log likelihood has no maximum in `beta` and rises to that side.
@@ -82,6 +94,7 @@ class _Solution:
 
     coefficients: Float  # (m, K)
     tangents: Float  # (m, K - 1)
+    nuisance: Float  # (m, K - 1, K - 1): information of the nuisance coefficients
     values: Float
     scores: Float
     information: Float
@@ -182,35 +195,42 @@ class LogisticModel:
         if not changes[0]:
             raise fail("exposure", "values that vary", "a constant")
         self._centre, self._scale = float(origin[0]), float(factor[0])
-        self._design = pack(
+        self._data = y, x, moments, s, w, o, precision
+        self._set_design(self._packed(w))
+        self.aliased = tuple(self.names[j] for j in np.setdiff1d(np.arange(p), self._kept))
+        bound = self._design.gram + 4 * self._penalty
+        schur = bound[-1, -1] - bound[-1, :-1] @ np.linalg.solve(bound[:-1, :-1], bound[:-1, -1])
+        self.residual_sum_of_squares = float(schur) / self._scale**2
+        self.residual_sd = math.sqrt(self.residual_sum_of_squares / self._total)
+        self._fit: LogisticFit | None = None
+
+    def _packed(self, weights: NDArray[Any] | None) -> Design:
+        y, x, moments, s, _, o, precision = self._data
+        return pack(
             y,
             x,
             moments,
             exposure=s,
             exposure_centre=self._centre,
             exposure_scale=self._scale,
-            weights=w,
+            weights=weights,
             offset=o,
             precision=precision,
             threads=self._threads,
         )
-        kept, gram = self._design.kept, self._design.gram
-        self._kept, self._transform, self._origin = (
-            kept,
-            self._design.transform,
-            self._design.origin,
-        )
-        self.aliased = tuple(self.names[j] for j in np.setdiff1d(np.arange(p), kept))
-        k = kept.size + 2
+
+    def _set_design(self, design: Design) -> None:
+        """Take rows that are packed, and what follows from them."""
+        precision = self._data[-1]
+        self._design, self._kept = design, design.kept
+        self._transform, self._origin = design.transform, design.origin
+        k = self._kept.size + 2
         self._penalty = np.zeros((k, k))
-        self._penalty[1:-1, 1:-1] = self._transform.T @ (precision[kept][:, None] * self._transform)
+        self._penalty[1:-1, 1:-1] = self._transform.T @ (
+            precision[self._kept][:, None] * self._transform
+        )
         self._penalised = bool(self._penalty.any())
-        self._log_scale = float(np.linalg.slogdet(self._transform)[1]) if kept.size else 0.0
-        bound = gram + 4 * self._penalty
-        schur = bound[-1, -1] - bound[-1, :-1] @ np.linalg.solve(bound[:-1, :-1], bound[:-1, -1])
-        self.residual_sum_of_squares = float(schur) / self._scale**2
-        self.residual_sd = math.sqrt(self.residual_sum_of_squares / self._total)
-        self._fit: LogisticFit | None = None
+        self._log_scale = float(np.linalg.slogdet(self._transform)[1]) if k > 2 else 0.0
         self._path = _Path()
 
     def __repr__(self) -> str:
@@ -266,7 +286,15 @@ class LogisticModel:
         best[:, :-1] += shift
         half_logdet = 0.5 * np.linalg.slogdet(nuisance)[1] - self._log_scale
         return _Solution(
-            best, -slopes, value, scores, curvature, half_logdet, found.step, found.converged
+            coefficients=best,
+            tangents=-slopes,
+            nuisance=nuisance,
+            values=value,
+            scores=scores,
+            information=curvature,
+            half_logdet=half_logdet,
+            steps=found.step,
+            converged=found.converged,
         )
 
     # ------------------------------------------------------------------ the full fit
@@ -279,41 +307,87 @@ class LogisticModel:
         LogisticFit
         """
         if self._fit is None:
-            self._fit = self._full_fit()
+            found, limits = self._top(), np.zeros(len(self.names))
+            flat = None
+            if _side(found) or self._at_infinity(found, limits):
+                limits[:] = 0
+                flat = self._without_separated_rows(limits)
+                found = self._top() if limits.any() and flat is None else found
+            self._fit = self._summary(found, limits) if flat is None else self._flat(flat, limits)
         return self._fit
 
-    def _full_fit(self) -> LogisticFit:
-        k = self._kept.size + 2
-        start = np.zeros((1, k))
+    def _without_separated_rows(self, limits: Float) -> float | None:
+        """Leave out what the nuisance coefficients alone separate.
+
+        Returns the value of the profile where nothing is left that depends on the exposure.
+        """
+        while True:
+            fixed = self._at(np.zeros(1), self._start())
+            if not fixed.converged[0]:
+                return None
+            grown = self._at_infinity(fixed, limits)
+            if max(float(fixed.information[0]), abs(float(fixed.scores[0]))) < _NOTHING:
+                return float(fixed.values[0])
+            if not grown:
+                return None
+            left = self._leave_out(fixed.steps[0])
+            if left is None:
+                return float(fixed.values[0])
+            if not left:
+                return None
+
+    def _flat(self, value: float, limits: Float) -> LogisticFit:
+        """The fit where the covariates alone tell cases from controls."""
+        names = [self.names[j] for j in np.flatnonzero(limits)]
+        nuisance = np.full(len(self.names) + 1, np.nan)
+        return LogisticFit(
+            beta=math.nan,
+            std_error=math.inf,
+            log_likelihood=value,
+            nuisance=nuisance,
+            converged=True,
+            monotone=0,
+            separation=f"{', '.join(names) or 'the covariates'} separate"
+            f"{'s' if len(names) == 1 else ''} cases from controls so that nothing is known of the "
+            "exposure: the profile is flat",
+        )
+
+    def _start(self) -> Float:
+        start = np.zeros((1, self._kept.size + 2))
         start[0, 0] = math.log(self._prevalence / (1 - self._prevalence))
-        found = self._maximise(start, k)
+        return start
+
+    def _top(self) -> _Solution:
+        """Newton's method over all coefficients."""
+        start = self._start()
+        found = self._maximise(start, start.shape[1])
         if not found.converged[0]:
             raise ConvergenceError("the logistic regression did not converge")
-        step = found.steps[0]
-        beta, side = float(found.coefficients[0, -1]), 0
-        if abs(step[-1]) > 1e-3 * max(1.0, abs(beta) / 100):
-            side = 1 if step[-1] > 0 else -1
-        # The last step took the exposure along: at this b the nuisance coefficients follow.
         self._path.add(found.coefficients[:, -1], found.coefficients, found.tangents)
-        value = float(found.values[0])
+        return found
+
+    def _summary(self, found: _Solution, limits: Float) -> LogisticFit:
+        """The full fit in the units given; `limits`: signs of the infinite coefficients."""
+        side, beta = _side(found), float(found.coefficients[0, -1])
+        value, std_error = float(found.values[0]), math.inf
         if side:
             value = self._supremum(side, beta)
         else:
-            move = float(found.scores[0] / found.information[0])
-            value += 0.5 * float(found.scores[0]) * move if not self._firth else 0.0
-            beta += move if not self._firth else 0.0
+            std_error = float(found.information[0]) ** -0.5 * self._scale
+            if not self._firth:  # the last step
+                move = float(found.scores[0] / found.information[0])
+                value += 0.5 * float(found.scores[0]) * move
+                beta += move
         nuisance = np.full(len(self.names) + 1, np.nan)
         slopes = self._transform @ found.coefficients[0, 1:-1]
-        nuisance[1 + self._kept] = slopes
         nuisance[0] = (
             found.coefficients[0, 0]
             - slopes @ self._origin
             - found.coefficients[0, -1] * self._scale * self._centre
         )
-        infinite = self._infinite(step)
-        std_error = math.inf
-        if not side:
-            std_error = float(found.information[0]) ** -0.5 * self._scale
+        nuisance[1 + self._kept] = slopes
+        infinite = np.flatnonzero(limits)
+        nuisance[1 + infinite] = limits[infinite] * math.inf
         return LogisticFit(
             beta=math.inf * side if side else beta * self._scale,
             std_error=std_error,
@@ -321,17 +395,46 @@ class LogisticModel:
             nuisance=nuisance,
             converged=True,
             monotone=side,
-            separation=_separation_sentence(side, infinite, value),
+            separation=_separation_sentence(side, [self.names[j] for j in infinite], value),
         )
 
-    def _infinite(self, step: Float) -> tuple[str, ...]:
-        """Covariates whose coefficients still grew when the log likelihood no longer did."""
-        if np.max(np.abs(step[:-1])) < 1e-5 or self._firth:
-            return ()
-        moves = np.abs(self._transform @ step[1:-1]) / np.sqrt(np.sum(self._transform**2, axis=1))
-        if not moves.size or moves.max() < 1e-5:
-            return ()
-        return tuple(self.names[self._kept[j]] for j in np.flatnonzero(moves > 0.05 * moves.max()))
+    def _at_infinity(self, found: _Solution, limits: Float) -> bool:
+        """Mark covariates whose coefficients still grew when the log likelihood no longer did."""
+        step = found.steps[0]
+        if self._firth or step.size < 3 or np.max(np.abs(step[:-1])) < 1e-5:
+            return False
+        slopes = self._transform @ step[1:-1]
+        moves = np.abs(slopes) / np.sqrt(np.sum(self._transform**2, axis=1))
+        if moves.max() < 1e-5:
+            return False
+        grown = moves > 0.05 * moves.max()
+        limits[self._kept[grown]] = np.sign(slopes[grown])
+        return True
+
+    def _leave_out(self, step: Float) -> bool | None:
+        """Leave out the rows whose probabilities tend to 0 or 1 as nuisance coefficients grow.
+
+        They add nothing to the limit of the log likelihood; the coefficients are not identified
+        without them, so that the rest is a regression without them. None where the rest does not
+        depend on the exposure, False where no coefficient is dropped.
+        """
+        y, x, _, _, w, _, _ = self._data
+        slopes = self._transform @ step[1:-1]
+        moves = np.einsum("ij,j->i", x[:, self._kept] - self._origin, slopes) + step[0]
+        stay = np.abs(moves) < 0.01 * np.max(np.abs(moves))
+        weights = stay.astype(np.float64) if w is None else np.where(stay, w, 0.0)
+        counted = y[weights > 0]
+        if not counted.any() or counted.all():
+            return None
+        try:
+            design = self._packed(weights)
+        except InvalidInputError:  # nothing is left of the exposure
+            return None
+        if design.kept.size >= self._kept.size:
+            return False
+        self._data = (*self._data[:4], weights, *self._data[5:])
+        self._set_design(design)
+        return True
 
     def _supremum(self, side: int, beta: float) -> float:
         """Limit of the profile to the side where it rises: its tail is exponential."""
@@ -354,8 +457,20 @@ class LogisticModel:
         if start is None:
             start = np.column_stack([self._path.predict(beta), beta])
         found = self._maximise(start, start.shape[1] - 1, rough=rough)
-        self._path.add(beta, found.coefficients, found.tangents)
+        good = found.converged
+        self._path.add(beta[good], found.coefficients[good], found.tangents[good])
         return found
+
+    def _improved(self, start: Float, nuisance: Float) -> Float:
+        """Starting points after a step with information that is about right: a cheap pass."""
+        if self._firth:
+            return start
+        _, gradient, _ = self._design.sums(start, information=False)
+        gradient = gradient - np.einsum("ij,mj->mi", self._penalty, start)
+        step = solve(nuisance, gradient[:, :-1])
+        near = np.einsum("mi,mi->m", step, gradient[:, :-1]) < 1e-2
+        start[near, :-1] += step[near]
+        return start
 
     def evaluate(self, beta: ArrayLike) -> ProfilePoints:
         """Profile at given log odds ratios, each by Newton's method.
@@ -369,7 +484,11 @@ class LogisticModel:
         ProfilePoints
         """
         points = check.float_array("beta", beta, ndim=1)
-        self.fit()
+        fit = self.fit()
+        if math.isnan(fit.beta):
+            nothing = np.zeros(points.size)
+            values = nothing + fit.log_likelihood
+            return ProfilePoints(points, values, nothing, nothing, nothing, nothing == 0)
         found = self._at(points / self._scale)
         information = found.information
         if self._firth:  # the penalty bends the profile too
@@ -409,13 +528,14 @@ class LogisticModel:
         lower, upper : float
             The window.
         tolerance : float
-            For the last three Chebyshev coefficients of the slope times half the window.
+            For the last three Chebyshev coefficients of the slope times half the window; never
+            below the rounding errors of the log likelihood.
         minimum, maximum : int
             Number of nodes that are fitted.
         through_information : bool
             The slope's polynomial goes through the information at the nodes too: half as many fits
             for the same precision. The result then holds twice as many nodes, the ones between
-            taken from the polynomial.
+            taken from the polynomial; the tolerance is for the sum of the coefficients beyond.
 
         Returns
         -------
@@ -426,6 +546,24 @@ class LogisticModel:
         ConvergenceError
             The number of nodes does not suffice, or Newton's method failed at one of them.
         """
+        fit = self.fit()
+        if math.isnan(fit.beta):
+            found = self.evaluate(chebyshev_nodes(lower, upper, minimum))
+            return NodeProfile(
+                lower, upper, found.values, found.scores, found.information, found.half_logdet
+            )
+        return self._nodes(lower, upper, tolerance, minimum, maximum, through_information)
+
+    def _nodes(
+        self,
+        lower: float,
+        upper: float,
+        tolerance: float,
+        minimum: int,
+        maximum: int,
+        through_information: bool,
+    ) -> NodeProfile:
+        """Nodes of a profile that is not flat."""
         fit = self.fit()
         half = (upper - lower) / 2
         doubled = through_information and not self._firth
@@ -444,20 +582,26 @@ class LogisticModel:
                 slope = chebyshev.through_slopes(points.scores, -points.information * half)
                 turn = found.tangents * (half / self._scale)
                 path = chebyshev.through_slopes(found.coefficients[:, :-1], turn)
-            if doubled:
-                tail = slope
             error = float(np.abs(tail[-3:]).max()) * half
-            if not rough and (error <= tolerance or m >= maximum):
+            if doubled:
+                error = chebyshev.left_out(np.abs(slope) * half)
+            allowed = max(tolerance, 2e-15 * float(np.abs(points.values).max()))
+            if not rough and (error <= allowed or m >= maximum):
                 break
-            needed = chebyshev.length_needed(np.abs(slope) * half, tolerance)
+            series = np.abs(slope) * half
+            needed = chebyshev.length_needed(series, tolerance / (30 if doubled else 1))
             if doubled:
                 needed = needed // 2 + 1
             if not rough:
                 needed = max(needed, math.ceil(1.25 * m))
             m, rough = min(max(minimum, min(needed, 4 * m)), maximum), False
-            nuisance = chebyshev.evaluate(path, chebyshev_nodes(-1, 1, m))
-            guess = np.column_stack([nuisance, chebyshev_nodes(lower, upper, m) / self._scale])
-        if error > tolerance:
+            at = chebyshev_nodes(-1, 1, m)
+            guess = np.column_stack(
+                [chebyshev.evaluate(path, at), chebyshev_nodes(lower, upper, m) / self._scale]
+            )
+            matrices = chebyshev.through_values(found.nuisance)
+            guess = self._improved(guess, chebyshev.evaluate(matrices, at))
+        if error > allowed:
             raise ConvergenceError(
                 f"the profile on {lower} to {upper} needs more than {maximum} nodes"
             )
@@ -491,13 +635,16 @@ def site_nodes(
     kappa: float,
     *,
     effect_range: float = 1.0,
-    tolerance: float = 1e-8,
+    cover: tuple[float, float] | None = None,
+    tolerance: float = 1e-9,
     maximum: int = 512,
 ) -> NodeProfile:
     """Profile of a site on its study window.
 
-    The window holds ``kappa * [-effect_range, effect_range]`` and, where there is a maximum, eight
-    standard errors on either side of it.
+    The window holds ``kappa * [-effect_range, effect_range]``, eight standard errors on either
+    side of the maximum where there is one, and what it is asked to cover. Neither of the former
+    goes further than a log odds ratio of 10 per standard deviation of the score, as an exposure in
+    small units or a site of hardly any information would have it, nor than `maximum` nodes hold.
 
     Parameters
     ----------
@@ -506,6 +653,9 @@ def site_nodes(
         Change of the exposure per unit of score.
     effect_range : float
         Largest causal log odds ratio per unit of exposure that the study considers.
+    cover : tuple of two floats, optional
+        Log odds ratios per unit of score that the window is to hold as well, unless that takes too
+        many nodes.
     tolerance : float
         As `LogisticModel.nodes`.
     maximum : int
@@ -514,16 +664,38 @@ def site_nodes(
     Returns
     -------
     NodeProfile
+
+    Raises
+    ------
+    ConvergenceError
+        As `LogisticModel.nodes`, on a window that is too wide.
     """
     reach = abs(check.scalar("kappa", kappa)) * check.scalar("effect_range", effect_range, above=0)
     fit = model.fit()
-    if fit.monotone:
-        if reach == 0:
-            reach = 1 / model.residual_sd
-        return model.nodes(-reach, reach, tolerance=tolerance, maximum=maximum)
-    lower = min(-reach, fit.beta - 8 * fit.std_error)
-    upper = max(reach, fit.beta + 8 * fit.std_error)
-    return model.nodes(lower, upper, tolerance=tolerance, maximum=maximum)
+    middle, around = fit.beta, 8 * fit.std_error
+    if not math.isfinite(fit.beta):  # no maximum, or a flat profile
+        middle, around, reach = 0.0, 0.0, reach or 1 / model.residual_sd
+    windows = []
+    for largest in _LARGEST_EFFECTS:
+        study, near = (min(part, largest / model.residual_sd) for part in (reach, around))
+        windows.append((min(-study, middle - near), max(study, middle + near)))
+    if cover is not None:
+        lower, upper = windows[0]
+        windows.insert(0, (min(lower, cover[0]), max(upper, cover[1])))
+    for lower, upper in windows[:-1]:
+        try:
+            return model.nodes(lower, upper, tolerance=tolerance, maximum=maximum)
+        except ConvergenceError:  # too wide
+            continue
+    return model.nodes(*windows[-1], tolerance=tolerance, maximum=maximum)
+
+
+def _side(found: _Solution) -> int:
+    """Where the log odds ratio still went when the log likelihood no longer rose; 0: nowhere."""
+    step, beta = float(found.steps[0, -1]), float(found.coefficients[0, -1])
+    if abs(step) <= 1e-3 * max(1.0, abs(beta) / 100):
+        return 0
+    return 1 if step > 0 else -1
 
 
 class _Path:
@@ -571,7 +743,7 @@ class _Path:
         return straight
 
 
-def _separation_sentence(side: int, infinite: tuple[str, ...], supremum: float) -> str | None:
+def _separation_sentence(side: int, infinite: list[str], supremum: float) -> str | None:
     """What separates cases from controls, in words."""
     sentences = []
     if side:
@@ -580,10 +752,9 @@ def _separation_sentence(side: int, infinite: tuple[str, ...], supremum: float) 
             "the exposure separates cases from controls given the covariates: the log likelihood "
             f"rises towards {supremum:.10g} as the log odds ratio tends to {direction}"
         )
-    elif infinite:
+    if infinite:
         sentences.append(
-            f"infinite coefficients of {', '.join(infinite)}, which separate"
-            f"{'s' if len(infinite) == 1 else ''} cases from controls: the profile is the supremum "
-            "over them"
+            f"{', '.join(infinite)} separate{'s' if len(infinite) == 1 else ''} cases from "
+            "controls: infinite coefficients, and the profile is the supremum over them"
         )
     return "; ".join(sentences) or None

@@ -27,7 +27,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,9 @@ import numpy as np
 from mrfast import _validation as check
 from mrfast._files import replace_file
 from mrfast._validation import Float, fail
+from mrfast.data.instruments import WEAK_F
 from mrfast.errors import DamagedFileError, InvalidInputError, MrfastWarning
+from mrfast.federated._inputs import as_instruments
 from mrfast.federated.node_profile import GridProfile
 from mrfast.federated.privacy import (
     check_identifier,
@@ -44,6 +46,14 @@ from mrfast.federated.privacy import (
     plain_csv_text,
     protected,
     warn_of_differencing,
+)
+from mrfast.federated.score import (
+    DosageCovariance,
+    ScoreWeights,
+    exposure_scale,
+    reference_covariance,
+    score_weights,
+    spread,
 )
 from mrfast.federated.site_profile import ScoreDefinition, SiteCounts, SiteProfile
 
@@ -73,8 +83,9 @@ _MOST_ROWS = 100_000
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _WEIGHTS = 1e-6  # relative, of weights against those of the instruments
 _GRID = (-3.0, 3.0, 601)  # Medusa's own
-_FEWEST_POINTS = 10
-_LOW_CASES, _WEAK_F = 50, 10.0
+_FEWEST_POINTS = 10  # that Medusa takes
+_FEWEST_READ = 4  # of a spline
+_LOW_CASES = 50
 _DIGITS = 15
 
 
@@ -131,7 +142,7 @@ def read_medusa_sites(
             if not allow_incomplete:
                 raise
             warnings.warn(f"{error}; the site is left out", MrfastWarning, stacklevel=2)
-    given = None if instruments is None else _Instruments.of(instruments)
+    given = None if instruments is None else as_instruments(instruments)
     if given is None:
         tables = (site.own_instruments() for site in sites)
         given = next((table for table in tables if table is not None), None)
@@ -173,65 +184,26 @@ class _FailedFitError(DamagedFileError):
     """Medusa writes a profile of zeros where its fit failed."""
 
 
-@dataclass(frozen=True)
-class _Score:
-    """Weights in the coding of the instruments, and their noise, shape (J,)."""
+def _score_of(
+    instruments: InstrumentTable, snps: Sequence[str], given: Float | None
+) -> ScoreWeights | None:
+    """Score of the SNPs that has the given weights up to signs; None where there is none.
 
-    kind: str
-    weights: Float
-    noise_weights: Float
-
-
-@dataclass(frozen=True)
-class _Instruments:
-    """Instruments as arrays, shape (J,), of the whole table."""
-
-    snps: tuple[str, ...]
-    effect_alleles: tuple[str, ...]
-    other_alleles: tuple[str, ...]
-    beta: Float
-    std_error: Float
-    eaf: Float
-    ld: Float | None = None
-    checksum: str | None = None
-
-    @classmethod
-    def of(cls, instruments: Any) -> _Instruments:
-        if not hasattr(instruments, "checksum"):
-            from mrfast.data.instruments import InstrumentTable
-
-            instruments = InstrumentTable.from_frame(instruments)
-        return cls(**{entry.name: getattr(instruments, entry.name) for entry in fields(cls)})
-
-    def score(self, snps: Sequence[str], given: Float | None) -> _Score | None:
-        """Score of the SNPs that has the given weights up to signs; None where there is none.
-
-        Without given weights they are Medusa's.
-        """
-        member = np.array([snp in set(snps) for snp in self.snps])
-        place = [self.snps.index(snp) for snp in snps]
-        factors = {"inverse_variance": 1 / self.std_error**2, "gamma": np.ones(len(member))}
-        for kind, factor in factors.items():
-            raw = np.where(member, factor * self.beta, 0.0)
-            total = float(np.sum(np.abs(raw)))
-            scale = (1.0 if given is None else float(np.sum(np.abs(given)))) / total
-            sizes = scale * np.abs(raw)
-            if given is not None:
-                if not np.allclose(np.abs(given), sizes[place], rtol=_WEIGHTS, atol=0):
-                    continue
-                sizes[place] = np.abs(given)
-            noise = np.where(member, scale * factor * self.std_error**2, 0.0)  # B V
-            return _Score(kind, np.copysign(sizes, raw), noise)
-        return None
-
-    def kappa_weights(self, weights: Float) -> tuple[Float, float]:
-        """``D w / (w'C w)`` with C by the allele frequencies and the table's LD; and ``w'C w``."""
-        member = weights != 0
-        variance = np.where(member, 2 * self.eaf * (1 - self.eaf), 0.0)
-        spread = np.sqrt(variance) * weights
-        ld = np.eye(len(weights)) if self.ld is None else self.ld
-        total = float(np.einsum("j,jk,k->", spread, ld, spread))
-        return variance * weights / total, total
+    Without given weights they are Medusa's.
+    """
+    place = {snp: i for i, snp in enumerate(snps)}
+    used = np.array([j for j, snp in enumerate(instruments.snps) if snp in place])
+    order = [place[instruments.snps[j]] for j in used]
+    for kind in ("inverse_variance", "gamma"):
+        own = score_weights(instruments, used, score=kind)
+        if given is None:
+            return own
+        sizes = np.abs(given[order])
+        scale = float(np.sum(sizes) / np.sum(np.abs(own.weights)))
+        if np.allclose(sizes, scale * np.abs(own.weights), rtol=_WEIGHTS, atol=0):
+            builder = None if own.builder is None else scale * own.builder
+            return replace(own, weights=np.copysign(sizes, own.weights), builder=builder)
+    return None
 
 
 @dataclass(frozen=True)
@@ -311,24 +283,18 @@ class _SiteFiles:
             tuple(messages),
         )
 
-    def own_instruments(self) -> _Instruments | None:
+    def own_instruments(self) -> InstrumentTable | None:
         """The exposure's part of the per-SNP file, where it has every SNP of the score."""
         table = self.per_snp
         if table is None or not set(self.snps) <= set(table["snp_id"]):
             return None
-        columns = [np.array(table[name]) for name in ("beta_ZX", "se_ZX", "eaf")]
-        if not np.isfinite(columns).all() or (columns[1] <= 0).any():
+        names = ("snp_id", "effect_allele", "other_allele", "eaf", "beta_ZX", "se_ZX")
+        try:
+            return as_instruments({name: table[name] for name in names})
+        except InvalidInputError:
             return None
-        return _Instruments(
-            snps=tuple(table["snp_id"]),
-            effect_alleles=tuple(table["effect_allele"]),
-            other_alleles=tuple(table["other_allele"]),
-            beta=columns[0],
-            std_error=columns[1],
-            eaf=columns[2],
-        )
 
-    def profile(self, instruments: _Instruments | None, *, required: bool) -> SiteProfile:
+    def profile(self, instruments: InstrumentTable | None, *, required: bool) -> SiteProfile:
         """Site profile, with kappa where the instruments are those of the score."""
         shared: dict[str, Any] = {
             "site_id": self.site_id,
@@ -342,7 +308,8 @@ class _SiteFiles:
         }
         found, why = self._score_by(instruments)
         if instruments is not None and found is not None:
-            return self._with_kappa(instruments, found, shared)
+            checksum = instruments.checksum if required else None
+            return self._with_kappa(instruments, found, checksum, shared)
         if required or self.weights is None:
             raise fail("instruments", f"those of site {self.site_id!r}", why)
         alleles = dict.fromkeys(self.snps, ("", ""))
@@ -363,27 +330,34 @@ class _SiteFiles:
             score=score, kappa_weights=np.empty(0), messages=(*self.messages, said), **shared
         )
 
-    def _score_by(self, instruments: _Instruments | None) -> tuple[_Score | None, str]:
+    def _score_by(self, instruments: InstrumentTable | None) -> tuple[ScoreWeights | None, str]:
         """The score in the instruments' coding, or the reason against."""
         if instruments is None:
             return None, "no instruments are given"
-        missing = [snp for snp in self.snps if snp not in set(instruments.snps)]
+        known = set(instruments.snps)
+        missing = [snp for snp in self.snps if snp not in known]
         if missing:
             return None, f"a table without {missing[0]}"
-        score = instruments.score(self.snps, self.weights)
+        unknown = {snp for snp, p in zip(instruments.snps, instruments.eaf, strict=True) if p != p}
+        if unknown & set(self.snps):
+            return None, "a table without the allele frequencies"
+        score = _score_of(instruments, self.snps, self.weights)
         if score is None:
             return None, "a table that does not give the weights of the score"
-        frequencies = instruments.eaf[score.weights != 0]
-        if not ((frequencies > 0) & (frequencies < 1)).all():
-            return None, "a table without the allele frequencies"
         return score, ""
 
     def _with_kappa(
-        self, instruments: _Instruments, found: _Score, shared: Mapping[str, Any]
+        self,
+        instruments: InstrumentTable,
+        found: ScoreWeights,
+        checksum: str | None,
+        shared: Mapping[str, Any],
     ) -> SiteProfile:
-        weights = found.weights
-        kappa_weights, total = instruments.kappa_weights(weights)
-        variance = np.where(weights != 0, 2 * instruments.eaf * (1 - instruments.eaf), 0.0)
+        covariance = DosageCovariance.of(
+            reference_covariance(instruments, found.used), found.weights
+        )
+        scale = exposure_scale(instruments, found, covariance)
+        weights = spread(found.weights, found.used, len(instruments))
         messages = list(self.messages)
         if self.weights is not None:
             given = dict(zip(self.snps, self.weights, strict=True))
@@ -398,17 +372,19 @@ class _SiteFiles:
             kind=found.kind,
             snps=instruments.snps,
             weights=weights,
-            noise_weights=found.noise_weights,
+            noise_weights=scale.noise_weights,
             effect_alleles=instruments.effect_alleles,
             other_alleles=instruments.other_alleles,
             impute="instruments",
             kappa_method="allele_frequencies",
-            instruments_checksum=instruments.checksum,
+            instruments_checksum=checksum,
         )
         return SiteProfile(
             score=score,
-            kappa_weights=kappa_weights,
-            noise_trace=float(np.sum(variance * found.noise_weights)) / total,
+            kappa=scale.kappa,
+            kappa_std_error=scale.std_error,
+            kappa_weights=scale.kappa_weights,
+            noise_trace=scale.noise_trace,
             instrument_beta=instruments.beta,
             instrument_std_error=instruments.std_error,
             instrument_ld=instruments.ld,
@@ -450,8 +426,10 @@ def _profile_points(path: Path, messages: list[str]) -> tuple[Float, Float]:
     if bad.any():
         at = ", ".join(f"{beta:g}" for beta in grid[bad][:5])
         messages.append(f"{int(bad.sum())} points of -Inf left out of the profile (at {at})")
-    if (~bad).sum() < 4:
-        raise _damaged(path, "at least 4 finite log likelihoods", str(int((~bad).sum())))
+    if (~bad).sum() < _FEWEST_READ:
+        raise _damaged(
+            path, f"at least {_FEWEST_READ} finite log likelihoods", str(int((~bad).sum()))
+        )
     return grid[~bad], values[~bad]
 
 
@@ -501,6 +479,9 @@ def _read_table(path: Path, kind: str) -> dict[str, list[Any]]:
     for place, name in enumerate(header):
         cells = [row[place] for row in rows]
         if name in _TEXTS:
+            odd = next((cell for cell in cells if not cell.isprintable()), None)
+            if odd is not None:
+                raise _damaged(path, f"printable characters as {name}", ascii(odd)[:80])
             result[name] = [plain_csv_text(cell) for cell in cells]
         elif name in _FLAGS:
             result[name] = [_flag(path, name, cell) for cell in cells]
@@ -561,12 +542,11 @@ def write_medusa_site(
     }
     changed = [path for path, text in texts.items() if path.exists() and path.read_bytes() != text]
     if changed:
-        kept = "were overwritten"
-        if not overwrite:
-            kept = "are kept with .old behind their names"
+        kept = "is overwritten" if overwrite else "is kept with .old behind its name"
+        warn_of_differencing(f"site {site.site_id!r}", place, kept)
+        if not overwrite:  # after the warning, which may have been made an error
             for path in changed:
                 os.replace(path, _free_name(path))
-        warn_of_differencing(f"site {site.site_id!r}", place, kept)
     for path, text in texts.items():
         replace_file(path, text)
     return list(texts)
@@ -595,7 +575,7 @@ def _tables(site: SiteProfile) -> dict[str, Iterable[Sequence[Any]]]:
         denominator = float(np.sum(weights * site.instrument_beta))
         spread = float(np.sqrt(np.sum((weights * error) ** 2)))
         f = ((site.instrument_beta / error) ** 2)[weights != 0]
-        weak: bool | None = bool(np.any(f < _WEAK_F))
+        weak: bool | None = bool(np.any(f < WEAK_F))
     else:
         denominator = spread = math.nan
         weak = site.diagnostics.get("weak_instruments")
@@ -638,8 +618,9 @@ def _tables(site: SiteProfile) -> dict[str, Iterable[Sequence[Any]]]:
 
 def _grid_of(site: SiteProfile) -> tuple[Float, Float]:
     """The grid that was asked for, else Medusa's within the window, else one of its own."""
-    if site.grid is not None and site.log_likelihood is not None:
-        return site.grid, site.log_likelihood
+    grid, values = site.grid, site.log_likelihood
+    if grid is not None and values is not None and grid.size >= _FEWEST_READ:
+        return grid, values
     lower, upper = site.profile.lower, site.profile.upper
     points = np.round(np.linspace(*_GRID), 2)
     points = points[(points >= lower) & (points <= upper)]

@@ -98,9 +98,10 @@ def grid_pool(grids: Sequence[Float], values: Sequence[Float]) -> GridPool:
     if not lower < upper:
         raise fail("profiles", "grids that overlap", "grids without a common range")
     step = min(float(np.median(np.diff(g))) for g in grids)
-    common: Float = lower + step * np.arange(math.floor((upper - lower) / step * (1 + 1e-10)) + 1)
+    count = math.floor((upper - lower) / step * (1 + 1e-10)) + 1
+    common = np.asarray(lower + step * np.arange(count), dtype=np.float64)
     if upper - common[-1] > step / 1000:
-        common = np.append(common, upper).astype(np.float64)
+        common = np.array([*common, upper], dtype=np.float64)
     total = np.zeros(common.size)
     interpolated = []
     for k, (grid, value) in enumerate(zip(grids, values, strict=True)):

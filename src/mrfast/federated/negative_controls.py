@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mrfast import _validation as check
+from mrfast.federated._inputs import named_sites
 from mrfast.federated.site_profile import SiteProfile
 
 __all__ = ["pool_negative_controls"]
@@ -27,7 +28,7 @@ def pool_negative_controls(
 
     Parameters
     ----------
-    sites : mapping or sequence of SiteProfile or DataFrame, or one of them
+    sites : mapping or sequence of SiteProfile, path or DataFrame, one of them, or PooledProfile
         Tables have the columns ``outcome``, ``beta``, ``std_error`` and, if known, ``n_cases``
         and ``n_controls`` (or Medusa's ``outcome_id``, ``beta_ZY``, ``se_ZY``). Rows without a
         finite estimate and a standard error above 0 are left out.
@@ -44,7 +45,8 @@ def pool_negative_controls(
     Raises
     ------
     InvalidInputError
-        A table without the columns, an outcome twice at one site, a kappa of 0, or no estimate.
+        A table without the columns, a site twice or an outcome twice at one site, a kappa of 0, or
+        no estimate.
 
     Examples
     --------
@@ -118,13 +120,7 @@ def _control_tables(
     sites: Any, kappas: Mapping[str, float] | Sequence[float] | None
 ) -> Iterator[tuple[str, pd.DataFrame, float]]:
     """Name, table and kappa of every site."""
-    if isinstance(sites, Mapping):
-        named = [(str(name), site) for name, site in sites.items()]
-    else:
-        several = sites if isinstance(sites, (list, tuple)) else [sites]
-        named = [
-            (str(getattr(site, "site_id", f"site {i + 1}")), site) for i, site in enumerate(several)
-        ]
+    named = named_sites(sites)
     if isinstance(kappas, Mapping):
         absent = [name for name, _ in named if name not in kappas]
         if absent:

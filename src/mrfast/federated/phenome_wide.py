@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from mrfast import _validation as check
+from mrfast._runtime import thread_count
 from mrfast._validation import Float
+from mrfast.federated._design import Design, covariate_array, numbers, pack, scales
 from mrfast.federated._inputs import as_cohort, as_instruments, observed_dosages
+from mrfast.federated._newton import maximise
 from mrfast.federated.cohort import Cohort
 from mrfast.federated.site_covariates import covariate_table
 
@@ -29,13 +33,7 @@ __all__ = ["PhenomeWideCheck", "phenome_wide_check"]
 
 _MODELS = ("joint", "marginal", "both")
 _COLLINEAR = 1e-8  # share of a column's variance that the columns before it leave
-_ITERATIONS = 80
-_DECREMENT = 1e-20  # of the log likelihood, at which Newton's method ends
-_ROUNDING = 1e-14  # of the log likelihood, relative
-_SLOW = 0.05  # of the decrement before: beyond it, the Hessian is computed anew
 _SEPARATED = 12.0  # log odds over the range of the dosages
-_FAR = 30.0  # log odds at which Newton's method need not go on
-_HALVINGS = 30
 _JITTER = 1e-12  # relative; collinear nuisance columns then do no harm
 
 
@@ -255,9 +253,7 @@ def _fits(
     linear: list[int] = []
     width = len(nuisance) + int(kept.sum())
     enough = n >= max(min_rows, width + 2)
-    logistic = None
-    if enough and kept.any() and binary.any():
-        logistic = _LogisticRegression(nuisance, x[kept])
+    logistic: list[int] = []
     for place, y in enumerate(covariates):
         reason = ""
         if not enough:
@@ -271,10 +267,12 @@ def _fits(
         if reason:
             own = [reason if entry == "ok" else entry for entry in status]
             results[place] = _Fit(n, np.full(k, np.nan), np.full(k, np.nan), own)
-        elif not binary[place]:
-            linear.append(place)
-        elif logistic is not None:
-            results[place] = _spread(logistic.fit(y), n, status, kept)
+        else:
+            (logistic if binary[place] else linear).append(place)
+    if logistic:
+        found = _logistic(x[kept], nuisance, covariates[logistic])
+        for place, own_fit in zip(logistic, found, strict=True):
+            results[place] = _spread(own_fit, n, status, kept)
     if linear:
         fitted = _least_squares(x[kept], nuisance, covariates[linear])
         for place, beta, error in zip(linear, *fitted, strict=True):
@@ -317,8 +315,10 @@ def _residuals(rows: Float, nuisance: Float) -> Float:
     """Rows, shape (k, n), less their least-squares fit on the nuisance rows."""
     from scipy.linalg import cho_factor, cho_solve
 
-    scale = np.sqrt((nuisance**2).mean(axis=1, keepdims=True))
-    columns = nuisance / np.where(scale > 0, scale, 1)
+    columns = nuisance.copy()
+    columns[1:] -= nuisance[1:].mean(axis=1, keepdims=True)
+    scale = np.sqrt((columns**2).mean(axis=1, keepdims=True))
+    columns /= np.where(scale > 0, scale, 1)
     gram = np.einsum("in,jn->ij", columns, columns)
     gram[np.diag_indices_from(gram)] *= 1 + _JITTER
     factor = cho_factor(gram)
@@ -340,97 +340,59 @@ def _least_squares(x: Float, nuisance: Float, covariates: Float) -> tuple[Float,
     return beta, np.sqrt(np.outer(variance, inverse.diagonal()))
 
 
-class _LogisticRegression:
-    """Logistic regressions of many outcomes on nuisance rows (p, n) and dosages (k, n).
+def _sums(design: Design, at: Float, _: NDArray[np.intp]) -> tuple[Float, Float, Float]:
+    return design.sums(at)
 
-    `LogisticModel` packs one outcome with its rows; here one design serves every covariate, and
-    the products of its columns start each of them near its maximum.
-    """
 
-    def __init__(self, nuisance: Float, x: Float) -> None:
-        self._place: NDArray[np.intp] | None = None
-        self._weight: Float | float = 1.0
-        self._range = np.ptp(x, axis=1)
-        if len(nuisance) == 1 and len(x) == 1:  # equal rows are counted instead of repeated
-            values, place = np.unique(x[0], return_inverse=True)
-            self._place = place
-            self._weight = np.bincount(place).astype(np.float64)
-            x, nuisance = values[None, :], np.ones((1, len(values)))
-        rows = np.concatenate([x, nuisance[1:]])
-        n = float(np.sum(self._weight * nuisance[0]))
-        rows = rows - (rows * self._weight).sum(axis=1, keepdims=True) / n
-        scale = np.sqrt((rows**2 * self._weight).sum(axis=1, keepdims=True) / n)
-        scale[scale == 0] = 1
-        self._x = np.concatenate([nuisance[:1], rows / scale])
-        self._scale = scale[: len(x), 0]
-        self._gram = self._information(np.ones(self._x.shape[1]))
-
-    def fit(self, y: Float) -> tuple[Float, Float, list[str]]:
-        """Coefficients of the dosages, their standard errors, and what became of each."""
-        from scipy.linalg import LinAlgError
-
+def _logistic(
+    x: Float, nuisance: Float, outcomes: Float
+) -> Iterator[tuple[Float, Float, list[str]]]:
+    """Logistic regressions of outcomes (q, n): coefficients of dosages (k, n), errors, status."""
+    threads, count = thread_count(None), None
+    if len(nuisance) == 1 and len(x) == 1:  # equal rows are counted instead of repeated
+        values, place = np.unique(x[0], return_inverse=True)
+        count = np.bincount(place).astype(np.float64)
+        x, nuisance = np.tile(values, (1, 2)), np.ones((1, 2 * len(values)))
+    n, k = x.shape[1], len(x)
+    columns, moments = covariate_array(
+        np.ascontiguousarray(np.vstack([nuisance[1:], x[:-1]]).T), n, threads
+    )
+    last, spread = numbers("dosages", np.ascontiguousarray(x[-1]), (n,), threads)
+    origin, factor, _ = scales(spread)
+    extent = np.ptp(x, axis=1)
+    for y in outcomes:
+        share, weights, outcome = float(y.mean()), None, y
+        if count is not None:
+            ones = np.bincount(place, weights=y)
+            weights = np.concatenate([count - ones, ones])
+            outcome = np.repeat([0.0, 1.0], len(count))
+        design = pack(
+            outcome,
+            columns,
+            moments,
+            exposure=last,
+            exposure_centre=float(origin[0]),
+            exposure_scale=float(factor[0]),
+            weights=weights,
+            threads=threads,
+        )
+        start = np.zeros((1, design.kept.size + 2))
+        start[0, 0] = np.log(share / (1 - share))
+        found = maximise(partial(_sums, design), start, start.shape[1])
         try:
-            beta, variance, converged = self._newton(y)
-        except LinAlgError:  # no curvature is left
-            beta = variance = np.full(len(self._scale), np.nan)
-            return beta, variance, ["separated"] * len(beta)
-        beta, error = beta / self._scale, np.sqrt(variance) / self._scale
-        apart = np.abs(beta) * self._range > _SEPARATED
-        if not converged and not apart.any():
-            return beta * np.nan, error, ["not converged"] * len(beta)
-        beta[apart] = error[apart] = np.nan
-        return beta, error, ["separated" if a else "ok" for a in apart]
-
-    def _newton(self, y: Float) -> tuple[Float, Float, bool]:
-        """Newton's method, the Hessian kept while it serves."""
-        from scipy.linalg import cho_factor, cho_solve
-
-        ones: Float = (
-            y
-            if self._place is None
-            else np.asarray(np.bincount(self._place, weights=y), dtype=np.float64)
-        )
-        share, k = float(y.mean()), len(self._scale)
-        coefficients = np.zeros(len(self._x))
-        coefficients[0] = np.log(share / (1 - share))
-        value, fitted = self._value(coefficients, ones)
-        factor = cho_factor(self._gram * share * (1 - share))
-        fresh, previous, converged = True, np.inf, False
-        for _ in range(_ITERATIONS):
-            gradient = np.einsum("pn,n->p", self._x, ones - self._weight * fitted)
-            step = cho_solve(factor, gradient)
-            decrement = float((gradient * step).sum())
-            if not fresh and decrement > _SLOW * previous:
-                factor = cho_factor(self._information(fitted * (1 - fitted)))
-                step = cho_solve(factor, gradient)
-                decrement = float((gradient * step).sum())
-            if decrement <= _DECREMENT:
-                coefficients, converged = coefficients + step, True
-                break
-            for _ in range(_HALVINGS):
-                proposed, at = self._value(coefficients + step, ones)
-                if proposed >= value - _ROUNDING * abs(value):
-                    break
-                step = step / 2
-            coefficients, value, fitted = coefficients + step, proposed, at
-            fresh, previous = False, decrement
-            if (np.abs(coefficients[1 : k + 1]) * self._range > _FAR * self._scale).any():
-                break
-        inverse = cho_solve(
-            cho_factor(self._information(fitted * (1 - fitted))), np.eye(len(self._x))
-        )
-        return coefficients[1 : k + 1], inverse.diagonal()[1 : k + 1], converged
-
-    def _value(self, coefficients: Float, ones: Float) -> tuple[float, Float]:
-        """Log likelihood and probabilities."""
-        eta = np.einsum("p,pn->n", coefficients, self._x)
-        small = np.exp(-np.abs(eta))
-        softplus = np.maximum(eta, 0) + np.log1p(small)
-        fitted = np.where(eta >= 0, 1.0, small) / (1 + small)
-        return float((ones * eta - self._weight * softplus).sum()), fitted
-
-    def _information(self, variance: Float) -> Float:
-        weighted = self._x * (self._weight * variance)
-        gram: Float = np.einsum("in,jn->ij", self._x, weighted)
-        gram[np.diag_indices_from(gram)] *= 1 + _JITTER
-        return gram
+            inverse = np.linalg.inv(found.information[0])[1:, 1:]
+        except np.linalg.LinAlgError:  # no curvature is left
+            nothing = np.full(k, np.nan)
+            yield nothing, nothing, ["separated"] * k
+            continue
+        units = np.eye(len(inverse))  # from the packed columns' coefficients to those of the given
+        units[:-1, :-1], units[-1, -1] = design.transform, factor[0]
+        beta = (units @ (found.coefficients + found.step)[0, 1:])[-k:]
+        variance = (units @ inverse @ units.T).diagonal()[-k:]
+        apart = ~(np.abs(beta) * extent <= _SEPARATED)
+        status = ["separated" if a else "ok" for a in apart]
+        if not found.converged[0] and not apart.any():
+            status = ["not converged"] * k
+        good = np.array([entry == "ok" for entry in status])
+        error = np.sqrt(np.maximum(variance, 0))
+        yield np.where(good, beta, np.nan), np.where(good, error, np.nan), status

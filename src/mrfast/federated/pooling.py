@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["PooledProfile", "pool"]
 
 _KIND = "mrfast pooled profile"
+_PULL = 10.0  # 1 / squared relative spread of the dosages' variances between SNPs
 _VERSION = 1
 _SAME = 1e-9  # relative difference of numbers that should be copies of one another
 _FLAT = 1e-12  # range of a log-likelihood that says nothing
@@ -184,28 +185,38 @@ class PooledProfile:
         """What noise shared by weights and kappa adds to every kappa, shape (K,).
 
         Zero for weights from other data. Where a site sends no trace it is
-        ``sum_j a_j (BV)_jj / w_j``, exact for uncorrelated dosages.
+        ``sum_j C_jj (BV)_jj / w'C w``, exact for uncorrelated dosages.
         """
         sent = np.array([site.noise_trace for site in self.sites])
         other = np.array([site.score.independent_weights for site in self.sites])
-        built = np.einsum("kj,kj->k", np.stack([s.kappa_weights for s in self.sites]), self._noise)
-        trace = np.where(other, 0.0, np.where(sent == 0, built, sent))
+        trace = np.where(other, 0.0, np.where(sent == 0, self._noise_parts.sum(axis=1), sent))
         return _weighted_mean(self.sites, trace) if self.common_kappa else trace
 
     @cached_property
     def noise_cross(self) -> Float:
         """What that noise adds to the kappas' covariance, shape (K, K), by the diagonals alone."""
-        scaled = self.loadings * self._noise
-        cross: Float = np.einsum("kj,lj->kl", scaled, scaled)
+        parts = self._noise_parts
+        if self.common_kappa:
+            parts = np.tile(_weighted_mean(self.sites, parts), (self.n_sites, 1))
+        cross: Float = np.einsum("kj,lj->kl", parts, parts)
         return cross
 
     @cached_property
-    def _noise(self) -> Float:
-        """``(BV)_jj / w_j``, shape (K, J)."""
+    def _noise_parts(self) -> Float:
+        """``C_jj (BV)_jj / w'C w``, every SNP's part of the noise trace, shape (K, J).
+
+        ``C_jj / w'C w`` is ``a_j / w_j`` but for the chance correlations of the site's persons,
+        which would decide it where w_j is next to 0. So the ratio is drawn to its mean over the
+        score, as strongly as their number asks for.
+        """
         result = np.zeros((self.n_sites, self.instrument_beta.size))
         for row, site in zip(result, self.sites, strict=True):
-            used = site.score.weights != 0
-            row[used] = site.score.noise_weights[used] / site.score.weights[used]
+            w, a = site.score.weights, site.kappa_weights
+            mean = float((w * a).sum() / (w * w).sum())
+            pull = _PULL / (abs(mean) * max(site.counts.n, 1)) if mean else 0.0
+            used = w != 0
+            ratio = (w * a + pull * mean)[used] / (w * w + pull)[used]
+            row[used] = ratio * site.score.noise_weights[used]
         return result
 
     # ---------------------------------------------------------- function of the effect

@@ -16,13 +16,13 @@ from __future__ import annotations
 import html
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mrfast._validation import Float, fail
+from mrfast._validation import Float, fail, listed
 from mrfast.errors import DifferencingWarning
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ Rules on small counts, with m the smallest count that may leave:
  1. A site with fewer than m cases or m controls sends nothing.
  2. The counts before incomplete records were left out are withheld, all three, where the number
     left out is between 1 and m - 1 among cases, among controls or in all.
- 3. A SNP whose rarer allele fewer than m people carry must not be in the score: the export is
-    refused, with the names.
+ 3. A SNP whose rarer allele fewer than m people carry is not in the score (`fit_site` leaves it
+    out); otherwise the export is refused, with the names.
  4. Where the score is a single SNP, the export is refused if rule 5 would withhold that SNP.
  5. A SNP is withheld from every table (estimate, frequency, share missing, profile) where fewer
     than m people carry its rarer allele, or fewer than m do not, among the cases or among the
@@ -89,7 +89,6 @@ _RESERVED = {"con", "prn", "aux", "nul"} | {
 }
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _DIGITS = 3  # of allele frequencies
-_SHOWN = 8
 
 
 def check_identifier(argument: str, value: object) -> str:
@@ -308,7 +307,7 @@ def _check_score(site: SiteProfile, carriers: Mapping[str, tuple[float, float]])
             f"site {site.site_id!r}",
             f"at least {m} carriers (min_count) of the rarer allele of every SNP in the score, "
             "because the weights of kappa tell their number",
-            f"fewer for {_listed(rare)}; drop these SNPs from the instruments and fit again",
+            f"fewer for {listed(rare)}; drop their columns from the cohort and fit again",
         )
     sizes = (float(site.n_cases), float(site.n_controls))
     alone = names[0]
@@ -346,7 +345,7 @@ def _cells(site: SiteProfile, carriers: Mapping[str, tuple[float, float]]) -> _C
         estimated = site.per_snp["snp"].astype(str)[site.per_snp["beta"].notna()]
         shown = in_score & set(estimated) - set(rare) - set(unknown)
         hidden = in_score - shown
-        if len(hidden) == 1 and hidden <= set(rare) and shown:
+        if len(hidden) == 1 and hidden <= {*rare, *unknown} and shown:
             second = [min(sorted(shown), key=lambda snp: smallest[snp])]
             statements.append(f"{second[0]}: with it, the score would tell the withheld SNP's")
     kept = frozenset(smallest) - {*rare, *second}
@@ -355,7 +354,7 @@ def _cells(site: SiteProfile, carriers: Mapping[str, tuple[float, float]]) -> _C
     return _Cells(
         kept=kept,
         few_missing=frozenset(few),
-        no_profiles=bool(in_score & set(rare)),
+        no_profiles=bool(in_score & {*rare, *unknown}),
         statements=tuple(statements),
     )
 
@@ -427,8 +426,3 @@ def _negative_controls(site: SiteProfile) -> tuple[pd.DataFrame | None, list[str
     cases[few], controls[few] = np.nan, np.nan
     changed = table.assign(n_cases=cases, n_controls=controls)
     return changed[kept].reset_index(drop=True), said
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

@@ -22,12 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrfast._validation import Float
+from mrfast.errors import ConvergenceError
 from mrfast.federated.joint_profile import JointProfile, SiteFunctions
 
 __all__ = ["RandomEffects", "random_effects"]
 
 _NODES = 21
-_ITERATIONS = 100
+_ITERATIONS = 40
+_UNKNOWN = -1e12  # log-likelihood where a search failed
+_MODE_STEPS, _HALVINGS = 40, 12  # where a profile has a corner its mode need not be exact
 _WIDEST = 40  # doublings of a search outwards
 
 
@@ -40,7 +43,9 @@ class RandomEffects:
     theta, std_error : float
         The mean; its standard error by the curvature of the likelihood.
     tau : float
-        Standard deviation of the effect between sites.
+        Standard deviation of the effect between sites, at most half the widest window.
+    at_bound : bool
+        Whether it is at that bound.
     log_likelihood : float
         At the estimates, not restricted.
     ci_lower, ci_upper, p_value : float
@@ -54,6 +59,7 @@ class RandomEffects:
     theta: float
     std_error: float
     tau: float
+    at_bound: bool
     log_likelihood: float
     ci_lower: float
     ci_upper: float
@@ -71,6 +77,7 @@ class _Fit:
     z: Float
     value: float
     slope: float  # by theta
+    converged: bool
 
 
 def random_effects(
@@ -103,18 +110,28 @@ def random_effects(
     Returns
     -------
     RandomEffects
+
+    Raises
+    ------
+    ConvergenceError
+        The likelihood of mean and spread has no usable maximum.
     """
     from scipy.special import chdtrc, chdtri, stdtr, stdtrit
 
     model = _Model(sites, centre, covariance)
     count = int(informative.sum())
-    tau = _best_tau(lambda t: model.restricted(t, start), model.spread(start, informative))
+    guess = model.spread(start, informative)
+    tau = _best_tau(lambda t: model.restricted(t, start), guess, model.widest)
     if profile:
-        tau = _best_tau(
-            lambda t: model.fit(t, start).value, max(tau, model.spread(start, informative))
-        )
+        tau = _best_tau(lambda t: model.fit(t, start).value, max(tau, guess), model.widest)
     fit = model.fit(tau, start)
-    std_error = float(-model.curvature(tau, fit)) ** -0.5
+    bend = -model.curvature(tau, fit)
+    if not bend > 0:
+        raise ConvergenceError(
+            "random effects: the likelihood of mean and spread has no usable maximum; the sites "
+            "contradict each other, or their windows are too narrow"
+        )
+    std_error = bend**-0.5
     beyond = (1 + ci_level) / 2
     if profile:
         threshold = fit.value - float(chdtri(1, 1 - ci_level)) / 2
@@ -140,6 +157,7 @@ def random_effects(
         theta=fit.theta,
         std_error=std_error,
         tau=tau,
+        at_bound=tau > 0.999 * model.widest,
         log_likelihood=fit.value,
         ci_lower=lower,
         ci_upper=upper,
@@ -156,6 +174,11 @@ class _Model:
     def __init__(self, sites: SiteFunctions, centre: Float, covariance: Float | None) -> None:
         joint = JointProfile(sites, centre, covariance)
         self.sites, self.centre, self.root = sites, centre, joint.root
+
+    @property
+    def widest(self) -> float:
+        """The largest tau that the windows support: half the widest, in units of the effect."""
+        return float(np.max((self.sites.upper - self.sites.lower) / np.abs(self.centre))) / 2
 
     def kappas(self, z: Float) -> Float:
         result: Float = self.centre + self.root @ z
@@ -182,23 +205,23 @@ class _Model:
         mean, scale = kappa * theta, tau * np.abs(kappa)
         mode = np.zeros_like(mean)
         value, first, second = self.sites(mean[None, :])[:, 0]
-        for _ in range(_ITERATIONS if tau > 0 else 0):
-            gradient = scale * first - mode
-            bend = 1 + scale**2 * np.maximum(-second, 0.0)
-            step = gradient / bend
-            if np.all(np.abs(step) < 1e-10):
+        for _ in range(_MODE_STEPS if tau > 0 else 0):
+            step = (scale * first - mode) / (1 + scale**2 * np.maximum(-second, 0.0))
+            if np.all(np.abs(step) < 1e-9):
                 break
-            trial = mode + step
-            new = self.sites((mean + scale * trial)[None, :])[:, 0]
-            gain = new[0] - value - (trial**2 - mode**2) / 2
-            for _ in range(60):
-                worse = gain < -1e-9
-                if not worse.any():
-                    break
-                trial = np.where(worse, (mode + trial) / 2, trial)
+            length = np.ones_like(step)
+            for _ in range(_HALVINGS):
+                trial = mode + length * step
                 new = self.sites((mean + scale * trial)[None, :])[:, 0]
                 gain = new[0] - value - (trial**2 - mode**2) / 2
-            mode, (value, first, second) = trial, new
+                if np.all(gain >= -1e-9):
+                    break
+                length = np.where(gain < -1e-9, length / 3, length)
+            better = gain >= -1e-9
+            if not np.any(better & (length * np.abs(step) > 1e-9)):
+                break
+            mode = np.where(better, trial, mode)
+            value, first, second = np.where(better, new, (value, first, second))
         width = (1 + scale**2 * np.maximum(-second, 0.0)) ** -0.5
         nodes, log_weights = _rule(_NODES)
         points = mode + math.sqrt(2) * width * nodes[:, None]
@@ -233,7 +256,7 @@ class _Model:
             if rise < 1e-18:
                 break
             length = 1.0
-            while length > 1e-10:
+            while length > 1e-5:
                 new = self._expansion(point + length * step, tau)
                 if new[0] >= value + 1e-4 * length * rise - 1e-11 * (1 + abs(value)):
                     break
@@ -245,7 +268,11 @@ class _Model:
             value, gradient, hessian = new
             if before < 1e-16:
                 break
-        return _Fit(float(point[0]), point[1:], value, float(gradient[0]))
+        left = 0.0
+        if free.size:
+            block = hessian[np.ix_(free, free)]
+            left = float(gradient[free] @ np.linalg.solve(block, gradient[free]))
+        return _Fit(float(point[0]), point[1:], value, float(gradient[0]), 0 <= left < 1e-9)
 
     def _expansion(self, point: Float, tau: float) -> tuple[float, Float, Float]:
         """Likelihood, its gradient and minus its second derivatives at (theta, z)."""
@@ -269,42 +296,65 @@ class _Model:
         second = self.marginal(kappa, fit.theta, tau)[2]
         width = 1e-3 / math.sqrt(max(float(-(kappa**2) @ second), 1e-300))
         above, below = (
-            self.fit(tau, fit.theta + side * width, fit.z, fixed=True).slope for side in (1, -1)
+            self.fit(tau, fit.theta + side * width, fit.z, fixed=True) for side in (1, -1)
         )
-        return (above - below) / (2 * width)
+        if not (fit.converged and above.converged and below.converged):
+            return math.nan
+        return (above.slope - below.slope) / (2 * width)
 
     def restricted(self, tau: float, start: float) -> float:
         """Restricted log-likelihood of tau."""
         fit = self.fit(tau, start)
         bend = -self.curvature(tau, fit)
-        return fit.value - math.log(bend) / 2 if bend > 0 else -math.inf
+        return fit.value - math.log(bend) / 2 if bend > 0 else math.nan
 
     def over_tau(self, theta: float, tau: float, z: Float) -> float:
         """Maximum over tau and z at a mean."""
         guess = max(tau, abs(theta) / 10, 1e-3)
-        best = _best_tau(lambda t: self.fit(t, theta, z, fixed=True).value, guess)
+        best = _best_tau(lambda t: self.fit(t, theta, z, fixed=True).value, guess, 10 * guess)
         return self.fit(best, theta, z, fixed=True).value
 
 
-def _best_tau(function: Callable[[float], float], scale: float) -> float:
-    """Where a function of tau is largest, from 0 up; the scale is where to look first."""
+def _best_tau(function: Callable[[float], float], scale: float, widest: float) -> float:
+    """Where a function of tau is largest, from 0 to the widest; the scale is a first guess.
+
+    The function may be NaN, where its own search fails: raises if it still rises there.
+    """
     from scipy.optimize import minimize_scalar
 
-    upper = 4 * scale
+    lower, upper = 0.0, min(2 * scale, widest)
+    failed = math.isnan(function(upper))
+    while failed and upper > 1e-3 * scale:
+        upper /= 1.5
+        failed = math.isnan(function(upper))
+    limited = upper < min(2 * scale, widest)
     last = function(upper)
-    for _ in range(_WIDEST):
-        further = function(2 * upper)
+    while not limited and upper < widest:
+        further = function(min(2 * upper, widest))
+        if math.isnan(further):
+            limited = True
+            break
+        upper = min(2 * upper, widest)
         if further <= last:
             break
-        upper, last = 2 * upper, further
+        last = further
     found = minimize_scalar(
-        lambda tau: -function(tau),
-        bounds=(0.0, 2 * upper),
+        lambda tau: -_finite(function(tau)),
+        bounds=(lower, upper),
         method="bounded",
         options={"xatol": 1e-7 * upper},
     )
     tau = float(found.x)
-    return tau if -float(found.fun) > function(0.0) else 0.0
+    if failed or (limited and tau > 0.99 * upper) or -float(found.fun) <= _UNKNOWN:
+        raise ConvergenceError(
+            "random effects: the likelihood of mean and spread has no usable maximum; the sites "
+            "contradict each other, or their windows are too narrow"
+        )
+    return tau if -float(found.fun) > _finite(function(0.0)) else 0.0
+
+
+def _finite(value: float) -> float:
+    return _UNKNOWN if math.isnan(value) else value
 
 
 def _limit(

@@ -37,6 +37,7 @@ __all__ = [
     "exposure_scale",
     "reference_covariance",
     "score_weights",
+    "spread",
 ]
 
 SCORES = ("gamma", "inverse_variance")
@@ -220,9 +221,9 @@ def exposure_scale(
     return ExposureScale(
         kappa=float(a @ instruments.beta[used]),
         std_error=kappa_variance**0.5,
-        kappa_weights=_spread(a, used, len(instruments)),
+        kappa_weights=spread(a, used, len(instruments)),
         noise_trace=trace,
-        noise_weights=_spread(noise, used, len(instruments)),
+        noise_weights=spread(noise, used, len(instruments)),
     )
 
 
@@ -254,7 +255,8 @@ def _joint_effects(instruments: InstrumentTable, used: NDArray[np.intp]) -> Floa
     return np.asarray(np.linalg.solve(covariance, np.diag(covariance.diagonal())), np.float64)
 
 
-def _spread(values: Float, used: NDArray[np.intp], length: int) -> Float:
+def spread(values: Float, used: NDArray[np.intp], length: int) -> Float:
+    """Values of the score's SNPs among all instruments, zero elsewhere, shape (length,)."""
     result = np.zeros(length)
     result[used] = values
     return result

@@ -25,6 +25,7 @@ __all__ = ["CovariateTable", "Design", "covariate_table"]
 
 _LONG_FORM = ("covariateId", "covariateValue")
 _MOST_LEVELS = 100
+_IN_ORDER = "covariates were matched with the cohort by the order of the rows"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,15 +59,15 @@ class CovariateTable:
         Names of the levels, or None for a number.
     n_without_row : int
         Persons of whom the covariates' table has no row.
-    by_row : bool
-        Whether rows were matched by their order.
+    matched : str or None
+        How rows were matched with the cohort's, where the site should know.
     """
 
     names: tuple[str, ...]
     columns: Float
     levels: tuple[tuple[str, ...] | None, ...]
     n_without_row: int
-    by_row: bool
+    matched: str | None = None
 
     @property
     def complete(self) -> NDArray[np.bool_]:
@@ -121,7 +122,7 @@ def covariate_table(
     if covariates is None:
         covariates = cohort.covariates
     if covariates is None:
-        return CovariateTable((), np.zeros((0, cohort.n)), (), 0, False)
+        return CovariateTable((), np.zeros((0, cohort.n)), (), 0)
     if isinstance(covariates, str):
         covariates = [covariates]
     if isinstance(covariates, pd.Series):
@@ -132,9 +133,9 @@ def covariate_table(
     if values.ndim == 1 and all(isinstance(name, str) for name in values.tolist()):
         names = [str(name) for name in values.tolist()]
         if not names:
-            return CovariateTable((), np.zeros((0, cohort.n)), (), 0, False)
+            return CovariateTable((), np.zeros((0, cohort.n)), (), 0)
         check.name_tuple("covariates", names, length=len(names))
-        return _encoded(cohort.columns(names, "covariates"), None, 0, by_row=False)
+        return _encoded(cohort.columns(names, "covariates"), None, 0)
     if values.ndim == 1:
         values = values[:, None]
     if values.ndim != 2 or values.shape[0] != cohort.n or values.dtype.kind not in "biufO":
@@ -144,7 +145,7 @@ def covariate_table(
             f"an array of {values.dtype}, shape {values.shape}",
         )
     names = [f"covariate_{place + 1}" for place in range(values.shape[1])]
-    return _encoded(pd.DataFrame(values, columns=names), None, 0, by_row=True)
+    return _encoded(pd.DataFrame(values, columns=names), None, 0, matched=_IN_ORDER)
 
 
 def _joined(cohort: Cohort, table: pd.DataFrame) -> CovariateTable:
@@ -174,12 +175,12 @@ def _joined(cohort: Cohort, table: pd.DataFrame) -> CovariateTable:
                 "same index",
                 f"a table {'with' if key else 'without'} identifiers and another index",
             )
-        return _encoded(table, None, 0, by_row=True)
+        return _encoded(table, None, 0, matched=_IN_ORDER)
     if is_long:
         table = _wide(table, key)
     ids = PersonIds(table[key], f"covariates[{key!r}]")
     rows = persons.rows_in(ids)
-    absent = 0 if is_long else int(np.count_nonzero(rows < 0))
+    absent = int(np.count_nonzero(rows < 0))
     if absent == cohort.n:
         raise fail(
             "covariates",
@@ -187,9 +188,12 @@ def _joined(cohort: Cohort, table: pd.DataFrame) -> CovariateTable:
             f"none of them in its column {key!r} (such as {ids.index[0]!r}, and "
             f"{persons.index[0]!r} in the cohort)",
         )
+    said = None
+    if key == PERSON_KEYS[2] and key not in persons.argument:  # it may have been a row's number
+        said = f"{ids.argument} was matched with {persons.argument}"
     others = [name for name in table.columns if name not in PERSON_KEYS]
-    result = _encoded(table[others], rows, absent, by_row=False)
-    if is_long:
+    result = _encoded(table[others], rows, 0 if is_long else absent, matched=said)
+    if is_long:  # a person without a row has none of its covariates
         result.columns[:, rows < 0] = 0
     return result
 
@@ -220,13 +224,20 @@ def _wide(table: pd.DataFrame, key: str) -> pd.DataFrame:
             "every covariate of a person once",
             f"covariate {covariate} of {person} more than once",
         )
-    wide = table.pivot(index=key, columns="covariateId", values="covariateValue").fillna(0.0)
+    wide = table.pivot(index=key, columns="covariateId", values="covariateValue")
+    missing = table["covariateValue"].isna()
+    if missing.any():  # a value that is missing is not one that is absent, which means zero
+        gaps = table.assign(gap=missing.astype(float))
+        gaps = gaps.pivot(index=key, columns="covariateId", values="gap")
+        wide = wide.fillna(0.0).mask(gaps == 1)
+    else:
+        wide = wide.fillna(0.0)
     wide.columns = pd.Index([f"covariate_{name}" for name in wide.columns])
     return wide.reset_index()
 
 
 def _encoded(
-    table: pd.DataFrame, rows: NDArray[np.intp] | None, absent: int, *, by_row: bool
+    table: pd.DataFrame, rows: NDArray[np.intp] | None, absent: int, matched: str | None = None
 ) -> CovariateTable:
     names = [str(name) for name in table.columns]
     n = len(table) if rows is None else rows.size
@@ -242,7 +253,7 @@ def _encoded(
             assert rows is not None
             out[:] = values[rows]
             out[rows < 0] = np.nan
-    return CovariateTable(tuple(names), columns, tuple(levels), absent, by_row)
+    return CovariateTable(tuple(names), columns, tuple(levels), absent, matched)
 
 
 def _column(column: pd.Series[Any], where: str) -> tuple[Float, tuple[str, ...] | None]:

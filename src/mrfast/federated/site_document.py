@@ -17,7 +17,12 @@ from mrfast._validation import Float, fail
 from mrfast.errors import DamagedFileError
 from mrfast.federated.node_profile import GridProfile, NodeProfile, Profile
 from mrfast.federated.privacy import DIAGNOSTICS, RULES
-from mrfast.federated.site_profile import ScoreDefinition, SiteCounts, SiteProfile
+from mrfast.federated.site_profile import (
+    MOST_GRID_POINTS,
+    ScoreDefinition,
+    SiteCounts,
+    SiteProfile,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +33,6 @@ KIND = "mrfast site profile"
 VERSION = 1
 
 _MOST_SNPS = 100_000
-_MOST_POINTS = 100_000  # of a grid
 _MOST_NODES = 512
 _MOST_STATEMENTS = 4 * _MOST_SNPS
 _LONGEST_TEXT = 2_000
@@ -341,8 +345,9 @@ class _Entries:
         return self._text(name, self.take(name))
 
     def _text(self, name: str, value: object) -> str:
-        if not isinstance(value, str) or len(value) > _LONGEST_TEXT:
-            raise self.damaged(self.where + name, f"a text of at most {_LONGEST_TEXT}", value)
+        if not isinstance(value, str) or len(value) > _LONGEST_TEXT or not value.isprintable():
+            expected = f"a text of at most {_LONGEST_TEXT} printable characters"
+            raise self.damaged(self.where + name, expected, ascii(value))
         return value
 
     def maybe_text(self, name: str) -> str | None:
@@ -477,8 +482,8 @@ def _site_of(entries: _Entries) -> SiteProfile:
         instrument_beta=of_instruments("beta", J),
         instrument_std_error=of_instruments("std_error", J),
         profile=_profile_of(entries.entries("profile")),
-        grid=None if grid is None else grid.numbers("grid", most=_MOST_POINTS),
-        log_likelihood=None if grid is None else grid.numbers("log_likelihood", most=_MOST_POINTS),
+        grid=None if grid is None else grid.numbers("grid"),
+        log_likelihood=None if grid is None else grid.numbers("log_likelihood"),
         per_snp=_table_of("per_snp", entries),
         per_snp_profiles=None if profiles is None else _profiles_of(profiles),
         harmonisation=_table_of("harmonisation", entries),
@@ -513,8 +518,8 @@ def _profile_of(entries: _Entries) -> NodeProfile | GridProfile:
     form = entries.text("form")
     profile: NodeProfile | GridProfile
     if form == "grid":
-        grid = entries.numbers("grid", most=_MOST_POINTS)
-        values = entries.numbers("values", grid.size, most=_MOST_POINTS)
+        grid = entries.numbers("grid", most=MOST_GRID_POINTS)
+        values = entries.numbers("values", grid.size, most=MOST_GRID_POINTS)
         profile = GridProfile(grid, values)
     elif form == "nodes":
         values = entries.numbers("values", most=_MOST_NODES)

@@ -9,14 +9,18 @@ import numpy as np
 import pandas as pd
 
 from mrfast import _validation as check
-from mrfast._validation import Float, fail
+from mrfast._validation import Float, fail, listed
 from mrfast.data.instruments import WEAK_F, InstrumentTable
 from mrfast.errors import InvalidInputError
+from mrfast.federated._design import prior_precision
+from mrfast.federated._inputs import as_cohort, as_instruments
 from mrfast.federated.analysed_persons import AnalysedPersons, analysed_persons
-from mrfast.federated.cohort import Cohort, listed
+from mrfast.federated.cohort import Cohort
 from mrfast.federated.further_fits import negative_control_table, snp_profile, snp_table
 from mrfast.federated.likelihood_profile import LikelihoodProfile
 from mrfast.federated.logistic import LogisticModel, site_nodes
+from mrfast.federated.node_profile import NodeProfile
+from mrfast.federated.privacy import check_identifier
 from mrfast.federated.score import (
     SCORES,
     DosageCovariance,
@@ -25,10 +29,11 @@ from mrfast.federated.score import (
     exposure_scale,
     reference_covariance,
     score_weights,
+    spread,
 )
 from mrfast.federated.scored_dosages import ScoredDosages
 from mrfast.federated.site_covariates import Design
-from mrfast.federated.site_profile import ScoreDefinition, SiteProfile
+from mrfast.federated.site_profile import ScoreDefinition, SiteProfile, check_grid
 from mrfast.federated.site_snps import SiteSnps, site_snps
 
 if TYPE_CHECKING:
@@ -94,7 +99,9 @@ def fit_site(
         Whether to fit every SNP by itself as well, on persons with a dosage of it, and whether to
         keep the profiles of these fits.
     grid : array-like, shape (m,), optional
-        Log odds ratios at which the log-likelihood is wanted as numbers too.
+        Ascending log odds ratios per unit of score at which the log-likelihood is wanted as
+        numbers too (``log_likelihood``). The windows of the profiles are made to hold them, so that
+        these are as exact there, unless that takes more than 512 nodes: ``messages`` says so.
     alleles : DataFrame, optional
         Alleles that the site's dosages count: ``snp``, ``coded_allele``, ``other_allele`` and, if
         known, ``frequency``. Without it they are taken to count the instruments' effect alleles.
@@ -108,11 +115,14 @@ def fit_site(
     effect_range : float, default 1
         Largest absolute effect of the exposure (log odds ratio) that the study considers: the
         profile is exact from minus to plus this times kappa, and within 8 standard errors of its
-        maximum.
+        maximum; but not beyond a log odds ratio of 10 per standard deviation of the score.
     min_count : int, default 5
-        Smallest count that may leave the site; negative controls need as many cases and controls.
+        Smallest count that may leave the site: negative controls need as many cases and controls,
+        SNPs of the score as many carriers of the rarer allele.
     prior_variance : float, sequence of p floats, or mapping of covariate to float, optional
-        Variance of a normal prior on coefficients of covariates.
+        Variance of a normal prior with mean 0 on the coefficients of covariates, in their units:
+        of all, of each column of the regression, or of those named; ``inf``: none. The profile is
+        then that of the penalised likelihood.
     action : {1, 2, 3}
         Palindromic SNPs: trust their letters, read the strand off the frequencies, or drop them.
     eaf_tolerance : float, default 0.08
@@ -133,6 +143,9 @@ def fit_site(
     ConvergenceError
         If the regression has no answer.
     """
+    check_identifier("site_id", site_id)
+    if study_id is not None:
+        check_identifier("study_id", study_id)
     check.choice("score", score, SCORES)
     check.choice("kappa", kappa, ("dosages", "allele_frequencies"))
     check.choice("impute", impute, ("cohort", "instruments"))
@@ -140,10 +153,10 @@ def fit_site(
         raise fail("per_snp", "True, False or 'profiles'", repr(per_snp))
     effect_range = check.scalar("effect_range", effect_range, above=0)
     min_count = check.integer("min_count", min_count, minimum=1)
-    points = None if grid is None else _grid(grid)
-    table = _instrument_table(instruments)
+    points = None if grid is None else check_grid(grid)
+    table = as_instruments(instruments)
     given = None if weights is None else _weights(weights, table)
-    persons = cohort if isinstance(cohort, Cohort) else Cohort.from_frame(cohort)
+    persons = as_cohort(cohort)
     people = analysed_persons(persons, covariates)
     snps = site_snps(
         persons,
@@ -153,6 +166,7 @@ def fit_site(
         weights=given,
         action=action,
         eaf_tolerance=eaf_tolerance,
+        min_count=min_count,
     )
     model_weights = score_weights(table, snps.used, score=score, weights=given)
     dosages = ScoredDosages(
@@ -163,8 +177,9 @@ def fit_site(
         _fill(table, snps, impute),
     )
     values = dosages.score(model_weights.weights)
-    scale = _scale(table, model_weights, dosages, values, people.design, kappa)
-    precision = _precision(prior_variance, people.design.names)
+    precision = prior_precision(
+        prior_variance, people.design.names, left_out=people.design.constant
+    )
 
     def model(outcome: Float, exposure: Float, rows: NDArray[np.bool_] | None) -> LogisticModel:
         columns = people.design.values
@@ -177,32 +192,38 @@ def fit_site(
             n_threads=n_threads,
         )
 
-    main = model(people.outcome, values, None)
-    fit = main.fit()
-    profile = site_nodes(main, scale.kappa, effect_range=effect_range)
-    messages = [*people.messages, *_remarks(table, snps, people)]
-    if main.aliased:
-        messages.append(f"covariates that others explain, left out: {listed(main.aliased)}")
-    if fit.separation is not None:
-        messages.append(fit.separation)
+    try:
+        main = model(people.outcome, values, None)
+    except InvalidInputError as error:
+        if not str(error).startswith("exposure"):
+            raise
+        raise fail("covariates", "a score that varies given them", "others") from error
+    scale = _scale(table, model_weights, dosages, values, people.design, kappa)
+    cover = None if points is None else (float(points[0]), float(points[-1]))
+    profile = site_nodes(main, scale.kappa, effect_range=effect_range, cover=cover)
+    messages = [
+        *people.messages,
+        *_cohort_remarks(table, snps, people),
+        *_profile_remarks(main, profile, abs(scale.kappa) * effect_range, cover),
+    ]
     singles, profiles, controls = None, None, None
     if per_snp:
         own_model = None if precision is None else model
         singles = snp_table(persons, people, table, snps, model=own_model, n_threads=n_threads)
+        estimated = set(singles["snp"])
         without = [table.snps[j] for j in np.flatnonzero(snps.estimable)]
-        without = [snp for snp in without if snp not in set(singles["snp"])]
+        without = [snp for snp in without if snp not in estimated]
         if without:
             messages.append(f"no estimate of the SNP by itself: {listed(without)}")
     if per_snp == "profiles" and singles is not None:
         profiles = {
-            snp: snp_profile(persons, people, table, snps, snp, model, effect_range)
+            snp: snp_profile(persons, people, table, snps, snp, model, effect_range, cover)
             for snp in singles["snp"].astype(str)
         }
     if negative_controls is not None and negative_controls is not False:
         controls = negative_control_table(
             persons, people, values, negative_controls, model, min_count
         )
-    on_grid = None if points is None else LikelihoodProfile(main, points).log_likelihood
     return SiteProfile(
         site_id=site_id,
         study_id=study_id,
@@ -212,7 +233,7 @@ def fit_site(
             snps=table.snps,
             effect_alleles=table.effect_alleles,
             other_alleles=table.other_alleles,
-            weights=_spread(model_weights.weights, snps.used, len(table)),
+            weights=spread(model_weights.weights, snps.used, len(table)),
             noise_weights=scale.noise_weights,
             impute=impute,
             kappa_method=kappa,
@@ -232,10 +253,10 @@ def fit_site(
         carriers=snps.carriers(table),
         harmonisation=snps.harmonisation(table),
         negative_controls=controls,
-        diagnostics=_diagnostics(table, snps, people, main, fit.separation),
+        diagnostics=_diagnostics(table, snps, people, main),
         effect_range=effect_range,
         grid=points,
-        log_likelihood=on_grid,
+        log_likelihood=None if points is None else _on_grid(main, profile, points),
         min_count=min_count,
         messages=tuple(messages),
     )
@@ -279,15 +300,13 @@ def _scale(
     return exposure_scale(instruments, weights, covariance)
 
 
+def _on_grid(model: LogisticModel, profile: NodeProfile, grid: Float) -> Float:
+    """Log-likelihood on the grid: by the profile, or point by point where it does not hold it."""
+    held = profile.lower <= grid[0] and grid[-1] <= profile.upper
+    return profile(grid) if held else LikelihoodProfile(model)(grid)
+
+
 # ------------------------------------------------------------------------------ options, remarks
-
-
-def _instrument_table(instruments: InstrumentTable | pd.DataFrame) -> InstrumentTable:
-    if isinstance(instruments, InstrumentTable):
-        return instruments
-    if not isinstance(instruments, (pd.DataFrame, Mapping)):
-        raise fail("instruments", "an InstrumentTable or a DataFrame", type(instruments).__name__)
-    return InstrumentTable.from_frame(instruments)
 
 
 def _weights(weights: Mapping[str, float], instruments: InstrumentTable) -> dict[str, float]:
@@ -304,36 +323,9 @@ def _weights(weights: Mapping[str, float], instruments: InstrumentTable) -> dict
     return given
 
 
-def _grid(grid: ArrayLike) -> Float:
-    points = check.float_array("grid", grid, ndim=1)
-    if points.size < 2 or np.any(np.diff(points) <= 0):
-        raise fail("grid", "at least 2 ascending numbers", f"{points.size} numbers")
-    return points
-
-
-def _precision(
-    prior_variance: float | Sequence[float] | Mapping[str, float] | None, names: Sequence[str]
-) -> Float | None:
-    """Prior precision of every covariate's coefficient, shape (p,)."""
-    if prior_variance is None or not names:
-        return None
-    if isinstance(prior_variance, Mapping):
-        precision = np.zeros(len(names))
-        for covariate, variance in prior_variance.items():
-            own = [n == covariate or n.startswith(f"{covariate}[") for n in names]
-            if not any(own):
-                raise fail("prior_variance", f"covariates among {listed(names)}", covariate)
-            precision[own] = 1 / check.scalar("prior_variance", variance, above=0)
-        return precision
-    if np.ndim(prior_variance) == 0:
-        return np.full(len(names), 1 / check.scalar("prior_variance", prior_variance, above=0))
-    variances = check.float_array(
-        "prior_variance", prior_variance, ndim=1, shape=(len(names),), positive=True
-    )
-    return 1 / variances
-
-
-def _remarks(instruments: InstrumentTable, snps: SiteSnps, people: AnalysedPersons) -> list[str]:
+def _cohort_remarks(
+    instruments: InstrumentTable, snps: SiteSnps, people: AnalysedPersons
+) -> list[str]:
     """What the site should know about its SNPs and counts."""
     remarks = []
     names, used = instruments.snps, set(snps.used.tolist())
@@ -360,12 +352,45 @@ def _remarks(instruments: InstrumentTable, snps: SiteSnps, people: AnalysedPerso
     return remarks
 
 
+def _profile_remarks(
+    model: LogisticModel,
+    profile: NodeProfile,
+    reach: float,
+    cover: tuple[float, float] | None,
+) -> list[str]:
+    """What the site should know about the regression and the window of its profile."""
+    remarks = []
+    window = f"{profile.lower:.4g} to {profile.upper:.4g}"
+    if cover is not None and not (profile.lower <= cover[0] and cover[1] <= profile.upper):
+        remarks.append(
+            "the grid is too wide for one window: log_likelihood is exact on all of it, the "
+            f"profile from {window}, and goes on along its tangents"
+        )
+    if max(-profile.lower, profile.upper) < 0.999 * reach:
+        remarks.append(
+            f"effect_range asks for log odds ratios up to {reach:.4g} per unit of score, more than "
+            f"the profile holds ({window}); give it in the units of the exposure"
+        )
+    if np.isfinite(profile.mle) and not (
+        profile.inside(profile.mle - 7.9 * profile.std_error)
+        and profile.inside(profile.mle + 7.9 * profile.std_error)
+    ):
+        remarks.append(
+            f"the data hardly tell the log odds ratio ({profile.mle:.4g}, standard error "
+            f"{profile.std_error:.4g}): its profile is exact from {window}, and goes on along its "
+            "tangents"
+        )
+    if model.aliased:
+        remarks.append(f"covariates that others explain, left out: {listed(model.aliased)}")
+    separation = model.fit().separation
+    return remarks if separation is None else [*remarks, separation]
+
+
 def _diagnostics(
     instruments: InstrumentTable,
     snps: SiteSnps,
     people: AnalysedPersons,
     model: LogisticModel,
-    separation: str | None,
 ) -> dict[str, Any]:
     present = [j for j, column in enumerate(snps.columns) if column is not None]
     names = [instruments.snps[j] for j in present]
@@ -375,15 +400,9 @@ def _diagnostics(
         "weak_instruments": bool(np.any(f < WEAK_F)),
         "mean_f": float(np.mean(f)),
         "n_covariates": len(people.design.names) - len(model.aliased),
-        "separation": separation,
+        "separation": model.fit().separation,
         "missing_share": pd.DataFrame({"snp": names, "missing_share": snps.missing_share[present]}),
         "eaf": pd.DataFrame({"snp": names, "eaf": snps.mean[present] / 2}),
         "aliased_covariates": model.aliased,
         "constant_covariates": people.design.constant,
     }
-
-
-def _spread(values: Float, places: NDArray[np.intp], length: int) -> Float:
-    result = np.zeros(length)
-    result[places] = values
-    return result

@@ -31,6 +31,7 @@ __all__ = ["ScoreDefinition", "SiteCounts", "SiteProfile"]
 KINDS = ("gamma", "inverse_variance", "custom")
 IMPUTATIONS = ("cohort", "instruments", "none")
 KAPPA_METHODS = ("dosages", "allele_frequencies", "unknown")
+MOST_GRID_POINTS = 100_000
 _ROUNDING = 1e-8  # of kappa against a'gamma, relative to the sum of the terms' sizes
 
 
@@ -248,9 +249,7 @@ class SiteProfile:
         if (self.grid is None) != (self.log_likelihood is None):
             raise fail("grid", "grid and log_likelihood together", "one of them")
         if self.grid is not None and self.log_likelihood is not None:
-            grid = check.float_array("grid", self.grid, ndim=1)
-            if grid.size < 2 or np.any(np.diff(grid) <= 0):
-                raise fail("grid", "at least 2 ascending numbers", f"{grid.size} numbers")
+            grid = check_grid(self.grid)
             set_("grid", _frozen(grid))
             set_("log_likelihood", _vector("log_likelihood", self.log_likelihood, grid.size))
         self._check_tables()
@@ -496,12 +495,11 @@ class SiteProfile:
                     raise fail(name, f"that of {path.name}", repr(content[name]))
             if old.checksum == content_checksum(content):
                 return path
-            kept = "was overwritten"
-            if not overwrite:
-                backup = path.with_name(f"{path.name}.{old.checksum[:12]}.old")
-                os.replace(path, backup)
-                kept = f"is kept as {backup.name}"
+            backup = path.with_name(f"{path.name}.{old.checksum[:12]}.old")
+            kept = "is overwritten" if overwrite else f"is kept as {backup.name}"
             warn_of_differencing(f"study {self.study_id!r}, site {self.site_id!r}", place, kept)
+            if not overwrite:  # after the warning, which may have been made an error
+                os.replace(path, backup)
         write_document(path, content, kind=document.KIND, version=document.VERSION)
         return path
 
@@ -608,6 +606,16 @@ class SiteProfile:
             f"n_controls={self.n_controls}, {len(self.score.in_score)} SNPs, "
             f"beta_hat={self.mle:.4g}, std_error={self.std_error:.4g}, kappa={self.kappa:.4g})"
         )
+
+
+def check_grid(grid: ArrayLike) -> Float:
+    """Log odds ratios that ascend, as many as a file may hold."""
+    points = check.float_array("grid", grid, ndim=1)
+    if not 1 <= points.size <= MOST_GRID_POINTS:
+        raise fail("grid", f"1 to {MOST_GRID_POINTS} numbers", f"{points.size}")
+    if np.any(np.diff(points) <= 0):
+        raise fail("grid", "ascending numbers", "others")
+    return points
 
 
 def check_checksum(argument: str, value: object) -> None:

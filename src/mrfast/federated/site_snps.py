@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from mrfast._validation import Float, fail
+from mrfast._validation import Float, fail, listed
 from mrfast.federated.allele_coding import SITE_REASONS, allele_coding
-from mrfast.federated.cohort import listed, sanitised
+from mrfast.federated.cohort import sanitised
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -91,6 +91,7 @@ def site_snps(
     weights: Mapping[str, float] | None = None,
     action: int = 2,
     eaf_tolerance: float = 0.08,
+    min_count: int = 1,
 ) -> SiteSnps:
     """Find the instruments in a cohort.
 
@@ -101,6 +102,8 @@ def site_snps(
     instruments : InstrumentTable
     alleles, weights, action, eaf_tolerance
         As `fit_site` takes them.
+    min_count : int
+        Fewest carriers of its rarer allele that a SNP of the score must have.
 
     Returns
     -------
@@ -150,9 +153,11 @@ def site_snps(
         zero = np.array([weights.get(snp, 1.0) == 0 for snp in instruments.snps])
     elif instruments.ld is None:
         zero = instruments.beta == 0
-    for place in np.flatnonzero(estimable & zero):
-        reasons[place], details[place] = "zero_weight", SITE_REASONS["zero_weight"]
-    used = np.flatnonzero(estimable & ~zero)
+    rare = carriers.sum(axis=1) < min_count
+    for reason, which in (("few_carriers", rare), ("zero_weight", zero)):
+        for place in np.flatnonzero(estimable & which):
+            reasons[place], details[place] = reason, SITE_REASONS[reason]
+    used = np.flatnonzero(estimable & ~rare & ~zero)
     if used.size == 0:
         why = [f"{snp}: {reason}" for snp, reason in zip(instruments.snps, reasons, strict=True)]
         raise fail("cohort", "at least one SNP for the score", f"none ({listed(why)})")

@@ -368,7 +368,9 @@ def medusa_cohort(
         Share of dosages that are missing, completely at random.
     imputation_r2 : float
         Below 1: dosages are posterior means of the alleles given noisy measurements, with this
-        share of the variance.
+        share of the variance. Each SNP by itself, as from its own reads: with `ld`, neighbours
+        then tell more about an allele than its dosage does, which no site can see, and `kappa`
+        differs from what the dosages' covariance gives. The same holds for `missing` with `ld`.
     swapped : iterable of str
         SNPs of which the site counts the other allele.
     lacking : iterable of str

@@ -10,7 +10,7 @@ from scipy.special import ndtr
 from mrfast import _core
 from mrfast import _validation as check
 from mrfast._validation import Float
-from mrfast.summary._inputs import Associations, outcome_error
+from mrfast.summary._inputs import Associations
 
 PENALTY = 100.0  # weights fall where the p-value of a SNP's heterogeneity is below 1 / PENALTY
 MOST_SUBSETS = 2_000  # elemental subsets that a robust line starts from
@@ -103,8 +103,3 @@ def unweighted_variances(columns: Float, sy: Float) -> Float:
     inverse = np.linalg.inv(gram)
     half = np.einsum("pq,jq->jp", inverse, columns) * sy[:, None]
     return np.asarray((half**2).sum(axis=0))
-
-
-def errors_of(data: Associations, options: Options, overlap: float = 0.0) -> Float:
-    """Standard deviations whose inverse squares weight the regression, before any penalty."""
-    return outcome_error(data, options.weights, overlap)

@@ -38,6 +38,7 @@ _FEW = 10  # controls below which the error of mu and sigma matters much
 _DOUBLINGS = 60
 _GRID = np.concatenate([[0.0], np.geomspace(1e-6, 1e3, 181)])  # of sigma, in units of the data
 _DEEP = 14.0  # log units below the maximum: what lies deeper is all but empty
+_PANELS = 97  # panels grow with sigma: with 3 controls its density falls by 1 / sigma^2 only
 _RULE = 16  # nodes on each panel
 
 
@@ -129,7 +130,7 @@ def empirical_null(
     ...     [0.1, 0.1, 0.15, 0.1, 0.1, 0.2, 0.1, 0.1, 0.1, 0.1],
     ... )
     >>> round(null.p_value(0.5, 0.1), 3)
-    0.074
+    0.148
     """
     y = check.float_array("estimates", estimates, ndim=1).copy()
     s = check.float_array("std_errors", std_errors, ndim=1, shape=(len(y),), positive=True).copy()
@@ -439,12 +440,12 @@ class EmpiricalNull:
         rough = log_density(grid)[0]
         near = grid[rough > rough.max() - _DEEP]
         below = grid[grid < near[0]]
-        low = float(below[-1]) if below.size else 0.0
-        high = float(near[-1])
+        flat = 0.01 * float(self.std_errors.min())  # nothing changes below
+        low = max(float(below[-1]), flat) if below.size else flat
+        high = max(float(near[-1]), 2 * low)
         edges = np.concatenate(
-            [[0.0], np.linspace(low, high, 65), high * 2.0 ** np.arange(1, _DOUBLINGS)]
+            [[0.0], np.geomspace(low, high, _PANELS), high * 2.0 ** np.arange(1, _DOUBLINGS)]
         )
-        edges = np.unique(edges)
         place, share = np.polynomial.legendre.leggauss(_RULE)
         half = 0.5 * np.diff(edges)
         nodes = (edges[:-1, None] + half[:, None] * (1 + place)).ravel()

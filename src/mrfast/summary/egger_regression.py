@@ -14,11 +14,10 @@ from mrfast import _core
 from mrfast import _validation as check
 from mrfast._runtime import generator
 from mrfast._validation import Float
-from mrfast.summary._inputs import Associations, associations
+from mrfast.summary._inputs import Associations, associations, outcome_error
 from mrfast.summary._least_squares import correlations, least_squares, whitened
 from mrfast.summary._regression import (
     FEW_FOR_ROBUST,
-    errors_of,
     penalised_error,
     regression_options,
     robust_fit,
@@ -210,7 +209,7 @@ def egger(
     )
     n = len(data.bx)
     messages: list[str] = []
-    s = errors_of(data, options)
+    s = outcome_error(data, weights)
     found: dict[str, Any]
     if ld is not None:
         fit = _correlated(data, s, correlations(ld, snps, ld_snps, n), i2_gx)

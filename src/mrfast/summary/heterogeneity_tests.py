@@ -13,7 +13,7 @@ from scipy.special import ndtr
 from mrfast import _core
 from mrfast import _validation as check
 from mrfast._validation import Float
-from mrfast.summary._inputs import Associations, associations, outcome_error
+from mrfast.summary._inputs import WEIGHTS, Associations, associations, outcome_error
 from mrfast.summary.estimate import chi_square_p
 
 if TYPE_CHECKING:
@@ -109,9 +109,10 @@ def heterogeneity(
     ----------
     beta_exposure, se_exposure, beta_outcome, se_outcome : array_like, shape (J,)
         At least 2 SNPs. `se_exposure` is needed for second-order weights.
-    weights : {"first_order", "second_order"}, default "first_order"
+    weights : {"first_order", "second_order", "simple"}, default "first_order"
         First-order weights leave the errors of the exposure associations out: Q is then too large
-        where the effect is large and the SNPs are weak. (Equal weights have no Q.)
+        where the effect is large and the SNPs are weak. With ``"simple"`` the fits weigh all SNPs
+        alike, residuals still count by their errors, and Q is a little above its law.
 
     Returns
     -------
@@ -136,7 +137,7 @@ def heterogeneity(
     >>> round(tests.ivw.q, 3), tests.ivw.q_df
     (5.138, 2)
     """
-    check.choice("weights", weights, ("first_order", "second_order"))
+    check.choice("weights", weights, WEIGHTS)
     second = weights == "second_order"
     data = associations(
         beta_exposure,
@@ -148,11 +149,12 @@ def heterogeneity(
         nonzero=second,
     )
     s, n = outcome_error(data, weights), len(data.bx)
-    slope, _, q = _core.summary.fit_origin(data.bx, data.by, s)
+    scale = np.ones(n) if weights == "simple" else s
+    slope, *_ = _core.summary.fit_origin(data.bx, data.by, scale)
     parts = ((data.by - slope * data.bx) / s) ** 2
     return Heterogeneity(
-        ivw=_test("ivw", q, n - 1),
-        egger=_about_line(data, s),
+        ivw=_test("ivw", float(parts.sum()), n - 1),
+        egger=_about_line(data, s, scale),
         contributions=tuple(parts.tolist()),
         contribution_p_values=tuple((2 * ndtr(-np.sqrt(parts))).tolist()),
         n_snps=n,
@@ -160,11 +162,14 @@ def heterogeneity(
     )
 
 
-def _about_line(data: Associations, s: Float) -> HeterogeneityTest | None:
+def _about_line(data: Associations, s: Float, scale: Float) -> HeterogeneityTest | None:
+    """Q about the line with weights 1/scale^2; errors s."""
     if len(s) < 3:
         return None
-    valid, *_, q = _core.summary.fit_line(data.bx, data.by, s)
-    return _test("egger", q, len(s) - 2) if valid else None
+    valid, slope, intercept, *_ = _core.summary.fit_line(data.bx, data.by, scale)
+    turned = np.where(data.bx < 0, -data.by, data.by)
+    parts = ((turned - intercept - slope * np.abs(data.bx)) / s) ** 2
+    return _test("egger", float(parts.sum()), len(s) - 2) if valid else None
 
 
 def _test(method: str, q: float, df: int) -> HeterogeneityTest:

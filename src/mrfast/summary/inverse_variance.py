@@ -12,11 +12,11 @@ from numpy.typing import ArrayLike
 
 from mrfast import _core
 from mrfast import _validation as check
-from mrfast.summary._inputs import Associations, associations
+from mrfast._validation import Float
+from mrfast.summary._inputs import Associations, associations, outcome_error
 from mrfast.summary._least_squares import correlations, least_squares, whitened
 from mrfast.summary._regression import (
     FEW_FOR_ROBUST,
-    errors_of,
     penalised_error,
     ratio_squares,
     regression_options,
@@ -152,7 +152,7 @@ def ivw(
         model = "fixed" if n < _FEW and not (robust or penalised) else "random"
     messages: list[str] = []
     level = options.ci_level
-    s = errors_of(data, options, overlap)
+    s = outcome_error(data, weights, overlap)
     if ld is None:
         f = _core.summary.mean_square_ratio(data.bx, data.sx)
     if robust or penalised:
@@ -210,9 +210,7 @@ def ivw(
     )
 
 
-def _correlated(
-    data: Associations, s: np.ndarray[Any, np.dtype[np.float64]], r: Any
-) -> tuple[float, float, float, float]:
+def _correlated(data: Associations, s: Float, r: Float) -> tuple[float, float, float, float]:
     """Slope, variance, Q and mean F by generalised least squares."""
     columns, response = whitened(data.bx[:, None], data.by, s, s, r, None)
     coefficients, inverse = least_squares(columns, response)

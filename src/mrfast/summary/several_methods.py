@@ -131,7 +131,12 @@ def mr(
     seed = int(generator(rng).integers(2**63)) if rng is not None else None
     rows = []
     for labels, values in sets:
-        checked = associations(*values, minimum=1, needs_se_exposure=False)
+        try:
+            checked = associations(*values, minimum=1, needs_se_exposure=False)
+        except InvalidInputError as error:
+            if not labels:
+                raise
+            raise InvalidInputError(f"{', '.join(labels.values())}: {error}") from error
         known = {
             "beta_exposure": checked.bx,
             "se_exposure": None if values[1] is None else checked.sx,

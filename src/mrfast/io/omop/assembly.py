@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from mrfast.io.omop.index_dates import (
     Days,
     Periods,
     birth_days,
+    birthdays,
     draw_index,
     first_days,
     merge_periods,
@@ -189,20 +189,20 @@ def _periods(reader: CdmReader, people: _People) -> Periods:
 def _outcome(reader: CdmReader, people: _People, question: Question) -> Days:
     """Day of the first outcome record of each person."""
     if question.outcome_cohort is not None:
-        person, day = reader.first_in_cohort(question.outcome_cohort)
+        person, day = reader.cohort_entries(question.outcome_cohort)
     else:
-        person, day = reader.first_condition(
-            question.outcome_concepts, question.include_descendants
-        )
+        person, day = reader.conditions(question.outcome_concepts, question.include_descendants)
     place = people.place(person)
     people.records["people with an outcome who are not in PERSON"] = len(
         np.unique(person[place < 0])
     )
     good = place >= 0
-    undated = good & (day == _NO_DAY)
-    people.records["people with an outcome record that has no date"] = int(undated.sum())
-    day = np.where(undated, FAR, day)  # an outcome, though outside observation
-    return first_days(place[good], day[good], len(people.person), _NO_DAY)
+    day = np.where(day == _NO_DAY, FAR, day)  # an outcome, though outside observation
+    first = first_days(place[good], day[good], len(people.person), _NO_DAY)
+    people.records["people with outcome records of which none has a date"] = int(
+        (first == FAR).sum()
+    )
+    return first
 
 
 def _index_dates(
@@ -217,8 +217,7 @@ def _index_dates(
     everyone = np.arange(n)
     with_outcome = outcome != _NO_DAY
     youngest, oldest = question.age
-    grown = people.birth + np.ceil(youngest * DAYS_PER_YEAR).astype(np.int64)
-    aged = people.birth + np.int64(min(math.ceil((oldest + 1) * DAYS_PER_YEAR), FAR)) - 1
+    grown, aged = birthdays(people.birth, youngest), birthdays(people.birth, oldest + 1) - 1
 
     outcome = np.where(with_outcome, outcome, -FAR)
     index = outcome + question.index_offset_days

@@ -45,6 +45,7 @@ ROW_COUNTS = (
 
 _NOTHING = {"", ".", "NA", "NAN", "NULL", "-9"}
 _LETTERS = re.compile(r"[ACGT]+")
+_NUMBER = re.compile(r"(\d(\.\d*)?|\.\d+)(E[+-]?\d+)?")  # one digit: 00 and 01 are no dosages
 _COMPLEMENT = str.maketrans("ACGT", "TGCA")
 
 
@@ -158,13 +159,12 @@ class GenotypeReader:
         people = np.concatenate([np.empty(0, np.int32), *(rows[0] for rows in self._rows)])
         which = np.concatenate([np.empty(0, np.int32), *(rows[1] for rows in self._rows)])
         weight = np.bincount(which, minlength=len(calls))
+        calls_of: list[list[tuple[_Call, int]]] = [[] for _ in self._snps]
+        for call, rows in zip(calls, weight, strict=True):
+            calls_of[call.snp].append((call, int(rows)))
         sites = [
-            _site(
-                [(call, int(weight[i])) for i, call in enumerate(calls) if call.snp == j],
-                self._instrument.get(snp),
-                absent_is_reference,
-            )
-            for j, snp in enumerate(self._snps)
+            _site(of_snp, self._instrument.get(snp), absent_is_reference)
+            for snp, of_snp in zip(self._snps, calls_of, strict=True)
         ]
         value = np.full(len(calls), np.nan)
         counts = {name: np.zeros(len(self._snps), dtype=np.int64) for name in ROW_COUNTS}
@@ -312,11 +312,8 @@ def _allele(part: str, call: _Call, site: _Site) -> str:
 
 def _from_number(text: str, call: _Call, site: _Site) -> float | str:
     """A dosage, whole or imputed, of the row's own alternate allele."""
-    try:
-        number = float(text)
-    except ValueError:
-        return "unreadable"
-    if not 0 <= number <= 2:  # not a number included
+    number = float(text) if _NUMBER.fullmatch(text) else math.inf
+    if number > 2:
         return "unreadable"
     if not (call.reference and call.alternates):
         return "alleles_missing" if site.both_orders else number

@@ -6,12 +6,13 @@ on the order of rows in the database.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Periods", "birth_days", "draw_index", "first_days", "merge_periods"]
+__all__ = ["Periods", "birth_days", "birthdays", "draw_index", "first_days", "merge_periods"]
 
 Days = NDArray[np.int64]
 Array = NDArray[Any]
@@ -26,10 +27,6 @@ class Periods(NamedTuple):
     person: Days
     first: Days
     last: Days
-
-    def take(self, mask: Array) -> Periods:
-        """Some of the periods."""
-        return Periods(self.person[mask], self.first[mask], self.last[mask])
 
     def find(self, person: Days, day: Days) -> Days:
         """Row of the period that holds a person's day; -1 where none does."""
@@ -70,6 +67,20 @@ def birth_days(year: Days, month: Days, day: Days, missing: int) -> Days:
     extra = np.where(with_day, day - 1, np.where(with_month, 14, 0))
     days = (months.astype("datetime64[D]") + extra).astype(np.int64)
     return np.where(known, days, missing)
+
+
+def birthdays(birth: Days, age: float) -> Days:
+    """Day on which people reach an age: a calendar birthday where the age is whole.
+
+    Someone born on 29 February has the birthday of other years on 1 March.
+    """
+    years = int(age)
+    born = birth.astype("datetime64[D]")
+    month = born.astype("datetime64[M]")
+    anniversary = (month + 12 * years).astype("datetime64[D]") + (born - month)
+    rest = math.ceil((age - years) * DAYS_PER_YEAR)
+    days: Days = anniversary.astype(np.int64) + rest
+    return days
 
 
 def draw_index(

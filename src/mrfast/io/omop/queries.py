@@ -33,6 +33,7 @@ Array = NDArray[Any]
 T = TypeVar("T")
 
 MISSING = int(np.iinfo(np.int64).min)  # a missing whole number or date
+_BEYOND = 1 << 63  # what 64 bits do not hold
 BATCH = 50_000  # rows that are held at a time
 CHUNK = 500  # values of one IN list; SQLite's oldest limit on parameters is 999
 
@@ -345,23 +346,21 @@ class CdmReader:
         table = self._table("observation_period")
         return self._all(sa.select(*table.c), "whole", "day", "day")
 
-    def first_in_cohort(self, definition: int) -> tuple[Array, Array]:
-        """Person and day of the first entry into a cohort."""
+    def cohort_entries(self, definition: int) -> tuple[Array, Array]:
+        """Person and day of the entries into a cohort."""
         table = self._table("cohort")
-        person, day = table.c["subject_id"], table.c["cohort_start_date"]
-        statement = sa.select(person, sa.func.min(day).label("cohort_start_date"))
+        statement = sa.select(table.c["subject_id"], table.c["cohort_start_date"])
         statement = statement.where(table.c["cohort_definition_id"] == definition)
-        people, days = self._all(statement.group_by(person), "whole", "day")
+        people, days = self._all(statement, "whole", "day")
         return people, days
 
-    def first_condition(self, concepts: Sequence[int], descendants: bool) -> tuple[Array, Array]:
-        """Person and day of the first record of any of the conditions; a person may recur."""
+    def conditions(self, concepts: Sequence[int], descendants: bool) -> tuple[Array, Array]:
+        """Person and day of the records of any of the conditions."""
         found = []
         table = self._table("condition_occurrence")
-        person, day = table.c["person_id"], table.c["condition_start_date"]
-        first = sa.select(person, sa.func.min(day).label("condition_start_date")).group_by(person)
+        wanted = sa.select(table.c["person_id"], table.c["condition_start_date"])
         for condition, source, _ in self._selected("condition", concepts, descendants):
-            statement = first.select_from(source).where(condition)
+            statement = wanted.select_from(source).where(condition)
             found.append(self._all(statement, "whole", "day"))
         people, days = (np.concatenate([part[i] for part in found]) for i in (0, 1))
         return people, days
@@ -505,7 +504,7 @@ def _bad(column: str, expected: str, value: object) -> InvalidInputError:
 
 
 def _whole(column: str, values: Sequence[Any]) -> Array:
-    if set(map(type, values)) <= {int}:
+    if set(map(type, values)) <= {int} and max(map(abs, values), default=0) < _BEYOND:
         return np.array(values, dtype=np.int64)
     result = np.full(len(values), MISSING)
     for i, value in enumerate(values):
@@ -515,7 +514,7 @@ def _whole(column: str, values: Sequence[Any]) -> Array:
             number = int(value)
         except (TypeError, ValueError, OverflowError):
             raise _bad(column, "whole numbers", value) from None
-        if not isinstance(value, str) and number != value:
+        if abs(number) >= _BEYOND or (not isinstance(value, str) and number != value):
             raise _bad(column, "whole numbers", value)
         result[i] = number
     return result
@@ -545,13 +544,15 @@ def _day_number(column: str, value: Any) -> int:
         return MISSING
     if isinstance(value, datetime.date):  # a datetime is one as well
         return value.toordinal() - _EPOCH
-    if isinstance(value, (int, float, Decimal)):
-        return int(value // 86_400)
-    if not isinstance(value, str) or not _ISO_DATE.match(value):
-        raise _bad(column, "dates as YYYY-MM-DD", value)
     try:
+        if isinstance(value, (int, float, Decimal)):
+            days = int(value // 86_400)
+            datetime.date.fromordinal(days + _EPOCH)
+            return days
+        if not isinstance(value, str) or not _ISO_DATE.match(value):
+            raise ValueError
         return datetime.date.fromisoformat(value[:10]).toordinal() - _EPOCH
-    except ValueError:
+    except (ValueError, ArithmeticError):
         raise _bad(column, "dates as YYYY-MM-DD", value) from None
 
 
