@@ -67,6 +67,15 @@ if TYPE_CHECKING:
     from mrfast.summary.heterogeneity_tests import heterogeneity as heterogeneity
     from mrfast.summary.inverse_variance import IVWEstimate as IVWEstimate
     from mrfast.summary.inverse_variance import ivw as ivw
+    from mrfast.summary.median_methods import MedianEstimate as MedianEstimate
+    from mrfast.summary.median_methods import MedianLaw as MedianLaw
+    from mrfast.summary.median_methods import median_law as median_law
+    from mrfast.summary.median_methods import penalised_median as penalised_median
+    from mrfast.summary.median_methods import simple_median as simple_median
+    from mrfast.summary.median_methods import weighted_median as weighted_median
+    from mrfast.summary.mode_methods import ModeEstimate as ModeEstimate
+    from mrfast.summary.mode_methods import simple_mode as simple_mode
+    from mrfast.summary.mode_methods import weighted_mode as weighted_mode
     from mrfast.summary.presso_test import MVPressoResult as MVPressoResult
     from mrfast.summary.presso_test import PressoResult as PressoResult
     from mrfast.summary.presso_test import mr_presso as mr_presso
@@ -147,6 +156,15 @@ _HOME = {
     "mr": "summary.several_methods",
     "rucker": "summary.rucker_framework",
     "sign_test": "summary.sign",
+    "MedianEstimate": "summary.median_methods",
+    "MedianLaw": "summary.median_methods",
+    "median_law": "summary.median_methods",
+    "penalised_median": "summary.median_methods",
+    "simple_median": "summary.median_methods",
+    "weighted_median": "summary.median_methods",
+    "ModeEstimate": "summary.mode_methods",
+    "simple_mode": "summary.mode_methods",
+    "weighted_mode": "summary.mode_methods",
     "wald_ratio": "summary.wald",
 }
 _SUBPACKAGES = ("compat", "errors", "simulation")

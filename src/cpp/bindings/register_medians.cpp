@@ -71,7 +71,8 @@ DoubleArray errors(const DoubleArray& bx, const DoubleArray& sx, const DoubleArr
   const double* const estimate = estimates.data();
   attended([&](Monitor& monitor) {
     for (std::size_t s = 0; s < sets && !monitor.step(); ++s, row += 4) {
-      const auto from = static_cast<std::size_t>(at[s]), n = static_cast<std::size_t>(at[s + 1]) - from;
+      const auto from = static_cast<std::size_t>(at[s]),
+                 n = static_cast<std::size_t>(at[s + 1]) - from;
       const MedianErrors found = median_errors(
           {n, all.bx + from, all.sx + from, all.by + from, all.sy + from, all.weights + from},
           estimate[s]);
@@ -177,10 +178,10 @@ RatioWeights weights_of(const std::string& name) {
 }
 
 template <class Real>
-py::tuple matrix(const py::array_t<Real, py::array::c_style>& by,
-                 const py::array_t<Real, py::array::c_style>& sy, const IndexArray& offsets,
-                 const IndexArray& ids, const DoubleArray& bx, const DoubleArray& sx,
-                 const std::string& weights, std::size_t minimum, std::size_t threads) {
+py::tuple matrix_of(const py::array_t<Real, py::array::c_style>& by,
+                    const py::array_t<Real, py::array::c_style>& sy, const IndexArray& offsets,
+                    const IndexArray& ids, const DoubleArray& bx, const DoubleArray& sx,
+                    const std::string& weights, std::size_t minimum, std::size_t threads) {
   if (by.ndim() != 2) throw std::invalid_argument("by: expected a matrix");
   RatioPanel<Real> panel;
   panel.snps = static_cast<std::size_t>(by.shape(0));
@@ -211,10 +212,22 @@ py::tuple matrix(const py::array_t<Real, py::array::c_style>& by,
   py::array_t<std::int32_t> counts({rows, columns});
   double *const b = estimates.mutable_data(), *const se = robust.mutable_data();
   std::int32_t* const n = counts.mutable_data();
-  attended([&](Monitor& monitor) {
-    median_matrix(panel, kind, minimum, b, se, n, threads, monitor);
-  });
+  attended(
+      [&](Monitor& monitor) { median_matrix(panel, kind, minimum, b, se, n, threads, monitor); });
   return py::make_tuple(estimates, robust, counts);
+}
+
+py::tuple matrix(const py::array& by, const py::array& sy, const IndexArray& offsets,
+                 const IndexArray& ids, const DoubleArray& bx, const DoubleArray& sx,
+                 const std::string& weights, std::size_t minimum, std::size_t threads) {
+  using FloatArray = py::array_t<float, py::array::c_style>;
+  if (py::isinstance<DoubleArray>(by) && py::isinstance<DoubleArray>(sy))
+    return matrix_of<double>(by.cast<DoubleArray>(), sy.cast<DoubleArray>(), offsets, ids, bx, sx,
+                             weights, minimum, threads);
+  if (py::isinstance<FloatArray>(by) && py::isinstance<FloatArray>(sy))
+    return matrix_of<float>(by.cast<FloatArray>(), sy.cast<FloatArray>(), offsets, ids, bx, sx,
+                            weights, minimum, threads);
+  throw std::invalid_argument("by, sy: expected C-contiguous float64 or float32, both the same");
 }
 
 }  // namespace
@@ -242,13 +255,9 @@ void register_medians(py::module_ module) {
              py::arg("factor"), py::arg("exact"));
   module.def("normals", &normals, py::kw_only(), py::arg("seed"), py::arg("set"),
              py::arg("purpose"), py::arg("index"), py::arg("draws"));
-  const auto panel = [&](auto function) {
-    module.def("median_matrix", function, by, sy, py::kw_only(), py::arg("offsets").noconvert(),
-               py::arg("ids").noconvert(), bx, sx, py::arg("weights"), py::arg("minimum"),
-               py::arg("threads"));
-  };
-  panel(&matrix<double>);
-  panel(&matrix<float>);
+  module.def("median_matrix", &matrix, by, sy, py::kw_only(), py::arg("offsets").noconvert(),
+             py::arg("ids").noconvert(), bx, sx, py::arg("weights"), py::arg("minimum"),
+             py::arg("threads"));
 }
 
 }  // namespace mrfast::bindings

@@ -16,12 +16,13 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-constexpr int kPasses = 6;            // over the rows, before the values between are put in order
-constexpr std::size_t kFew = 12;      // values that are put in order at once
-constexpr double kStrong = 5;         // bx / sx from which bx* is never negative
-constexpr std::size_t kNodes = 16;    // Gauss-Legendre on (0, 7)
-constexpr std::size_t kDraws = 128;   // of one piece of work
-constexpr std::size_t kBlock = 64;    // outcomes of one piece of work
+constexpr int kPasses = 8;           // that narrow the interval of a median
+constexpr std::size_t kFew = 12;     // values for which a few passes are enough
+constexpr int kSteps = 12;           // from neighbour to neighbour, before all are put in order
+constexpr double kStrong = 5;        // bx / sx from which bx* is never negative
+constexpr std::size_t kNodes = 16;   // Gauss-Legendre on (0, 7)
+constexpr std::size_t kDraws = 128;  // of one piece of work
+constexpr std::size_t kBlock = 64;   // outcomes of one piece of work
 
 constexpr double kHalfNodes[kNodes / 2][2] = {
     {0.0950125098376374402, 0.1894506104550684963}, {0.2816035507792589132, 0.1826034150449235889},
@@ -65,6 +66,78 @@ MRFAST_INLINE void weights_below_of(const double* values, const double* weights,
   store(sum[0], sums);
 }
 
+// The neighbours of limits: the last of the largest values up to there and the first of the
+// smallest beyond, with their weights.
+struct Neighbours {
+  double below[kLanes];  // weight up to the limit
+  double low[kLanes], low_weight[kLanes], high[kLanes], high_weight[kLanes];
+};
+
+MRFAST_INLINE void meet(const Vector8& value, const Vector8& limit, const Vector8& weight,
+                        Vector8& sum, Vector8& low, Vector8& low_weight, Vector8& high,
+                        Vector8& high_weight) {
+#if defined(__GNUC__) || defined(__clang__)
+  const Vector8 zero = {}, least = zero - kInfinity, most = zero + kInfinity;
+  sum += value <= limit ? weight : zero;
+  const Vector8 lower = value <= limit ? value : least;
+  const Vector8 higher = value > limit ? value : most;
+  low_weight = lower >= low ? weight : low_weight;
+  low = lower >= low ? lower : low;
+  high_weight = higher < high ? weight : high_weight;
+  high = higher < high ? higher : high;
+#else
+  for (std::size_t l = 0; l < kLanes; ++l) {
+    const double v = value.lane[l];
+    if (v <= limit.lane[l]) {
+      sum.lane[l] += weight.lane[l];
+      if (v >= low.lane[l]) {
+        low.lane[l] = v;
+        low_weight.lane[l] = weight.lane[l];
+      }
+    } else if (v < high.lane[l]) {
+      high.lane[l] = v;
+      high_weight.lane[l] = weight.lane[l];
+    }
+  }
+#endif
+}
+
+template <bool kShared>
+MRFAST_INLINE void neighbours_of(const double* values, const double* weights, std::size_t n,
+                                 const double* limits, Neighbours& out) {
+  Vector8 limit, sum, low, low_weight, high, high_weight;
+  load(limits, limit);
+  fill(0.0, sum);
+  fill(0.0, low_weight);
+  fill(0.0, high_weight);
+  fill(-kInfinity, low);
+  fill(kInfinity, high);
+  for (std::size_t j = 0; j < n; ++j) {
+    Vector8 value, weight;
+    load(values + kLanes * j, value);
+    if (kShared)
+      fill(weights[j], weight);
+    else
+      load(weights + kLanes * j, weight);
+    meet(value, limit, weight, sum, low, low_weight, high, high_weight);
+  }
+  store(sum, out.below);
+  store(low, out.low);
+  store(low_weight, out.low_weight);
+  store(high, out.high);
+  store(high_weight, out.high_weight);
+}
+
+MRFAST_DISPATCH void neighbours_shared(const double* values, const double* weights, std::size_t n,
+                                       const double* limits, Neighbours& out) {
+  neighbours_of<true>(values, weights, n, limits, out);
+}
+
+MRFAST_DISPATCH void neighbours_own(const double* values, const double* weights, std::size_t n,
+                                    const double* limits, Neighbours& out) {
+  neighbours_of<false>(values, weights, n, limits, out);
+}
+
 MRFAST_DISPATCH void weights_below_shared(const double* values, const double* weights,
                                           std::size_t n, const double* limits, double* sums) {
   weights_below_of<true>(values, weights, n, limits, sums);
@@ -79,52 +152,26 @@ struct Entry {
   double value, weight;
 };
 
-// A median as the place between two neighbours; `between` is put in order. `base` is the weight
-// below all of `between`; previous and next find the neighbours outside.
-template <class Previous, class Next>
-double median_between(std::vector<Entry>& between, double base, const Previous& previous,
-                      const Next& next) {
-  if (between.size() <= 24) {
-    for (std::size_t i = 1; i < between.size(); ++i) {
-      const Entry e = between[i];
-      std::size_t k = i;
-      for (; k > 0 && between[k - 1].value > e.value; --k) between[k] = between[k - 1];
-      between[k] = e;
-    }
-  } else {
-    std::stable_sort(between.begin(), between.end(),
-                     [](const Entry& a, const Entry& b) { return a.value < b.value; });
-  }
-  Entry low{kNaN, 0}, high{kNaN, 0};
-  double low_place = 0, high_place = 0, sum = base;
-  bool has_low = false, has_high = false;
-  for (const Entry& e : between) {
-    const double place = sum + e.weight / 2;
-    if (place > 0.5) {
-      high = e;
-      high_place = place;
-      has_high = true;
-      break;
-    }
-    low = e;
-    low_place = place;
-    has_low = true;
-    sum += e.weight;
-  }
-  if (!has_low && previous(low)) {
-    has_low = true;
-    low_place = base - low.weight / 2;
-  }
-  if (!has_high && next(high)) {
-    has_high = true;
-    high_place = sum + high.weight / 2;
-  }
-  if (!has_low) return high.value;
-  if (!has_high) return low.value;
+// The median between two neighbours, at their places in the cumulative weight.
+MRFAST_INLINE double between(double low, double low_place, double high, double high_place) {
   const double gap = high_place - low_place;
-  if (!(gap > 0)) return low.value;
+  if (!(gap > 0)) return low;
   const double part = std::min(1.0, std::max(0.0, (0.5 - low_place) / gap));
-  return low.value + (high.value - low.value) * part;
+  return low + (high - low) * part;
+}
+
+double median_in_order(std::vector<Entry>& all) {
+  std::stable_sort(all.begin(), all.end(),
+                   [](const Entry& a, const Entry& b) { return a.value < b.value; });
+  double sum = 0, last_place = 0;
+  for (std::size_t j = 0; j < all.size(); ++j) {
+    const double place = sum + all[j].weight / 2;
+    if (place > 0.5)
+      return j == 0 ? all[j].value : between(all[j - 1].value, last_place, all[j].value, place);
+    sum += all[j].weight;
+    last_place = place;
+  }
+  return all.empty() ? kNaN : all.back().value;
 }
 
 // Narrows eight intervals (low, high] around the medians; below: weight up to low.
@@ -172,8 +219,7 @@ void narrow(const Sums& sums, const double* start, const double* scale, int pass
 double weighted_median(const double* values, const double* weights, std::size_t n) {
   std::vector<Entry> all(n);
   for (std::size_t j = 0; j < n; ++j) all[j] = {values[j], weights[j]};
-  const auto none = [](Entry&) { return false; };
-  return median_between(all, 0.0, none, none);
+  return median_in_order(all);
 }
 
 template <bool kShared>
@@ -187,46 +233,42 @@ void MedianLanes::run(const double* values, const double* weights, std::size_t n
         else
           weights_below_own(values, weights, n, t, s);
       },
-      start, scale, n > kFew ? kPasses : 0, b);
-  thread_local std::vector<Entry> between;
-  thread_local std::vector<std::uint32_t> found;
-  found.resize(n + 1);
-  for (std::size_t l = 0; l < kLanes; ++l) {
-    const auto weight = [&](std::size_t j) { return weights[kShared ? j : kLanes * j + l]; };
-    const double low = b.low[l], high = b.high[l];
-    std::size_t count = 0;
-    for (std::size_t j = 0; j < n; ++j) {
-      found[count] = static_cast<std::uint32_t>(j);
-      const double v = values[kLanes * j + l];
-      count += static_cast<std::size_t>(v > low) & static_cast<std::size_t>(v <= high);
+      start, scale, n > kFew ? kPasses : 3, b);
+  double limit[kLanes];
+  bool done[kLanes] = {};
+  for (std::size_t l = 0; l < kLanes; ++l) limit[l] = b.low[l] > -kInfinity ? b.low[l] : b.high[l];
+  std::size_t left = kLanes;
+  for (int step = 0; step < kSteps && left > 0; ++step) {
+    Neighbours found;
+    if (kShared)
+      neighbours_shared(values, weights, n, limit, found);
+    else
+      neighbours_own(values, weights, n, limit, found);
+    for (std::size_t l = 0; l < kLanes; ++l) {
+      if (done[l]) continue;
+      const double low_place = found.below[l] - found.low_weight[l] / 2;
+      const double high_place = found.below[l] + found.high_weight[l] / 2;
+      const bool has_low = found.low[l] > -kInfinity, has_high = found.high[l] < kInfinity;
+      if (has_low && low_place > 0.5) {
+        limit[l] = std::nextafter(found.low[l], -kInfinity);
+      } else if (has_high && high_place <= 0.5) {
+        limit[l] = found.high[l];
+      } else {
+        medians[l] = !has_low    ? found.high[l]
+                     : !has_high ? found.low[l]
+                                 : between(found.low[l], low_place, found.high[l], high_place);
+        done[l] = true;
+        --left;
+      }
     }
-    between.clear();
-    for (std::size_t i = 0; i < count; ++i)
-      between.push_back({values[kLanes * found[i] + l], weight(found[i])});
-    medians[l] = median_between(
-        between, b.below[l],
-        [&](Entry& e) {  // the last of the largest up to low
-          bool any = false;
-          for (std::size_t j = 0; j < n; ++j) {
-            const double v = values[kLanes * j + l];
-            if (v <= low && (!any || v >= e.value)) {
-              e = {v, weight(j)};
-              any = true;
-            }
-          }
-          return any;
-        },
-        [&](Entry& e) {  // the first of the smallest above high
-          bool any = false;
-          for (std::size_t j = 0; j < n; ++j) {
-            const double v = values[kLanes * j + l];
-            if (v > high && (!any || v < e.value)) {
-              e = {v, weight(j)};
-              any = true;
-            }
-          }
-          return any;
-        });
+  }
+  for (std::size_t l = 0; l < kLanes && left > 0; ++l) {  // ties, or values far apart
+    if (done[l]) continue;
+    std::vector<Entry> all;
+    for (std::size_t j = 0; j < n; ++j)
+      if (!std::isnan(values[kLanes * j + l]))
+        all.push_back({values[kLanes * j + l], weights[kShared ? j : kLanes * j + l]});
+    medians[l] = median_in_order(all);
   }
 }
 
@@ -245,10 +287,10 @@ void MedianLanes::own_weights(const double* values, const double* weights, std::
 namespace {
 
 struct LawSums {
-  double mean = 0, variance = 0, third = 0;           // sums of w F, w^2 F(1-F), w^3 F(1-F)(1-2F)
-  double density = 0, weighted = 0, weighted2 = 0;    // sums of f, w f, w^2 f with f >= 0
-  double slope = 0;                                   // sum of w f
-  double robust = 0;                                  // kernel density at t
+  double mean = 0, variance = 0, third = 0;         // sums of w F, w^2 F(1-F), w^3 F(1-F)(1-2F)
+  double density = 0, weighted = 0, weighted2 = 0;  // sums of f, w f, w^2 f with f >= 0
+  double slope = 0;                                 // sum of w f
+  double robust = 0;                                // kernel density at t
 };
 
 constexpr std::size_t round_up(std::size_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
@@ -359,8 +401,7 @@ class MedianLaw {
   LawSums at(double t, bool corrected = true) {
     for (const auto& snp : data_.weak)
       if (corrected)
-        correct_weak(snp.weight, snp.x, snp.by, snp.inverse_sy, t,
-                     data_.correction + snp.index);
+        correct_weak(snp.weight, snp.x, snp.by, snp.inverse_sy, t, data_.correction + snp.index);
       else
         data_.correction[snp.index] = 0;
     double s[7];
@@ -391,7 +432,7 @@ class MedianLaw {
     for (int i = 0; i < 200; ++i) {
       double slope;
       const double z = score(t, slope) - target;
-      if (std::abs(z) < 1e-11) return t;
+      if (std::abs(z) < 1e-9) return t;
       (z < 0 ? low : high) = t;
       if (high - low < 4e-16 * (std::abs(low) + std::abs(high))) return t;
       double rise = (z - previous_z) / (t - previous_t);
@@ -418,8 +459,8 @@ class MedianLaw {
   double robust(double estimate) const {
     double squares = 0;
     for (std::size_t j = 0; j < data_.n; ++j) squares += data_.w[j] * data_.w[j];
-    return 0.5 * std::sqrt(squares) / robust_density(data_.n, data_.bx, data_.sx2, data_.by,
-                                                     data_.sy2, data_.w, estimate);
+    return 0.5 * std::sqrt(squares) /
+           robust_density(data_.n, data_.bx, data_.sx2, data_.by, data_.sy2, data_.w, estimate);
   }
 
   // Standard error from one evaluation: what the law's own roots start from.
@@ -446,7 +487,9 @@ double gap_at(const WeightedRatios& data, double estimate) {
   double low = -kInfinity, high = kInfinity, low_error = 0, high_error = 0;
   for (std::size_t j = 0; j < data.n; ++j) {
     const double r = data.by[j] / data.bx[j];
-    const double error = std::hypot(data.sy[j], r * data.sx[j]) / std::abs(data.bx[j]);
+    const double spread = r * data.sx[j];
+    const double error =
+        std::sqrt(data.sy[j] * data.sy[j] + spread * spread) / std::abs(data.bx[j]);
     if (r <= estimate && r >= low) {
       low = r;
       low_error = error;
@@ -467,8 +510,7 @@ MedianErrors median_errors(const WeightedRatios& data, double estimate) {
   MedianErrors out;
   out.bahadur = law.bahadur(estimate);
   const double unit = law.unit(data, out.bahadur);
-  out.halfwidth =
-      (law.root(1, estimate + unit, unit) - law.root(-1, estimate - unit, unit)) / 2;
+  out.halfwidth = (law.root(1, estimate + unit, unit) - law.root(-1, estimate - unit, unit)) / 2;
   out.robust = law.robust(estimate);
   out.gap = gap_at(data, estimate);
   return out;
@@ -530,73 +572,105 @@ void bootstrap_medians(const WeightedRatios& data, const NormalStream& stream, d
 
 namespace {
 
-// Ratios, weights (sum 1) and 1 / (c s) of eight outcomes; missing SNPs count nothing. start, scale:
-// mean and half the standard deviation of the ratios under the weights, squares: sum w^2.
+// What eight outcomes have in common with one exposure, value j of outcome l at [8 j + l].
+struct RatioLanes {
+  std::vector<double> ratios;   // NaN where missing: no neighbour of a median
+  std::vector<double> weights;  // sum 1
+  std::vector<double> inverse;  // 1 / (c s), the kernel of the robust standard error
+  // Mean and half the standard deviation under the weights, sum of squared weights, SNPs.
+  double start[kLanes], scale[kLanes], squares[kLanes], known[kLanes];
+
+  explicit RatioLanes(std::size_t n) : ratios(kLanes * n), weights(ratios), inverse(ratios) {}
+};
+
+// Variances of the ratios are constant + first sy^2 / bx^2 + second by^2 sx^2 / bx^4.
+struct VarianceParts {
+  double constant, first, second;
+};
+
 template <class Real>
 MRFAST_INLINE void ratios_of(const Real* by, const Real* sy, std::size_t width,
                              const std::int64_t* ids, const double* bx, const double* sx,
-                             std::size_t n, RatioWeights kind, double* ratios, double* weights,
-                             double* inverse, double* start, double* scale, double* squares,
-                             double* counts) {
-  double total[kLanes] = {}, first[kLanes] = {}, second[kLanes] = {}, square[kLanes] = {};
-  double known[kLanes] = {};
+                             std::size_t n, const VarianceParts& parts, double* __restrict ratios,
+                             double* __restrict weights, double* __restrict inverse,
+                             double* __restrict sums) {
+  Vector8 sum[5];
+  for (auto& s : sum) fill(0.0, s);
   for (std::size_t j = 0; j < n; ++j) {
     const Real* const y = by + static_cast<std::size_t>(ids[j]) * width;
     const Real* const s = sy + static_cast<std::size_t>(ids[j]) * width;
     const double one_over = 1 / bx[j], ex = sx[j] * one_over;
+    double r[kLanes], w[kLanes], known[kLanes];
     for (std::size_t l = 0; l < kLanes; ++l) {
       const double yl = y[l], sl = s[l];
-      const bool is_known = std::abs(yl) < kInfinity && sl > 0 && sl < kInfinity;
-      const double r = is_known ? yl * one_over : 0.0;
-      const double e = is_known ? sl * one_over : 1.0;
-      const double v1 = e * e, d = r * ex, v2 = v1 + d * d;
-      const double v = kind == RatioWeights::kFirstOrder    ? v1
-                       : kind == RatioWeights::kSecondOrder ? v2
-                                                            : 1.0;
-      const double w = is_known ? 1 / v : 0.0;
-      ratios[kLanes * j + l] = is_known ? r : kNaN;  // no neighbour of a median either
-      weights[kLanes * j + l] = w;
-      inverse[kLanes * j + l] = 1 / (kRobustWidth * std::sqrt(v2));
-      total[l] += w;
-      first[l] += w * r;
-      second[l] += w * r * r;
-      square[l] += w * w;
-      known[l] += is_known ? 1.0 : 0.0;
+      const double finite = yl - yl == 0 ? 1.0 : 0.0;
+      const double positive = sl > 0 ? finite : 0.0;
+      known[l] = sl < kInfinity ? positive : 0.0;
+      r[l] = known[l] > 0 ? yl * one_over : 0.0;
+      const double e = known[l] > 0 ? sl * one_over : 1.0;
+      const double d = r[l] * ex, v1 = e * e, v2 = d * d;
+      w[l] = known[l] / (parts.constant + parts.first * v1 + parts.second * v2);
+      ratios[kLanes * j + l] = known[l] > 0 ? r[l] : kNaN;
+      weights[kLanes * j + l] = w[l];
+      inverse[kLanes * j + l] = 1 / (kRobustWidth * std::sqrt(v1 + v2));
     }
+    Vector8 weight, ratio, product, count;
+    load(w, weight);
+    load(r, ratio);
+    load(known, count);
+    product = weight * ratio;
+    sum[0] += weight;
+    sum[1] += product;
+    sum[2] += product * ratio;
+    sum[3] += weight * weight;
+    sum[4] += count;
   }
+  for (std::size_t i = 0; i < 5; ++i) store(sum[i], sums + kLanes * i);
   double norm[kLanes];
-  for (std::size_t l = 0; l < kLanes; ++l) {
-    norm[l] = total[l] > 0 ? 1 / total[l] : 0.0;
-    start[l] = first[l] * norm[l];
-    const double variance = second[l] * norm[l] - start[l] * start[l];
-    scale[l] = variance > 0 ? 0.5 * std::sqrt(variance) : 1.0;
-    squares[l] = square[l] * norm[l] * norm[l];
-    counts[l] = known[l];
-  }
+  for (std::size_t l = 0; l < kLanes; ++l) norm[l] = sums[l] > 0 ? 1 / sums[l] : 0.0;
   for (std::size_t j = 0; j < n; ++j)
     for (std::size_t l = 0; l < kLanes; ++l) weights[kLanes * j + l] *= norm[l];
 }
 
 MRFAST_DISPATCH void ratios_double(const double* by, const double* sy, std::size_t width,
                                    const std::int64_t* ids, const double* bx, const double* sx,
-                                   std::size_t n, RatioWeights kind, double* ratios,
-                                   double* weights, double* inverse, double* start, double* scale,
-                                   double* squares, double* counts) {
-  ratios_of(by, sy, width, ids, bx, sx, n, kind, ratios, weights, inverse, start, scale, squares,
-            counts);
+                                   std::size_t n, const VarianceParts& parts, double* ratios,
+                                   double* weights, double* inverse, double* sums) {
+  ratios_of(by, sy, width, ids, bx, sx, n, parts, ratios, weights, inverse, sums);
 }
 
 MRFAST_DISPATCH void ratios_float(const float* by, const float* sy, std::size_t width,
                                   const std::int64_t* ids, const double* bx, const double* sx,
-                                  std::size_t n, RatioWeights kind, double* ratios, double* weights,
-                                  double* inverse, double* start, double* scale, double* squares,
-                                  double* counts) {
-  ratios_of(by, sy, width, ids, bx, sx, n, kind, ratios, weights, inverse, start, scale, squares,
-            counts);
+                                  std::size_t n, const VarianceParts& parts, double* ratios,
+                                  double* weights, double* inverse, double* sums) {
+  ratios_of(by, sy, width, ids, bx, sx, n, parts, ratios, weights, inverse, sums);
 }
 
-MRFAST_DISPATCH void robust_lanes(const double* __restrict ratios,
-                                  const double* __restrict weights,
+template <class Real>
+void fill_lanes(const Real* by, const Real* sy, std::size_t width, const std::int64_t* ids,
+                const double* bx, const double* sx, std::size_t n, RatioWeights kind,
+                RatioLanes& out) {
+  const VarianceParts parts = kind == RatioWeights::kSimple       ? VarianceParts{1, 0, 0}
+                              : kind == RatioWeights::kFirstOrder ? VarianceParts{0, 1, 0}
+                                                                  : VarianceParts{0, 1, 1};
+  double sums[5 * kLanes];
+  if constexpr (sizeof(Real) == sizeof(double))
+    ratios_double(by, sy, width, ids, bx, sx, n, parts, out.ratios.data(), out.weights.data(),
+                  out.inverse.data(), sums);
+  else
+    ratios_float(by, sy, width, ids, bx, sx, n, parts, out.ratios.data(), out.weights.data(),
+                 out.inverse.data(), sums);
+  for (std::size_t l = 0; l < kLanes; ++l) {
+    const double norm = sums[l] > 0 ? 1 / sums[l] : 0.0;
+    out.start[l] = sums[kLanes + l] * norm;
+    const double variance = sums[2 * kLanes + l] * norm - out.start[l] * out.start[l];
+    out.scale[l] = variance > 0 ? 0.5 * std::sqrt(variance) : 1.0;
+    out.squares[l] = sums[3 * kLanes + l] * norm * norm;
+    out.known[l] = sums[4 * kLanes + l];
+  }
+}
+
+MRFAST_DISPATCH void robust_lanes(const double* __restrict ratios, const double* __restrict weights,
                                   const double* __restrict inverse, std::size_t n, const double* at,
                                   double* densities) {
   Vector8 sum;
@@ -637,30 +711,26 @@ void median_matrix(const RatioPanel<Real>& panel, RatioWeights kind, std::size_t
       std::copy(y, y + count, by.begin() + static_cast<std::ptrdiff_t>(p * width));
       std::copy(s, s + count, sy.begin() + static_cast<std::ptrdiff_t>(p * width));
     }
-    std::vector<double> ratios(kLanes * most), weights(kLanes * most), inverse(kLanes * most);
+    RatioLanes data(most);
     MedianLanes lanes;
     for (std::size_t e = 0; e < panel.exposures && !monitor.stopped(); ++e) {
       const auto from = static_cast<std::size_t>(panel.offsets[e]);
       const std::size_t n = static_cast<std::size_t>(panel.offsets[e + 1]) - from;
       for (std::size_t o = 0; o < count; o += kLanes) {
-        double start[kLanes], scale[kLanes], squares[kLanes], known[kLanes], found[kLanes],
-            density[kLanes];
-        if constexpr (sizeof(Real) == sizeof(double))
-          ratios_double(by.data() + o, sy.data() + o, width, panel.ids + from, panel.bx + from,
-                        panel.sx + from, n, kind, ratios.data(), weights.data(), inverse.data(),
-                        start, scale, squares, known);
-        else
-          ratios_float(by.data() + o, sy.data() + o, width, panel.ids + from, panel.bx + from,
-                       panel.sx + from, n, kind, ratios.data(), weights.data(), inverse.data(),
-                       start, scale, squares, known);
-        lanes.own_weights(ratios.data(), weights.data(), n, start, scale, found);
-        robust_lanes(ratios.data(), weights.data(), inverse.data(), n, found, density);
+        double found[kLanes], density[kLanes];
+        fill_lanes(by.data() + o, sy.data() + o, width, panel.ids + from, panel.bx + from,
+                   panel.sx + from, n, kind, data);
+        lanes.own_weights(data.ratios.data(), data.weights.data(), n, data.start, data.scale,
+                          found);
+        robust_lanes(data.ratios.data(), data.weights.data(), data.inverse.data(), n, found,
+                     density);
         for (std::size_t l = 0; l < std::min(kLanes, count - o); ++l) {
           const std::size_t at = e * panel.outcomes + begin + o + l;
-          const bool enough = known[l] >= static_cast<double>(minimum);
+          const bool enough = data.known[l] >= static_cast<double>(minimum);
           estimates[at] = enough ? found[l] : kNaN;
-          robust[at] = enough ? 0.5 * std::sqrt(squares[l]) / (kNormalPeak * density[l]) : kNaN;
-          counts[at] = static_cast<std::int32_t>(known[l]);
+          robust[at] =
+              enough ? 0.5 * std::sqrt(data.squares[l]) / (kNormalPeak * density[l]) : kNaN;
+          counts[at] = static_cast<std::int32_t>(data.known[l]);
         }
       }
       monitor.step();

@@ -30,8 +30,8 @@ class MedianLanes {
   void operator()(const double* values, const double* weights, std::size_t n, const double* start,
                   const double* scale, double* medians);
   // The same with weights that stand as the values do.
-  void own_weights(const double* values, const double* weights, std::size_t n,
-                   const double* start, const double* scale, double* medians);
+  void own_weights(const double* values, const double* weights, std::size_t n, const double* start,
+                   const double* scale, double* medians);
 
  private:
   template <bool kShared>
@@ -43,7 +43,7 @@ struct MedianErrors {
   double halfwidth = 0;  // of the bootstrap law
   double bahadur = 0;    // the same from one evaluation
   double robust = 0;
-  double gap = 0;        // between the neighbours of the estimate, over the sum of their errors
+  double gap = 0;  // between the neighbours of the estimate, over the sum of their errors
 };
 
 // Kernel width of the robust standard error, in standard errors of each ratio.

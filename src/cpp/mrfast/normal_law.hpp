@@ -77,8 +77,8 @@ MRFAST_INLINE void normal_pairs(const NormalStream& stream, std::uint32_t index,
   for (std::size_t l = 0; l < kLanes; ++l) {
     constexpr std::uint64_t kOne = 0x3ff0000000000000ULL;
     const std::uint64_t a = (c1[l] << 32) | c0[l], b = (c3[l] << 32) | c2[l];
-    const double u = 2 - std::bit_cast<double>((a >> 12) | kOne);         // (0, 1]
-    const double turn = std::bit_cast<double>((b >> 12) | kOne) - 1.5;    // [-1/2, 1/2)
+    const double u = 2 - std::bit_cast<double>((a >> 12) | kOne);       // (0, 1]
+    const double turn = std::bit_cast<double>((b >> 12) | kOne) - 1.5;  // [-1/2, 1/2)
     const double radius = std::sqrt(-2 * fast_log(u));
     constexpr double kShift = 0x1.8p52;
     const double quarter = (4 * turn + kShift) - kShift;  // -2, ..., 2

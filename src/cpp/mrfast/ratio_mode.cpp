@@ -17,13 +17,13 @@ namespace {
 
 constexpr double kMadScale = 1.4826;
 constexpr double kSmallestBandwidth = 1e-8;
-constexpr std::size_t kPoints = 512;   // of the grid
-constexpr double kCut = 3;             // bandwidths beyond the ends
-constexpr std::size_t kRun = 16;       // points in a row that are evaluated together
-constexpr double kReach = 9;           // bandwidths from which a kernel counts nothing
+constexpr std::size_t kPoints = 512;    // of the grid
+constexpr double kCut = 3;              // bandwidths beyond the ends
+constexpr std::size_t kRun = 16;        // points in a row that are evaluated together
+constexpr double kReach = 9;            // bandwidths from which a kernel counts nothing
 constexpr double kFineStep = 1.0 / 64;  // of the exact mode, in bandwidths
 constexpr std::size_t kMostPoints = std::size_t{1} << 24;
-constexpr std::size_t kDraws = 64;     // of one piece of work
+constexpr std::size_t kDraws = 64;  // of one piece of work
 
 double median_of(std::vector<double>& v) {
   const std::size_t half = v.size() / 2;
@@ -60,41 +60,70 @@ double polish(const double* ratios, std::size_t stride, const double* weights, s
   return t;
 }
 
-// Sums of weights exp(-(x0 + k e - r)^2 / 2) at k = 0, ..., 15 of eight rows, in bandwidths;
-// `smooth`: the steps e are at most 1/2, and products of factors may stand for exponentials.
-MRFAST_DISPATCH void kernel_sums(const double* __restrict values, const double* __restrict weights,
-                                 std::size_t n, const double* x0, const double* h, const double* e,
-                                 bool smooth, double* __restrict sums) {
+#if defined(__GNUC__) && !defined(__clang__)
+#define MRFAST_UNROLL _Pragma("GCC unroll 16")
+#elif defined(__clang__)
+#define MRFAST_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define MRFAST_UNROLL
+#endif
+
+// Where eight rows stand from the first of their points, in bandwidths, and the weight if any of
+// their points is within reach (else 0, at 0).
+MRFAST_INLINE void stand(const double* value, double weight, const Vector8& x0,
+                         const Vector8& inverse, const Vector8& reach, Vector8& from,
+                         Vector8& counts) {
+#if defined(__GNUC__) || defined(__clang__)
+  const Vector8 zero = {};
+  Vector8 v;
+  load(value, v);
+  from = (x0 - v) * inverse;
+  counts = from < zero + kReach ? zero + weight : zero;
+  counts = from + reach > zero - kReach ? counts : zero;
+  from = counts > zero ? from : zero;
+#else
+  for (std::size_t l = 0; l < kLanes; ++l) {
+    const double u = (x0.lane[l] - value[l]) * inverse.lane[l];
+    const bool near = u < kReach && u + reach.lane[l] > -kReach;
+    counts.lane[l] = near ? weight : 0.0;
+    from.lane[l] = near ? u : 0.0;
+  }
+#endif
+}
+
+// Sums of weights exp(-(x0 + k e - r)^2 / 2) at k = 0, ..., 15 of eight rows, in bandwidths.
+// kSmooth: the steps e are at most 1/2, and products of factors may stand for exponentials.
+template <bool kSmooth>
+MRFAST_INLINE void kernel_sums_of(const double* __restrict values, const double* __restrict weights,
+                                  std::size_t n, const double* x0, const double* h, const double* e,
+                                  double* __restrict sums) {
   double inverse[kLanes], reach[kLanes], factor[kLanes];
-  Vector8 sum[kRun], ratio;
-  for (auto& s : sum) fill(0.0, s);
   for (std::size_t l = 0; l < kLanes; ++l) {
     inverse[l] = 1 / h[l];
     reach[l] = e[l] * static_cast<double>(kRun - 1);
     factor[l] = fast_exp(-e[l] * e[l]);
   }
+  Vector8 sum[kRun], first, scale, length, ratio;
+  for (auto& s : sum) fill(0.0, s);
+  load(x0, first);
+  load(inverse, scale);
+  load(reach, length);
   load(factor, ratio);
   for (std::size_t j = 0; j < n; ++j) {
-    double u[kLanes], weight[kLanes];
-    double near = 0;
-    for (std::size_t l = 0; l < kLanes; ++l) {
-      u[l] = (x0[l] - values[kLanes * j + l]) * inverse[l];
-      const bool counts = u[l] < kReach && u[l] + reach[l] > -kReach;
-      weight[l] = counts ? weights[j] : 0.0;
-      u[l] = counts ? u[l] : 0.0;
-      near += weight[l];
-    }
-    if (near == 0) continue;
-    Vector8 g, q, w;
-    load(weight, w);
-    if (smooth) {
-      double first[kLanes], next[kLanes];
+    Vector8 from, counts, g, q;
+    stand(values + kLanes * j, weights[j], first, scale, length, from, counts);
+    if (sum_of_lanes(counts) == 0) continue;
+    double u[kLanes], weight[kLanes], kernel[kLanes], next[kLanes];
+    store(from, u);
+    store(counts, weight);
+    if constexpr (kSmooth) {
       for (std::size_t l = 0; l < kLanes; ++l) {
-        first[l] = weight[l] * fast_exp(-0.5 * u[l] * u[l]);
+        kernel[l] = weight[l] * fast_exp(-0.5 * u[l] * u[l]);
         next[l] = fast_exp(-e[l] * (u[l] + 0.5 * e[l]));
       }
-      load(first, g);
+      load(kernel, g);
       load(next, q);
+      MRFAST_UNROLL
       for (std::size_t k = 0; k < kRun; ++k) {
         sum[k] += g;
         g = g * q;
@@ -102,18 +131,31 @@ MRFAST_DISPATCH void kernel_sums(const double* __restrict values, const double* 
       }
     } else {
       for (std::size_t k = 0; k < kRun; ++k) {
-        double value[kLanes];
         for (std::size_t l = 0; l < kLanes; ++l) {
           const double at = u[l] + e[l] * static_cast<double>(k);
-          value[l] = fast_exp(-0.5 * at * at);
+          kernel[l] = weight[l] * fast_exp(-0.5 * at * at);
         }
-        load(value, g);
-        g = g * w;
+        load(kernel, g);
         sum[k] += g;
       }
     }
   }
   for (std::size_t k = 0; k < kRun; ++k) store(sum[k], sums + kLanes * k);
+}
+
+MRFAST_DISPATCH void smooth_sums(const double* values, const double* weights, std::size_t n,
+                                 const double* x0, const double* h, const double* e, double* sums) {
+  kernel_sums_of<true>(values, weights, n, x0, h, e, sums);
+}
+
+MRFAST_DISPATCH void direct_sums(const double* values, const double* weights, std::size_t n,
+                                 const double* x0, const double* h, const double* e, double* sums) {
+  kernel_sums_of<false>(values, weights, n, x0, h, e, sums);
+}
+
+void kernel_sums(const double* values, const double* weights, std::size_t n, const double* x0,
+                 const double* h, const double* e, bool smooth, double* sums) {
+  (smooth ? smooth_sums : direct_sums)(values, weights, n, x0, h, e, sums);
 }
 
 MRFAST_DISPATCH void moments_of_lanes(const double* __restrict values, std::size_t n, double* sd,
@@ -163,7 +205,11 @@ class ModeLanes {
  public:
   ModeLanes(const double* weights, std::size_t n, double factor, bool exact, double middle,
             double spread)
-      : weights_(weights), n_(n), factor_(factor), exact_(exact), buffer_(kLanes * n),
+      : weights_(weights),
+        n_(n),
+        factor_(factor),
+        exact_(exact),
+        buffer_(kLanes * n),
         equal_(n, 1 / static_cast<double>(n)) {
     std::fill(middle_, middle_ + kLanes, middle);
     std::fill(spread_, spread_ + kLanes, spread);
@@ -199,7 +245,8 @@ class ModeLanes {
       if (exact_) {
         const double wanted = std::ceil(range / (h_[l] * kFineStep));
         count_[l] = static_cast<std::size_t>(
-                        std::min(static_cast<double>(kMostPoints), std::max(1.0, wanted))) + 1;
+                        std::min(static_cast<double>(kMostPoints), std::max(1.0, wanted))) +
+                    1;
         step_[l] = range / static_cast<double>(count_[l] - 1);
       }
       stride_[l] = static_cast<std::size_t>(std::max(1.0, std::floor(0.5 * h_[l] / step_[l])));
@@ -340,8 +387,7 @@ ModeEstimate binned_mode(const RatioSample& data, double factor) {
   for (std::size_t k = 0; k < kPoints; ++k) {
     const double x = from + static_cast<double>(k) * step, place = (x - low) / bin;
     const auto i = std::min(static_cast<std::size_t>(place), kPoints - 2);
-    const double f =
-        density[i] + (density[i + 1] - density[i]) * (place - static_cast<double>(i));
+    const double f = density[i] + (density[i + 1] - density[i]) * (place - static_cast<double>(i));
     if (f > peak) {
       peak = f;
       out.mode = x;
