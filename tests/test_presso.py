@@ -607,10 +607,10 @@ def read_expected(folder: Path, file: str, name: str, package: str) -> dict[str,
     out: dict[str, list[float]] = {}
     with (folder / f"expected_{file}.csv").open(encoding="utf-8") as lines:
         for row in csv.DictReader(lines):
-            if row["dataset"] == name and row["package"].startswith(package):
-                if row["fun"] == "mr_presso":
-                    value = float("nan") if row["value"] == "NA" else float(row["value"])
-                    out.setdefault(row["field"], []).append(value)
+            wanted = (row["dataset"], row["fun"]) == (name, "mr_presso")
+            if wanted and row["package"].startswith(package):
+                value = float("nan") if row["value"] == "NA" else float(row["value"])
+                out.setdefault(row["field"], []).append(value)
     return out
 
 
@@ -717,7 +717,7 @@ def test_golden_several_exposures(reference_dir: Path, name: str) -> None:
 def test_closed_forms_against_plain_draws(j: int, exposures: int) -> None:
     """100,000 draws of numpy, at the observed value and at their own 5% and 0.5% points."""
     data = simulated(j, 31, exposures=exposures, invalid=j // 20)
-    x, sx, y, sy = matrices(data)
+    x, sx, _, sy = matrices(data)
     _, without, residual, p_values, _, summary = closed_form(data)
     rng = np.random.default_rng(2)
     mean = (x * without).sum(axis=1)

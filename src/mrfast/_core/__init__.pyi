@@ -11,8 +11,8 @@ from . import exact as exact
 from . import federated as federated
 from . import identified as identified
 from . import ld as ld
-from . import presso as presso
 from . import medians as medians
+from . import presso as presso
 from . import summary as summary
 
 def symmetric_eigen(
