@@ -403,6 +403,10 @@ def mr_presso(
     corrected = None
     if found.corrected is not None:
         corrected = MREstimate(method="mr_presso_corrected", **_only(found.corrected), n_snps=left)
+        found.messages.append(
+            f"the estimate is that of all SNPs; without {len(found.outlier_test.outliers)} "
+            f"outliers {corrected.estimate:.4g} (standard error {corrected.std_error:.3g})"
+        )
     distortion = found.distortion
     if distortion is not None:
         values = {field.name: getattr(distortion, field.name) for field in fields(distortion)}
