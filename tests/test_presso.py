@@ -255,7 +255,7 @@ def test_result_of_one_exposure() -> None:
     alone = mrfast.mr_presso(**kept, rng=4)
     assert result.corrected is not None
     assert result.corrected.n_snps == 37
-    assert "without 3 outliers" in result.messages[-1]
+    assert "without 3 outlier(s)" in result.messages[-1]
     for name in ("estimate", "std_error", "ci_lower", "ci_upper", "p_value"):
         assert getattr(result.corrected, name) == pytest.approx(getattr(alone, name), rel=1e-12)
     assert alone.corrected is None

@@ -377,7 +377,7 @@ def mr_presso(
     >>> result.outliers
     (8,)
     >>> round(result.estimate, 3), round(result.corrected.estimate, 3)
-    (0.583, 0.493)
+    (0.583, 0.498)
     """
     options: dict[str, Any] = {
         "alpha": alpha,
@@ -405,7 +405,7 @@ def mr_presso(
         corrected = MREstimate(method="mr_presso_corrected", **_only(found.corrected), n_snps=left)
         found.messages.append(
             f"the estimate is that of all SNPs; without {len(found.outlier_test.outliers)} "
-            f"outliers {corrected.estimate:.4g} (standard error {corrected.std_error:.3g})"
+            f"outlier(s) {corrected.estimate:.4g} (standard error {corrected.std_error:.3g})"
         )
     distortion = found.distortion
     if distortion is not None:
