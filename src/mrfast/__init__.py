@@ -76,6 +76,10 @@ if TYPE_CHECKING:
     from mrfast.summary.mode_methods import ModeEstimate as ModeEstimate
     from mrfast.summary.mode_methods import simple_mode as simple_mode
     from mrfast.summary.mode_methods import weighted_mode as weighted_mode
+    from mrfast.summary.presso_test import MVPressoResult as MVPressoResult
+    from mrfast.summary.presso_test import PressoResult as PressoResult
+    from mrfast.summary.presso_test import mr_presso as mr_presso
+    from mrfast.summary.presso_test import mv_presso as mv_presso
     from mrfast.summary.rucker_framework import RuckerEstimate as RuckerEstimate
     from mrfast.summary.rucker_framework import rucker as rucker
     from mrfast.summary.several_methods import mr as mr
@@ -101,7 +105,9 @@ _HOME = {
     "LikelihoodProfile": "federated.likelihood_profile",
     "LogPosterior": "bayes.model",
     "MassiveResult": "bayes.result",
+    "MVPressoResult": "summary.presso_test",
     "Moments": "data.moments",
+    "PressoResult": "summary.presso_test",
     "OmopCohort": "io.omop.cohort",
     "PooledProfile": "federated.pooling",
     "PriorSensitivity": "bayes.sensitivity",
@@ -114,6 +120,8 @@ _HOME = {
     "build_config": "_runtime",
     "federated_estimate": "federated.estimate",
     "cis_mr": "summary.cis",
+    "mr_presso": "summary.presso_test",
+    "mv_presso": "summary.presso_test",
     "coloc": "summary.colocalisation",
     "empirical_null": "summary.calibration",
     "first_stage_f": "federated.first_stage",

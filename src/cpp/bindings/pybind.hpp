@@ -67,7 +67,8 @@ void register_exact(py::module_ module);
 void register_federated(py::module_ module);
 void register_identified(py::module_ module);
 void register_ld(py::module_ module);
-void register_medians(py::module_ module);
+void register_presso(py::module_ module);
 void register_summary(py::module_ module);
+void register_medians(py::module_ module);
 
 }  // namespace mrfast::bindings

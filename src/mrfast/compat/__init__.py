@@ -11,6 +11,7 @@ from mrfast.compat.mendelianrandomization import (
     mendelianrandomization_0_10_penalised_ivw,
 )
 from mrfast.compat.peer_estimate import PeerEstimate
+from mrfast.compat.presso import MRPresso10, mr_presso_1_0
 from mrfast.compat.twosamplemr import (
     twosamplemr_0_7_egger_bootstrap,
     twosamplemr_0_7_ivw_mre,
@@ -19,9 +20,11 @@ from mrfast.compat.twosamplemr import (
 )
 
 __all__ = [
+    "MRPresso10",
     "PeerEstimate",
     "mendelianrandomization_0_10_egger",
     "mendelianrandomization_0_10_penalised_ivw",
+    "mr_presso_1_0",
     "twosamplemr_0_7_egger_bootstrap",
     "twosamplemr_0_7_ivw_mre",
     "twosamplemr_0_7_rucker",

@@ -210,6 +210,15 @@ _ENTRIES: tuple[Method, ...] = (
             "distribution": "t",
         },
     ),
+    Method(
+        name="mr_presso",
+        function=f"{_SUMMARY}.presso_test:mr_presso",
+        title="MR-PRESSO",
+        reference="10.1038/s41588-018-0099-7",
+        minimum_snps=4,
+        random=True,
+        defaults={"alpha": 0.05, "simulate": None, "dispersion": "estimated"},
+    ),
 )
 
 METHODS: Mapping[str, Method] = MappingProxyType({method.name: method for method in _ENTRIES})
