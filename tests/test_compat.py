@@ -85,7 +85,9 @@ def test_mendelianrandomization_egger(reference_dir: Path, name: str, law: str) 
         ("CILower.Int", found.intercept_ci_lower),
         ("CIUpper.Int", found.intercept_ci_upper),
     ):
-        assert value == pytest.approx(want[field][0], **EXACT), field
+        # quantiles of t in scipy before 1.12 have ten digits
+        tolerance = {"rel": 1e-7} if field.startswith("CI") else EXACT
+        assert value == pytest.approx(want[field][0], **tolerance), field
     # multiples of 1e-16
     assert found.p_value == pytest.approx(want["Pvalue.Est"][0], rel=1e-8, abs=1e-15)
     assert found.intercept_p_value == pytest.approx(want["Pvalue.Int"][0], rel=1e-8, abs=1e-15)
