@@ -40,3 +40,31 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = f"MRFAST_REQUIRE_REFERENCE is set, yet skipped: {report.longrepr}"
     return report
+
+
+class Command:
+    """Runs the command line in this process; keeps what it printed."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+        self.out = self.err = ""
+
+    def __call__(self, *words):
+        self._capsys.readouterr()
+        from mrfast.cli.main import main
+
+        code = main([str(word) for word in words])
+        self.out, self.err = self._capsys.readouterr()
+        return code
+
+    def fails(self, *words, code=2):
+        """Message of a command that must fail, in one line and without a traceback."""
+        assert self(*words) == code
+        assert self.err.count("\n") == 1, self.err
+        assert self.err.startswith("mrfast: error: ")
+        return self.err.removeprefix("mrfast: error: ").rstrip("\n")
+
+
+@pytest.fixture
+def command(capsys):
+    return Command(capsys)

@@ -27,32 +27,6 @@ QUICK = ("--iterations", "200", "--chains", "2", "--samples", "50", "--no-plot",
 EXACTLY = {"float_precision": "round_trip"} if int(pd.__version__.partition(".")[0]) < 3 else {}
 
 
-class Command:
-    """Runs the command line in this process; keeps what it printed."""
-
-    def __init__(self, capsys):
-        self._capsys = capsys
-        self.out = self.err = ""
-
-    def __call__(self, *words):
-        self._capsys.readouterr()
-        code = main([str(word) for word in words])
-        self.out, self.err = self._capsys.readouterr()
-        return code
-
-    def fails(self, *words, code=2):
-        """Message of a command that must fail, in one line and without a traceback."""
-        assert self(*words) == code
-        assert self.err.count("\n") == 1
-        assert self.err.startswith("mrfast: error: ")
-        return self.err.removeprefix("mrfast: error: ").rstrip("\n")
-
-
-@pytest.fixture
-def command(capsys):
-    return Command(capsys)
-
-
 @pytest.fixture(scope="module")
 def example(tmp_path_factory):
     folder = tmp_path_factory.mktemp("example")

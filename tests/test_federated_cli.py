@@ -18,32 +18,6 @@ from mrfast.cli.main import main
 from mrfast.io.tables import read_frame
 
 
-class Command:
-    """Runs the command line in this process; keeps what it printed."""
-
-    def __init__(self, capsys):
-        self._capsys = capsys
-        self.out = self.err = ""
-
-    def __call__(self, *words):
-        self._capsys.readouterr()
-        code = main([str(word) for word in words])
-        self.out, self.err = self._capsys.readouterr()
-        return code
-
-    def fails(self, *words, code=2):
-        """Message of a command that must fail, in one line and without a traceback."""
-        assert self(*words) == code
-        assert self.err.count("\n") == 1, self.err
-        assert self.err.startswith("mrfast: error: ")
-        return self.err.removeprefix("mrfast: error: ").rstrip("\n")
-
-
-@pytest.fixture
-def command(capsys):
-    return Command(capsys)
-
-
 def commands_of(folder):
     """Commands that the example's README says to run, without the program's name."""
     lines = (folder / "README.txt").read_text().splitlines()

@@ -17,7 +17,7 @@ _ILL_CONDITIONED = 1e-4
 
 
 @dataclass(frozen=True)
-class Design:
+class PackedDesign:
     """Rows packed by the kernel, and what was done to their columns.
 
     Coefficients inside belong to the intercept, the packed covariates and the exposure, K in all.
@@ -67,7 +67,7 @@ def pack(
     offset: NDArray[Any] | None = None,
     precision: Float | None = None,
     threads: int,
-) -> Design:
+) -> PackedDesign:
     """Scale the covariates, leave out what is constant or collinear, pack the rows.
 
     Raises
@@ -123,7 +123,7 @@ def pack(
         transform = transform @ np.linalg.inv(root).T
         columns = np.einsum("ij,jk->ik", x[:, kept] - centre[kept], transform)
         rows, gram = packed(columns, np.zeros(q), np.ones(q))
-    return Design(rows, kept, transform, centre[kept], gram, threads)
+    return PackedDesign(rows, kept, transform, centre[kept], gram, threads)
 
 
 def binary_outcome(outcome: ArrayLike) -> Float:

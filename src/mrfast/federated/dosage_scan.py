@@ -20,7 +20,7 @@ from mrfast import _validation as check
 from mrfast._runtime import thread_count
 from mrfast._validation import Float, fail
 from mrfast.errors import ConvergenceError
-from mrfast.federated._design import Design, binary_outcome, covariate_array, pack
+from mrfast.federated._design import PackedDesign, binary_outcome, covariate_array, pack
 from mrfast.federated._newton import maximise, solve
 
 __all__ = ["SnpScan", "snp_scan"]
@@ -155,7 +155,7 @@ def snp_scan(
 class _Null:
     """The model without a SNP."""
 
-    def __init__(self, design: Design, y: Float) -> None:
+    def __init__(self, design: PackedDesign, y: Float) -> None:
         k = design.kept.size + 2
         start = np.zeros((1, k))
         start[0, 0] = math.log(y.mean() / (1 - y.mean()))
@@ -179,7 +179,7 @@ def _empty() -> tuple[NDArray[Any], ...]:
 
 
 def _scan_chunk(
-    design: Design, null: _Null, dosages: NDArray[Any], first: int, method: str
+    design: PackedDesign, null: _Null, dosages: NDArray[Any], first: int, method: str
 ) -> tuple[NDArray[Any], ...]:
     counts, scores, left_out = design.rows.score_dosages(null.coefficients, dosages, design.threads)
     m, k = counts.shape[0], null.coefficients.size
@@ -234,7 +234,7 @@ def _profiled(information: Float, gradient: Float) -> tuple[Float, Float]:
 
 
 def _full_fits(
-    design: Design,
+    design: PackedDesign,
     null: _Null,
     dosages: NDArray[Any],
     at: NDArray[np.intp],

@@ -27,7 +27,7 @@ from mrfast._validation import Float, fail
 from mrfast.errors import ConvergenceError, InvalidInputError
 from mrfast.federated import _chebyshev as chebyshev
 from mrfast.federated._design import (
-    Design,
+    PackedDesign,
     binary_outcome,
     covariate_array,
     numbers,
@@ -204,7 +204,7 @@ class LogisticModel:
         self.residual_sd = math.sqrt(self.residual_sum_of_squares / self._total)
         self._fit: LogisticFit | None = None
 
-    def _packed(self, weights: NDArray[Any] | None) -> Design:
+    def _packed(self, weights: NDArray[Any] | None) -> PackedDesign:
         y, x, moments, s, _, o, precision = self._data
         return pack(
             y,
@@ -219,7 +219,7 @@ class LogisticModel:
             threads=self._threads,
         )
 
-    def _set_design(self, design: Design) -> None:
+    def _set_design(self, design: PackedDesign) -> None:
         """Take rows that are packed, and what follows from them."""
         precision = self._data[-1]
         self._design, self._kept = design, design.kept

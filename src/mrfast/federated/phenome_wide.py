@@ -18,7 +18,7 @@ import pandas as pd
 from mrfast import _validation as check
 from mrfast._runtime import thread_count
 from mrfast._validation import Float
-from mrfast.federated._design import Design, covariate_array, numbers, pack, scales
+from mrfast.federated._design import PackedDesign, covariate_array, numbers, pack, scales
 from mrfast.federated._inputs import as_cohort, as_instruments, observed_dosages
 from mrfast.federated._newton import maximise
 from mrfast.federated.cohort import Cohort
@@ -340,7 +340,7 @@ def _least_squares(x: Float, nuisance: Float, covariates: Float) -> tuple[Float,
     return beta, np.sqrt(np.outer(variance, inverse.diagonal()))
 
 
-def _sums(design: Design, at: Float, _: NDArray[np.intp]) -> tuple[Float, Float, Float]:
+def _sums(design: PackedDesign, at: Float, _: NDArray[np.intp]) -> tuple[Float, Float, Float]:
     return design.sums(at)
 
 
