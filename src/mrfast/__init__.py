@@ -60,13 +60,23 @@ if TYPE_CHECKING:
     from mrfast.summary.cis import cis_mr as cis_mr
     from mrfast.summary.colocalisation import Colocalisation as Colocalisation
     from mrfast.summary.colocalisation import coloc as coloc
+    from mrfast.summary.contamination import ContaminationEstimate as ContaminationEstimate
+    from mrfast.summary.contamination import contamination_mixture as contamination_mixture
     from mrfast.summary.egger_regression import EggerEstimate as EggerEstimate
     from mrfast.summary.egger_regression import egger as egger
     from mrfast.summary.estimate import MREstimate as MREstimate
+    from mrfast.summary.heterogeneity_averaging import (
+        HeterogeneityPenalisedEstimate as HeterogeneityPenalisedEstimate,
+    )
+    from mrfast.summary.heterogeneity_averaging import (
+        heterogeneity_penalised as heterogeneity_penalised,
+    )
     from mrfast.summary.heterogeneity_tests import Heterogeneity as Heterogeneity
     from mrfast.summary.heterogeneity_tests import heterogeneity as heterogeneity
     from mrfast.summary.inverse_variance import IVWEstimate as IVWEstimate
     from mrfast.summary.inverse_variance import ivw as ivw
+    from mrfast.summary.lasso_selection import LassoEstimate as LassoEstimate
+    from mrfast.summary.lasso_selection import mr_lasso as mr_lasso
     from mrfast.summary.median_methods import MedianEstimate as MedianEstimate
     from mrfast.summary.median_methods import MedianLaw as MedianLaw
     from mrfast.summary.median_methods import median_law as median_law
@@ -94,6 +104,7 @@ _HOME = {
     "CisEstimate": "summary.cis",
     "Cohort": "federated.cohort",
     "Colocalisation": "summary.colocalisation",
+    "ContaminationEstimate": "summary.contamination",
     "DecisionThresholds": "federated.decision",
     "EggerEstimate": "summary.egger_regression",
     "EmpiricalNull": "summary.calibration",
@@ -101,10 +112,12 @@ _HOME = {
     "FederatedEstimate": "federated.estimate",
     "Harmonised": "data.harmonisation",
     "Heterogeneity": "summary.heterogeneity_tests",
+    "HeterogeneityPenalisedEstimate": "summary.heterogeneity_averaging",
     "IVWEstimate": "summary.inverse_variance",
     "IdentifiedPrior": "bayes.identified_prior",
     "InstrumentTable": "data.instruments",
     "LaplaceEvidence": "bayes.evidence",
+    "LassoEstimate": "summary.lasso_selection",
     "LikelihoodProfile": "federated.likelihood_profile",
     "LogPosterior": "bayes.model",
     "MREstimate": "summary.estimate",
@@ -130,6 +143,7 @@ _HOME = {
     "build_config": "_runtime",
     "cis_mr": "summary.cis",
     "coloc": "summary.colocalisation",
+    "contamination_mixture": "summary.contamination",
     "egger": "summary.egger_regression",
     "empirical_null": "summary.calibration",
     "federated_estimate": "federated.estimate",
@@ -137,6 +151,7 @@ _HOME = {
     "fit_site": "federated.site_fit",
     "harmonise": "data.harmonisation",
     "heterogeneity": "summary.heterogeneity_tests",
+    "heterogeneity_penalised": "summary.heterogeneity_averaging",
     "ivw": "summary.inverse_variance",
     "laplace_evidence": "bayes.evidence",
     "laplace_term": "bayes.evidence",
@@ -146,6 +161,7 @@ _HOME = {
     "median_law": "summary.median_methods",
     "missingness_check": "federated.diagnostics",
     "mr": "summary.several_methods",
+    "mr_lasso": "summary.lasso_selection",
     "mr_presso": "summary.presso_test",
     "mv_presso": "summary.presso_test",
     "overlap_check": "federated.samples",
