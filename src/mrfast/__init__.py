@@ -60,6 +60,8 @@ if TYPE_CHECKING:
     from mrfast.summary.cis import cis_mr as cis_mr
     from mrfast.summary.colocalisation import Colocalisation as Colocalisation
     from mrfast.summary.colocalisation import coloc as coloc
+    from mrfast.summary.conditional_strength import ConditionalStrength as ConditionalStrength
+    from mrfast.summary.conditional_strength import conditional_f as conditional_f
     from mrfast.summary.contamination import ContaminationEstimate as ContaminationEstimate
     from mrfast.summary.contamination import contamination_mixture as contamination_mixture
     from mrfast.summary.egger_regression import EggerEstimate as EggerEstimate
@@ -86,6 +88,15 @@ if TYPE_CHECKING:
     from mrfast.summary.mode_methods import ModeEstimate as ModeEstimate
     from mrfast.summary.mode_methods import simple_mode as simple_mode
     from mrfast.summary.mode_methods import weighted_mode as weighted_mode
+    from mrfast.summary.mv_egger_regression import MVEggerEstimate as MVEggerEstimate
+    from mrfast.summary.mv_egger_regression import mv_egger as mv_egger
+    from mrfast.summary.mv_estimate import MVEstimate as MVEstimate
+    from mrfast.summary.mv_inverse_variance import MVIVWEstimate as MVIVWEstimate
+    from mrfast.summary.mv_inverse_variance import mv_ivw as mv_ivw
+    from mrfast.summary.mv_lasso_selection import MVLassoEstimate as MVLassoEstimate
+    from mrfast.summary.mv_lasso_selection import mv_lasso as mv_lasso
+    from mrfast.summary.mv_median_regression import MVMedianEstimate as MVMedianEstimate
+    from mrfast.summary.mv_median_regression import mv_median as mv_median
     from mrfast.summary.presso_test import MVPressoResult as MVPressoResult
     from mrfast.summary.presso_test import PressoResult as PressoResult
     from mrfast.summary.presso_test import mr_presso as mr_presso
@@ -104,6 +115,7 @@ _HOME = {
     "CisEstimate": "summary.cis",
     "Cohort": "federated.cohort",
     "Colocalisation": "summary.colocalisation",
+    "ConditionalStrength": "summary.conditional_strength",
     "ContaminationEstimate": "summary.contamination",
     "DecisionThresholds": "federated.decision",
     "EggerEstimate": "summary.egger_regression",
@@ -121,6 +133,11 @@ _HOME = {
     "LikelihoodProfile": "federated.likelihood_profile",
     "LogPosterior": "bayes.model",
     "MREstimate": "summary.estimate",
+    "MVEggerEstimate": "summary.mv_egger_regression",
+    "MVEstimate": "summary.mv_estimate",
+    "MVIVWEstimate": "summary.mv_inverse_variance",
+    "MVLassoEstimate": "summary.mv_lasso_selection",
+    "MVMedianEstimate": "summary.mv_median_regression",
     "MVPressoResult": "summary.presso_test",
     "MassiveResult": "bayes.result",
     "MedianEstimate": "summary.median_methods",
@@ -143,6 +160,7 @@ _HOME = {
     "build_config": "_runtime",
     "cis_mr": "summary.cis",
     "coloc": "summary.colocalisation",
+    "conditional_f": "summary.conditional_strength",
     "contamination_mixture": "summary.contamination",
     "egger": "summary.egger_regression",
     "empirical_null": "summary.calibration",
@@ -163,6 +181,10 @@ _HOME = {
     "mr": "summary.several_methods",
     "mr_lasso": "summary.lasso_selection",
     "mr_presso": "summary.presso_test",
+    "mv_egger": "summary.mv_egger_regression",
+    "mv_ivw": "summary.mv_inverse_variance",
+    "mv_lasso": "summary.mv_lasso_selection",
+    "mv_median": "summary.mv_median_regression",
     "mv_presso": "summary.presso_test",
     "overlap_check": "federated.samples",
     "penalised_median": "summary.median_methods",

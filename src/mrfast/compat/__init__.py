@@ -10,6 +10,10 @@ from mrfast.compat.mendelianrandomization import (
     mendelianrandomization_0_10_egger,
     mendelianrandomization_0_10_penalised_ivw,
 )
+from mrfast.compat.mendelianrandomization_mixture import (
+    mendelianrandomization_0_10_conmix,
+    mendelianrandomization_0_10_hetpen,
+)
 from mrfast.compat.peer_estimate import PeerEstimate
 from mrfast.compat.presso import MRPresso10, mr_presso_1_0
 from mrfast.compat.twosamplemr import (
@@ -22,7 +26,9 @@ from mrfast.compat.twosamplemr import (
 __all__ = [
     "MRPresso10",
     "PeerEstimate",
+    "mendelianrandomization_0_10_conmix",
     "mendelianrandomization_0_10_egger",
+    "mendelianrandomization_0_10_hetpen",
     "mendelianrandomization_0_10_penalised_ivw",
     "mr_presso_1_0",
     "twosamplemr_0_7_egger_bootstrap",
