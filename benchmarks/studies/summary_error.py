@@ -106,9 +106,7 @@ UNIVARIABLE = (
     _method("MR-Lasso", "mr_lasso"),
     _method("heterogeneity-penalised", "heterogeneity_penalised"),
     _method("cML-MA", "constrained_ml", perturbations=0, needs_n=True),
-    _method(
-        "cML-MA, perturbed", "constrained_ml", perturbations=100, random=True, needs_n=True
-    ),
+    _method("cML-MA, perturbed", "constrained_ml", perturbations=100, random=True, needs_n=True),
 )
 MULTIVARIABLE = (
     _method("IVW, fixed", "mv_ivw", model="fixed"),

@@ -62,13 +62,23 @@ if TYPE_CHECKING:
     from mrfast.summary.colocalisation import coloc as coloc
     from mrfast.summary.conditional_strength import ConditionalStrength as ConditionalStrength
     from mrfast.summary.conditional_strength import conditional_f as conditional_f
+    from mrfast.summary.contamination import ContaminationEstimate as ContaminationEstimate
+    from mrfast.summary.contamination import contamination_mixture as contamination_mixture
     from mrfast.summary.egger_regression import EggerEstimate as EggerEstimate
     from mrfast.summary.egger_regression import egger as egger
     from mrfast.summary.estimate import MREstimate as MREstimate
+    from mrfast.summary.heterogeneity_averaging import (
+        HeterogeneityPenalisedEstimate as HeterogeneityPenalisedEstimate,
+    )
+    from mrfast.summary.heterogeneity_averaging import (
+        heterogeneity_penalised as heterogeneity_penalised,
+    )
     from mrfast.summary.heterogeneity_tests import Heterogeneity as Heterogeneity
     from mrfast.summary.heterogeneity_tests import heterogeneity as heterogeneity
     from mrfast.summary.inverse_variance import IVWEstimate as IVWEstimate
     from mrfast.summary.inverse_variance import ivw as ivw
+    from mrfast.summary.lasso_selection import LassoEstimate as LassoEstimate
+    from mrfast.summary.lasso_selection import mr_lasso as mr_lasso
     from mrfast.summary.median_methods import MedianEstimate as MedianEstimate
     from mrfast.summary.median_methods import MedianLaw as MedianLaw
     from mrfast.summary.median_methods import median_law as median_law
@@ -104,6 +114,7 @@ _HOME = {
     "Cohort": "federated.cohort",
     "Colocalisation": "summary.colocalisation",
     "ConditionalStrength": "summary.conditional_strength",
+    "ContaminationEstimate": "summary.contamination",
     "DecisionThresholds": "federated.decision",
     "EggerEstimate": "summary.egger_regression",
     "EmpiricalNull": "summary.calibration",
@@ -111,10 +122,12 @@ _HOME = {
     "FederatedEstimate": "federated.estimate",
     "Harmonised": "data.harmonisation",
     "Heterogeneity": "summary.heterogeneity_tests",
+    "HeterogeneityPenalisedEstimate": "summary.heterogeneity_averaging",
     "IVWEstimate": "summary.inverse_variance",
     "IdentifiedPrior": "bayes.identified_prior",
     "InstrumentTable": "data.instruments",
     "LaplaceEvidence": "bayes.evidence",
+    "LassoEstimate": "summary.lasso_selection",
     "LikelihoodProfile": "federated.likelihood_profile",
     "LogPosterior": "bayes.model",
     "MREstimate": "summary.estimate",
@@ -145,6 +158,7 @@ _HOME = {
     "cis_mr": "summary.cis",
     "coloc": "summary.colocalisation",
     "conditional_f": "summary.conditional_strength",
+    "contamination_mixture": "summary.contamination",
     "egger": "summary.egger_regression",
     "empirical_null": "summary.calibration",
     "federated_estimate": "federated.estimate",
@@ -152,6 +166,7 @@ _HOME = {
     "fit_site": "federated.site_fit",
     "harmonise": "data.harmonisation",
     "heterogeneity": "summary.heterogeneity_tests",
+    "heterogeneity_penalised": "summary.heterogeneity_averaging",
     "ivw": "summary.inverse_variance",
     "laplace_evidence": "bayes.evidence",
     "laplace_term": "bayes.evidence",
@@ -161,6 +176,7 @@ _HOME = {
     "median_law": "summary.median_methods",
     "missingness_check": "federated.diagnostics",
     "mr": "summary.several_methods",
+    "mr_lasso": "summary.lasso_selection",
     "mr_presso": "summary.presso_test",
     "mv_egger": "summary.mv_egger_regression",
     "mv_ivw": "summary.mv_inverse_variance",

@@ -71,5 +71,6 @@ void register_multivariable(py::module_ module);
 void register_presso(py::module_ module);
 void register_summary(py::module_ module);
 void register_medians(py::module_ module);
+void register_mixture(py::module_ module);
 
 }  // namespace mrfast::bindings

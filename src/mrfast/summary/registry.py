@@ -219,6 +219,33 @@ _ENTRIES: tuple[Method, ...] = (
         random=True,
         defaults={"alpha": 0.05, "simulate": None, "dispersion": "estimated"},
     ),
+    Method(
+        name="contamination_mixture",
+        function=f"{_SUMMARY}.contamination:contamination_mixture",
+        title="contamination mixture",
+        reference="10.1038/s41467-019-14156-4",
+        minimum_snps=2,
+        needs_se_exposure=False,
+        defaults={"psi": None},
+    ),
+    Method(
+        name="heterogeneity_penalised",
+        function=f"{_SUMMARY}.heterogeneity_averaging:heterogeneity_penalised",
+        title="heterogeneity-penalised model averaging",
+        reference="10.1093/ije/dyy080",
+        minimum_snps=2,
+        needs_se_exposure=False,
+        defaults={"prior": 0.5, "form": "exact", "single_snp_models": False},
+    ),
+    Method(
+        name="mr_lasso",
+        function=f"{_SUMMARY}.lasso_selection:mr_lasso",
+        title="MR-Lasso",
+        reference="10.1371/journal.pone.0222362",
+        minimum_snps=2,
+        needs_se_exposure=False,
+        defaults={"penalties": "sequence", "penalty": None, "distribution": "normal"},
+    ),
 )
 
 METHODS: Mapping[str, Method] = MappingProxyType({method.name: method for method in _ENTRIES})
