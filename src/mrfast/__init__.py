@@ -54,12 +54,18 @@ if TYPE_CHECKING:
     from mrfast.io.omop.cohort import OmopCohort as OmopCohort
     from mrfast.io.omop.reading import read_omop_cohort as read_omop_cohort
     from mrfast.io.tables import read_associations as read_associations
+    from mrfast.summary.adjusted_profile import RAPSEstimate as RAPSEstimate
+    from mrfast.summary.adjusted_profile import raps as raps
     from mrfast.summary.calibration import EmpiricalNull as EmpiricalNull
     from mrfast.summary.calibration import empirical_null as empirical_null
     from mrfast.summary.cis import CisEstimate as CisEstimate
     from mrfast.summary.cis import cis_mr as cis_mr
     from mrfast.summary.colocalisation import Colocalisation as Colocalisation
     from mrfast.summary.colocalisation import coloc as coloc
+    from mrfast.summary.debiased_methods import DebiasedEstimate as DebiasedEstimate
+    from mrfast.summary.debiased_methods import PenalisedIVWEstimate as PenalisedIVWEstimate
+    from mrfast.summary.debiased_methods import debiased_ivw as debiased_ivw
+    from mrfast.summary.debiased_methods import penalised_ivw as penalised_ivw
     from mrfast.summary.egger_regression import EggerEstimate as EggerEstimate
     from mrfast.summary.egger_regression import egger as egger
     from mrfast.summary.estimate import MREstimate as MREstimate
@@ -67,6 +73,8 @@ if TYPE_CHECKING:
     from mrfast.summary.heterogeneity_tests import heterogeneity as heterogeneity
     from mrfast.summary.inverse_variance import IVWEstimate as IVWEstimate
     from mrfast.summary.inverse_variance import ivw as ivw
+    from mrfast.summary.likelihood_method import LikelihoodEstimate as LikelihoodEstimate
+    from mrfast.summary.likelihood_method import maximum_likelihood as maximum_likelihood
     from mrfast.summary.median_methods import MedianEstimate as MedianEstimate
     from mrfast.summary.median_methods import MedianLaw as MedianLaw
     from mrfast.summary.median_methods import median_law as median_law
@@ -94,6 +102,7 @@ _HOME = {
     "CisEstimate": "summary.cis",
     "Cohort": "federated.cohort",
     "Colocalisation": "summary.colocalisation",
+    "DebiasedEstimate": "summary.debiased_methods",
     "DecisionThresholds": "federated.decision",
     "EggerEstimate": "summary.egger_regression",
     "EmpiricalNull": "summary.calibration",
@@ -105,6 +114,7 @@ _HOME = {
     "IdentifiedPrior": "bayes.identified_prior",
     "InstrumentTable": "data.instruments",
     "LaplaceEvidence": "bayes.evidence",
+    "LikelihoodEstimate": "summary.likelihood_method",
     "LikelihoodProfile": "federated.likelihood_profile",
     "LogPosterior": "bayes.model",
     "MREstimate": "summary.estimate",
@@ -115,9 +125,11 @@ _HOME = {
     "ModeEstimate": "summary.mode_methods",
     "Moments": "data.moments",
     "OmopCohort": "io.omop.cohort",
+    "PenalisedIVWEstimate": "summary.debiased_methods",
     "PooledProfile": "federated.pooling",
     "PressoResult": "summary.presso_test",
     "PriorSensitivity": "bayes.sensitivity",
+    "RAPSEstimate": "summary.adjusted_profile",
     "RuckerEstimate": "summary.rucker_framework",
     "SignEstimate": "summary.sign",
     "SiteProfile": "federated.site_profile",
@@ -130,6 +142,7 @@ _HOME = {
     "build_config": "_runtime",
     "cis_mr": "summary.cis",
     "coloc": "summary.colocalisation",
+    "debiased_ivw": "summary.debiased_methods",
     "egger": "summary.egger_regression",
     "empirical_null": "summary.calibration",
     "federated_estimate": "federated.estimate",
@@ -143,18 +156,21 @@ _HOME = {
     "leave_one_site_out": "federated.estimate",
     "log_posterior": "bayes.model",
     "massive": "bayes.averaging",
+    "maximum_likelihood": "summary.likelihood_method",
     "median_law": "summary.median_methods",
     "missingness_check": "federated.diagnostics",
     "mr": "summary.several_methods",
     "mr_presso": "summary.presso_test",
     "mv_presso": "summary.presso_test",
     "overlap_check": "federated.samples",
+    "penalised_ivw": "summary.debiased_methods",
     "penalised_median": "summary.median_methods",
     "phenome_wide_check": "federated.phenome_wide",
     "pool": "federated.pooling",
     "pool_negative_controls": "federated.negative_controls",
     "prior_sensitivity": "bayes.sensitivity",
     "profile_likelihood": "federated.likelihood_profile",
+    "raps": "summary.adjusted_profile",
     "read_associations": "io.tables",
     "read_medusa_sites": "federated.medusa_files",
     "read_omop_cohort": "io.omop.reading",

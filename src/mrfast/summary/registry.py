@@ -219,6 +219,40 @@ _ENTRIES: tuple[Method, ...] = (
         random=True,
         defaults={"alpha": 0.05, "simulate": None, "dispersion": "estimated"},
     ),
+    Method(
+        name="maximum_likelihood",
+        function=f"{_SUMMARY}.likelihood_method:maximum_likelihood",
+        title="maximum likelihood, multiplicative random effects",
+        reference="10.1002/gepi.21758",
+        minimum_snps=1,
+        accepts_ld=True,
+        defaults={"model": "random", "overlap": 0.0, "interval": "wald", "distribution": "normal"},
+    ),
+    Method(
+        name="debiased_ivw",
+        function=f"{_SUMMARY}.debiased_methods:debiased_ivw",
+        title="debiased inverse-variance weighted",
+        reference="10.1214/20-AOS2027",
+        minimum_snps=1,
+        defaults={"over_dispersion": True},
+    ),
+    Method(
+        name="penalised_ivw",
+        function=f"{_SUMMARY}.debiased_methods:penalised_ivw",
+        title="penalised inverse-variance weighted",
+        reference="10.1111/biom.13732",
+        minimum_snps=1,
+        random=True,
+        defaults={"penalty": 1.0, "over_dispersion": True, "delta": 0.0, "interval": "auto"},
+    ),
+    Method(
+        name="raps",
+        function=f"{_SUMMARY}.adjusted_profile:raps",
+        title="robust adjusted profile score",
+        reference="10.1214/19-AOS1866",
+        minimum_snps=1,
+        defaults={"loss": "huber", "over_dispersion": True},
+    ),
 )
 
 METHODS: Mapping[str, Method] = MappingProxyType({method.name: method for method in _ENTRIES})
