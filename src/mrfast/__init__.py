@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from mrfast.io.omop.cohort import OmopCohort as OmopCohort
     from mrfast.io.omop.reading import read_omop_cohort as read_omop_cohort
     from mrfast.io.tables import read_associations as read_associations
+    from mrfast.summary.adjusted_profile import RAPSEstimate as RAPSEstimate
+    from mrfast.summary.adjusted_profile import raps as raps
     from mrfast.summary.calibration import EmpiricalNull as EmpiricalNull
     from mrfast.summary.calibration import empirical_null as empirical_null
     from mrfast.summary.cis import CisEstimate as CisEstimate
@@ -64,6 +66,10 @@ if TYPE_CHECKING:
     from mrfast.summary.conditional_strength import conditional_f as conditional_f
     from mrfast.summary.contamination import ContaminationEstimate as ContaminationEstimate
     from mrfast.summary.contamination import contamination_mixture as contamination_mixture
+    from mrfast.summary.debiased_methods import DebiasedEstimate as DebiasedEstimate
+    from mrfast.summary.debiased_methods import PenalisedIVWEstimate as PenalisedIVWEstimate
+    from mrfast.summary.debiased_methods import debiased_ivw as debiased_ivw
+    from mrfast.summary.debiased_methods import penalised_ivw as penalised_ivw
     from mrfast.summary.egger_regression import EggerEstimate as EggerEstimate
     from mrfast.summary.egger_regression import egger as egger
     from mrfast.summary.estimate import MREstimate as MREstimate
@@ -79,6 +85,8 @@ if TYPE_CHECKING:
     from mrfast.summary.inverse_variance import ivw as ivw
     from mrfast.summary.lasso_selection import LassoEstimate as LassoEstimate
     from mrfast.summary.lasso_selection import mr_lasso as mr_lasso
+    from mrfast.summary.likelihood_method import LikelihoodEstimate as LikelihoodEstimate
+    from mrfast.summary.likelihood_method import maximum_likelihood as maximum_likelihood
     from mrfast.summary.median_methods import MedianEstimate as MedianEstimate
     from mrfast.summary.median_methods import MedianLaw as MedianLaw
     from mrfast.summary.median_methods import median_law as median_law
@@ -115,6 +123,7 @@ _HOME = {
     "Colocalisation": "summary.colocalisation",
     "ConditionalStrength": "summary.conditional_strength",
     "ContaminationEstimate": "summary.contamination",
+    "DebiasedEstimate": "summary.debiased_methods",
     "DecisionThresholds": "federated.decision",
     "EggerEstimate": "summary.egger_regression",
     "EmpiricalNull": "summary.calibration",
@@ -128,6 +137,7 @@ _HOME = {
     "InstrumentTable": "data.instruments",
     "LaplaceEvidence": "bayes.evidence",
     "LassoEstimate": "summary.lasso_selection",
+    "LikelihoodEstimate": "summary.likelihood_method",
     "LikelihoodProfile": "federated.likelihood_profile",
     "LogPosterior": "bayes.model",
     "MREstimate": "summary.estimate",
@@ -142,9 +152,11 @@ _HOME = {
     "ModeEstimate": "summary.mode_methods",
     "Moments": "data.moments",
     "OmopCohort": "io.omop.cohort",
+    "PenalisedIVWEstimate": "summary.debiased_methods",
     "PooledProfile": "federated.pooling",
     "PressoResult": "summary.presso_test",
     "PriorSensitivity": "bayes.sensitivity",
+    "RAPSEstimate": "summary.adjusted_profile",
     "RuckerEstimate": "summary.rucker_framework",
     "SignEstimate": "summary.sign",
     "SiteProfile": "federated.site_profile",
@@ -159,6 +171,7 @@ _HOME = {
     "coloc": "summary.colocalisation",
     "conditional_f": "summary.conditional_strength",
     "contamination_mixture": "summary.contamination",
+    "debiased_ivw": "summary.debiased_methods",
     "egger": "summary.egger_regression",
     "empirical_null": "summary.calibration",
     "federated_estimate": "federated.estimate",
@@ -173,6 +186,7 @@ _HOME = {
     "leave_one_site_out": "federated.estimate",
     "log_posterior": "bayes.model",
     "massive": "bayes.averaging",
+    "maximum_likelihood": "summary.likelihood_method",
     "median_law": "summary.median_methods",
     "missingness_check": "federated.diagnostics",
     "mr": "summary.several_methods",
@@ -183,12 +197,14 @@ _HOME = {
     "mv_median": "summary.mv_median_regression",
     "mv_presso": "summary.presso_test",
     "overlap_check": "federated.samples",
+    "penalised_ivw": "summary.debiased_methods",
     "penalised_median": "summary.median_methods",
     "phenome_wide_check": "federated.phenome_wide",
     "pool": "federated.pooling",
     "pool_negative_controls": "federated.negative_controls",
     "prior_sensitivity": "bayes.sensitivity",
     "profile_likelihood": "federated.likelihood_profile",
+    "raps": "summary.adjusted_profile",
     "read_associations": "io.tables",
     "read_medusa_sites": "federated.medusa_files",
     "read_omop_cohort": "io.omop.reading",

@@ -11,6 +11,7 @@ from . import exact as exact
 from . import federated as federated
 from . import identified as identified
 from . import ld as ld
+from . import likelihood as likelihood
 from . import medians as medians
 from . import multivariable as multivariable
 from . import mixture as mixture
