@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from mrfast.summary.mode_methods import ModeEstimate as ModeEstimate
     from mrfast.summary.mode_methods import simple_mode as simple_mode
     from mrfast.summary.mode_methods import weighted_mode as weighted_mode
+    from mrfast.summary.mv_estimate import MVEstimate as MVEstimate
     from mrfast.summary.presso_test import MVPressoResult as MVPressoResult
     from mrfast.summary.presso_test import PressoResult as PressoResult
     from mrfast.summary.presso_test import mr_presso as mr_presso
@@ -108,6 +109,7 @@ _HOME = {
     "LikelihoodProfile": "federated.likelihood_profile",
     "LogPosterior": "bayes.model",
     "MREstimate": "summary.estimate",
+    "MVEstimate": "summary.mv_estimate",
     "MVPressoResult": "summary.presso_test",
     "MassiveResult": "bayes.result",
     "MedianEstimate": "summary.median_methods",
