@@ -60,6 +60,10 @@ if TYPE_CHECKING:
     from mrfast.summary.cis import cis_mr as cis_mr
     from mrfast.summary.colocalisation import Colocalisation as Colocalisation
     from mrfast.summary.colocalisation import coloc as coloc
+    from mrfast.summary.constrained_likelihood import (
+        ConstrainedMLEstimate as ConstrainedMLEstimate,
+    )
+    from mrfast.summary.constrained_likelihood import constrained_ml as constrained_ml
     from mrfast.summary.egger_regression import EggerEstimate as EggerEstimate
     from mrfast.summary.egger_regression import egger as egger
     from mrfast.summary.estimate import MREstimate as MREstimate
@@ -95,6 +99,7 @@ _HOME = {
     "CisEstimate": "summary.cis",
     "Cohort": "federated.cohort",
     "Colocalisation": "summary.colocalisation",
+    "ConstrainedMLEstimate": "summary.constrained_likelihood",
     "DecisionThresholds": "federated.decision",
     "EggerEstimate": "summary.egger_regression",
     "EmpiricalNull": "summary.calibration",
@@ -132,6 +137,7 @@ _HOME = {
     "build_config": "_runtime",
     "cis_mr": "summary.cis",
     "coloc": "summary.colocalisation",
+    "constrained_ml": "summary.constrained_likelihood",
     "egger": "summary.egger_regression",
     "empirical_null": "summary.calibration",
     "federated_estimate": "federated.estimate",

@@ -219,6 +219,15 @@ _ENTRIES: tuple[Method, ...] = (
         random=True,
         defaults={"alpha": 0.05, "simulate": None, "dispersion": "estimated"},
     ),
+    Method(
+        name="constrained_ml",
+        function=f"{_SUMMARY}.constrained_likelihood:constrained_ml",
+        title="constrained maximum likelihood, model average (cML-MA-BIC)",
+        reference="10.1016/j.ajhg.2021.05.014",
+        minimum_snps=3,
+        random=True,
+        defaults={"n": None, "n_perturbations": 200, "overlap": 0.0},
+    ),
 )
 
 METHODS: Mapping[str, Method] = MappingProxyType({method.name: method for method in _ENTRIES})
