@@ -18,8 +18,10 @@ constexpr std::uint32_t kPurpose = 0x636d6c00;  // of the draws: "cml"
 constexpr int kSteps = 200;                     // of one minimisation, halved ones included
 constexpr int kSweeps = 8;                      // over the models
 constexpr std::size_t kBetween = 128;           // effects looked at between those of the models
-constexpr double kBeyond = 0.25;                // and beyond them, in their range
-constexpr double kTolerance = 1e-11;            // of F_K, relative to 1 + F_K
+constexpr std::size_t kRounds = 2;              // of that with several exposures
+constexpr double kWeighty = 40;       // of BIC above the least: models whose range that is
+constexpr double kBeyond = 0.25;      // and beyond them, in their range
+constexpr double kTolerance = 1e-11;  // of F_K, relative to 1 + F_K
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 struct Exchange {
@@ -258,6 +260,17 @@ void substitute(const double* lower, std::size_t n, double* b) {
   }
 }
 
+std::size_t next_prime(std::size_t n) {
+  const auto is_prime = [](std::size_t p) {
+    for (std::size_t d = 2; d * d <= p; ++d)
+      if (p % d == 0) return false;
+    return true;
+  };
+  do ++n;
+  while (!is_prime(n));
+  return n;
+}
+
 class Search {
  public:
   explicit Search(const ConstrainedData& data)
@@ -274,6 +287,8 @@ class Search {
     settled_.resize(models_);
     effects_.resize(models_ * width_);
     at_.resize(width_);
+    low_.resize(width_);
+    high_.resize(width_);
     base_.resize(width_);
     step_.resize(width_);
     gradient_.resize(width_);
@@ -319,7 +334,7 @@ class Search {
   // Minimises F_K for every model whose BIC may be less than `cutoff` above the least.
   // False where it was stopped.
   bool finish(Monitor& monitor) {
-    bool refined = width_ > 1;
+    std::size_t rounds = width_ == 1 ? 1 : kRounds;
     for (int sweep = 0; sweep < kSweeps; ++sweep) {
       const Lanes least = least_bic();
       const auto near = [&](std::size_t k, std::size_t l) {
@@ -328,7 +343,8 @@ class Search {
       while (last_ > 0 && !any_lane([&](std::size_t l) { return near(last_, l); })) --last_;
       order();
       bool changed = false;
-      Lanes low = filled(kInfinity), high = filled(-kInfinity);
+      std::fill(low_.begin(), low_.end(), filled(kInfinity));
+      std::fill(high_.begin(), high_.end(), filled(-kInfinity));
       for (std::size_t k = 0; k <= last_; ++k) {
         bool wanted[kLanes];
         for (std::size_t l = 0; l < kLanes; ++l)
@@ -340,19 +356,16 @@ class Search {
           changed = true;
         }
         for (std::size_t l = 0; l < kLanes; ++l) {
-          if (!near(k, l)) continue;
-          low.v[l] = std::min(low.v[l], effects_[k * width_].v[l]);
-          high.v[l] = std::max(high.v[l], effects_[k * width_].v[l]);
+          if (best_[k].v[l] + penalty_ * static_cast<double>(k) > least.v[l] + kWeighty) continue;
+          for (std::size_t m = 0; m < width_; ++m) {
+            low_[m].v[l] = std::min(low_[m].v[l], effects_[k * width_ + m].v[l]);
+            high_[m].v[l] = std::max(high_[m].v[l], effects_[k * width_ + m].v[l]);
+          }
         }
       }
-      if (!refined) {
-        for (std::size_t i = 0; i < kBetween; ++i) {
-          const double part = (static_cast<double>(i) + 0.5) / kBetween;
-          for (std::size_t l = 0; l < kLanes; ++l)
-            at_[0].v[l] = low.v[l] + (part * (1 + 2 * kBeyond) - kBeyond) * (high.v[l] - low.v[l]);
-          look();
-        }
-        refined = true;
+      if (rounds > 0) {
+        --rounds;
+        look_between();
       } else if (!changed) {
         break;
       }
@@ -404,6 +417,25 @@ class Search {
     Lanes lanes;
     std::fill_n(lanes.v, kLanes, value);
     return lanes;
+  }
+
+  // Looks at effects that fill the box about those of the models evenly (Halton's sequence).
+  void look_between() {
+    for (std::size_t i = 1; i <= kBetween * width_; ++i) {
+      std::size_t base = 1;
+      for (std::size_t m = 0; m < width_; ++m) {
+        base = next_prime(base);
+        double part = 0, digit = 1.0 / static_cast<double>(base);
+        for (std::size_t rest = i; rest > 0; rest /= base) {
+          part += digit * static_cast<double>(rest % base);
+          digit /= static_cast<double>(base);
+        }
+        part = part * (1 + 2 * kBeyond) - kBeyond;
+        for (std::size_t l = 0; l < kLanes; ++l)
+          at_[m].v[l] = low_[m].v[l] + part * (high_[m].v[l] - low_[m].v[l]);
+      }
+      look();
+    }
   }
 
   // Sorts no more than the models still in play ask for.
@@ -532,6 +564,7 @@ class Search {
   std::size_t width_, triangle_, models_, last_ = 0, ordered_ = 0;
   Sets sets_;
   std::vector<Lanes> best_, settled_, effects_;  // of every model
+  std::vector<Lanes> low_, high_;                // range of the effects of the models in play
   std::vector<Lanes> at_, base_, step_, gradient_, curvature_, outer_;
   std::vector<double> matrix_, vector_;
   bool newton_[kLanes] = {};

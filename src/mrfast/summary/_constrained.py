@@ -19,7 +19,7 @@ ASSUMED_N = 100_000
 """Sample size where none was given."""
 
 _CUTOFF = 80.0  # of BIC above its least: a model has less than exp(-40) of the weight there
-_STARTS = 64
+_STARTS = 128
 _SUBSETS = 800  # of as many SNPs as exposures, whose exact fits are starts
 _FEWER_SUBSETS = 100
 _FARTHEST = 1e6  # starts beyond so many ratios of the standard errors see no more than those at it
@@ -56,8 +56,8 @@ def prepared(x: Float, sx: Float, y: Float, sy: Float, correlation: Float) -> Da
     sign = np.where(x[:, 0] < 0, -1.0, 1.0)
     x, y = x * sign[:, None] + 0.0, y * sign + 0.0
     order = np.lexsort((sy, y, *sx.T, *x.T))
-    arrays = (np.ascontiguousarray(values[order]) for values in (x, sx, y, sy))
-    return Data(*arrays, np.ascontiguousarray(correlation), order)
+    x, sx, y, sy = (np.ascontiguousarray(values[order]) for values in (x, sx, y, sy))
+    return Data(x, sx, y, sy, np.ascontiguousarray(correlation), order)
 
 
 class Models(NamedTuple):
