@@ -64,6 +64,10 @@ if TYPE_CHECKING:
     from mrfast.summary.colocalisation import coloc as coloc
     from mrfast.summary.conditional_strength import ConditionalStrength as ConditionalStrength
     from mrfast.summary.conditional_strength import conditional_f as conditional_f
+    from mrfast.summary.constrained_likelihood import (
+        ConstrainedMLEstimate as ConstrainedMLEstimate,
+    )
+    from mrfast.summary.constrained_likelihood import constrained_ml as constrained_ml
     from mrfast.summary.contamination import ContaminationEstimate as ContaminationEstimate
     from mrfast.summary.contamination import contamination_mixture as contamination_mixture
     from mrfast.summary.debiased_methods import DebiasedEstimate as DebiasedEstimate
@@ -124,6 +128,7 @@ _HOME = {
     "ConditionalStrength": "summary.conditional_strength",
     "ContaminationEstimate": "summary.contamination",
     "DebiasedEstimate": "summary.debiased_methods",
+    "ConstrainedMLEstimate": "summary.constrained_likelihood",
     "DecisionThresholds": "federated.decision",
     "EggerEstimate": "summary.egger_regression",
     "EmpiricalNull": "summary.calibration",
@@ -172,6 +177,7 @@ _HOME = {
     "conditional_f": "summary.conditional_strength",
     "contamination_mixture": "summary.contamination",
     "debiased_ivw": "summary.debiased_methods",
+    "constrained_ml": "summary.constrained_likelihood",
     "egger": "summary.egger_regression",
     "empirical_null": "summary.calibration",
     "federated_estimate": "federated.estimate",

@@ -34,6 +34,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("philox4x32_10", &mrfast::Philox::block, py::arg("counter"), py::arg("key"),
         "One block of the random number generator, for its tests.");
   mrfast::bindings::register_bayes(m.def_submodule("bayes"));
+  mrfast::bindings::register_constrained(m.def_submodule("constrained"));
   mrfast::bindings::register_exact(m.def_submodule("exact"));
   mrfast::bindings::register_federated(m.def_submodule("federated"));
   mrfast::bindings::register_identified(m.def_submodule("identified"));

@@ -63,6 +63,7 @@ class Attendant {
 };
 
 void register_bayes(py::module_ module);
+void register_constrained(py::module_ module);
 void register_exact(py::module_ module);
 void register_federated(py::module_ module);
 void register_identified(py::module_ module);

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import bayes as bayes
+from . import constrained as constrained
 from . import exact as exact
 from . import federated as federated
 from . import identified as identified

@@ -271,6 +271,12 @@ _ENTRIES: tuple[Method, ...] = (
         reference="10.1214/19-AOS1866",
         minimum_snps=1,
         defaults={"loss": "huber", "over_dispersion": True},
+        name="constrained_ml",
+        function=f"{_SUMMARY}.constrained_likelihood:constrained_ml",
+        title="constrained maximum likelihood, model average (cML-MA-BIC)",
+        reference="10.1016/j.ajhg.2021.05.014",
+        minimum_snps=3,
+        defaults={"n": None, "n_perturbations": 200, "overlap": 0.0},
     ),
 )
 
