@@ -277,6 +277,18 @@ _ENTRIES: tuple[Method, ...] = (
         reference="10.1016/j.ajhg.2021.05.014",
         minimum_snps=3,
         defaults={"n": None, "n_perturbations": 200, "overlap": 0.0},
+        name="radial_ivw",
+        function=f"{_SUMMARY}.radial_regression:radial",
+        title="radial inverse-variance weighted, modified weights",
+        reference="10.1093/ije/dyy101",
+        defaults={"regression": "ivw", "weights": "modified"},
+        fixed=("regression",),
+        name="radial_egger",
+        function=f"{_SUMMARY}.radial_regression:radial",
+        title="radial Egger regression, modified weights",
+        reference="10.1093/ije/dyy101",
+        defaults={"regression": "egger", "weights": "modified"},
+        fixed=("regression",),
     ),
 )
 
