@@ -65,6 +65,9 @@ if TYPE_CHECKING:
     from mrfast.summary.estimate import MREstimate as MREstimate
     from mrfast.summary.heterogeneity_tests import Heterogeneity as Heterogeneity
     from mrfast.summary.heterogeneity_tests import heterogeneity as heterogeneity
+    from mrfast.summary.instrument_selection import InstrumentSelection as InstrumentSelection
+    from mrfast.summary.instrument_selection import clump as clump
+    from mrfast.summary.instrument_selection import select_instruments as select_instruments
     from mrfast.summary.inverse_variance import IVWEstimate as IVWEstimate
     from mrfast.summary.inverse_variance import ivw as ivw
     from mrfast.summary.median_methods import MedianEstimate as MedianEstimate
@@ -80,6 +83,7 @@ if TYPE_CHECKING:
     from mrfast.summary.presso_test import PressoResult as PressoResult
     from mrfast.summary.presso_test import mr_presso as mr_presso
     from mrfast.summary.presso_test import mv_presso as mv_presso
+    from mrfast.summary.reference_panel import ld_matrix as ld_matrix
     from mrfast.summary.rucker_framework import RuckerEstimate as RuckerEstimate
     from mrfast.summary.rucker_framework import rucker as rucker
     from mrfast.summary.several_methods import mr as mr
@@ -103,6 +107,7 @@ _HOME = {
     "Heterogeneity": "summary.heterogeneity_tests",
     "IVWEstimate": "summary.inverse_variance",
     "IdentifiedPrior": "bayes.identified_prior",
+    "InstrumentSelection": "summary.instrument_selection",
     "InstrumentTable": "data.instruments",
     "LaplaceEvidence": "bayes.evidence",
     "LikelihoodProfile": "federated.likelihood_profile",
@@ -129,6 +134,7 @@ _HOME = {
     "ancestry_check": "federated.samples",
     "build_config": "_runtime",
     "cis_mr": "summary.cis",
+    "clump": "summary.instrument_selection",
     "coloc": "summary.colocalisation",
     "egger": "summary.egger_regression",
     "empirical_null": "summary.calibration",
@@ -140,6 +146,7 @@ _HOME = {
     "ivw": "summary.inverse_variance",
     "laplace_evidence": "bayes.evidence",
     "laplace_term": "bayes.evidence",
+    "ld_matrix": "summary.reference_panel",
     "leave_one_site_out": "federated.estimate",
     "log_posterior": "bayes.model",
     "massive": "bayes.averaging",
@@ -159,6 +166,7 @@ _HOME = {
     "read_medusa_sites": "federated.medusa_files",
     "read_omop_cohort": "io.omop.reading",
     "rucker": "summary.rucker_framework",
+    "select_instruments": "summary.instrument_selection",
     "sign_test": "summary.sign",
     "simple_median": "summary.median_methods",
     "simple_mode": "summary.mode_methods",

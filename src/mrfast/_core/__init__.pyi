@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 from . import bayes as bayes
 from . import exact as exact
 from . import federated as federated
+from . import genotypes as genotypes
 from . import identified as identified
 from . import ld as ld
 from . import medians as medians
 from . import presso as presso
 from . import summary as summary
+from . import texts as texts
 
 def symmetric_eigen(
     matrix: NDArray[np.float64],  # (n, n)

@@ -44,6 +44,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mrfast import _validation as check
+from mrfast._runtime import match_texts
 from mrfast._validation import Float, fail
 from mrfast.data.associations import association_table
 from mrfast.errors import InvalidInputError
@@ -441,8 +442,7 @@ def _snp_codes(exposure: pd.Series[Any], outcome: pd.Series[Any]) -> tuple[Rows,
     """Code the SNPs by the shorter table; one that is missing, or that it lacks, is -1."""
     swap = len(exposure) > len(outcome)
     short, long = (outcome, exposure) if swap else (exposure, outcome)
-    codes, snps = pd.factorize(short.to_numpy(dtype=object))
-    found = pd.Index(snps, dtype=object).get_indexer(pd.Index(long.to_numpy(), dtype=object))
+    codes, found = match_texts(short.to_numpy(dtype=object), long.to_numpy(dtype=object))
     return (found, codes) if swap else (codes, found)
 
 
