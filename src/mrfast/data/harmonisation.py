@@ -723,11 +723,19 @@ def _categorical(codes: Codes, names: Sequence[str]) -> pd.Categorical[Any]:
 def _tidy(table: pd.DataFrame) -> pd.DataFrame:
     """Categories that occur, no others."""
     used = {
-        str(name): column.cat.remove_unused_categories()
+        str(name): _used_categories(column.array)
         for name, column in table.items()
         if isinstance(column.dtype, pd.CategoricalDtype)
     }
     return table.assign(**used)
+
+
+def _used_categories(column: Any) -> pd.Categorical[Any]:
+    """The same without the categories that do not occur; by counting, without a sort."""
+    categories = column.categories
+    used = np.bincount(column.codes + 1, minlength=len(categories) + 1)[1:] > 0
+    lookup = np.append(np.where(used, np.cumsum(used) - 1, -1), -1).astype(np.int32)
+    return pd.Categorical.from_codes(lookup[column.codes], categories=categories[used])
 
 
 def _listed(names: Sequence[str]) -> str:
