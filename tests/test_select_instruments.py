@@ -30,7 +30,7 @@ def gwas(seed=1, n=200):
 
 
 def test_filters():
-    """Wrong: eaf below min_maf in the place of the rarer allele's frequency; F without its square."""
+    """Wrong: eaf in the place of the rarer allele's frequency; F without its square."""
     table = gwas()
     found = mrfast.select_instruments(table, p_value=1e-4, min_f=20, min_maf=0.1)
     expected = [
