@@ -91,6 +91,9 @@ if TYPE_CHECKING:
     from mrfast.summary.heterogeneity_tests import heterogeneity as heterogeneity
     from mrfast.summary.influence_measures import Influence as Influence
     from mrfast.summary.influence_measures import influence as influence
+    from mrfast.summary.instrument_selection import InstrumentSelection as InstrumentSelection
+    from mrfast.summary.instrument_selection import clump as clump
+    from mrfast.summary.instrument_selection import select_instruments as select_instruments
     from mrfast.summary.inverse_variance import IVWEstimate as IVWEstimate
     from mrfast.summary.inverse_variance import ivw as ivw
     from mrfast.summary.lasso_selection import LassoEstimate as LassoEstimate
@@ -121,6 +124,7 @@ if TYPE_CHECKING:
     from mrfast.summary.presso_test import mv_presso as mv_presso
     from mrfast.summary.radial_regression import RadialEstimate as RadialEstimate
     from mrfast.summary.radial_regression import radial as radial
+    from mrfast.summary.reference_panel import ld_matrix as ld_matrix
     from mrfast.summary.rucker_framework import RuckerEstimate as RuckerEstimate
     from mrfast.summary.rucker_framework import rucker as rucker
     from mrfast.summary.sensitivity_panel import Sensitivity as Sensitivity
@@ -153,6 +157,7 @@ _HOME = {
     "IVWEstimate": "summary.inverse_variance",
     "IdentifiedPrior": "bayes.identified_prior",
     "Influence": "summary.influence_measures",
+    "InstrumentSelection": "summary.instrument_selection",
     "InstrumentTable": "data.instruments",
     "LaplaceEvidence": "bayes.evidence",
     "LassoEstimate": "summary.lasso_selection",
@@ -190,6 +195,7 @@ _HOME = {
     "ancestry_check": "federated.samples",
     "build_config": "_runtime",
     "cis_mr": "summary.cis",
+    "clump": "summary.instrument_selection",
     "coloc": "summary.colocalisation",
     "conditional_f": "summary.conditional_strength",
     "contamination_mixture": "summary.contamination",
@@ -209,6 +215,7 @@ _HOME = {
     "laplace_evidence": "bayes.evidence",
     "laplace_term": "bayes.evidence",
     "leave_one_out": "summary.leaving_out",
+    "ld_matrix": "summary.reference_panel",
     "leave_one_site_out": "federated.estimate",
     "log_posterior": "bayes.model",
     "massive": "bayes.averaging",
@@ -237,6 +244,7 @@ _HOME = {
     "read_omop_cohort": "io.omop.reading",
     "rucker": "summary.rucker_framework",
     "sensitivity": "summary.sensitivity_panel",
+    "select_instruments": "summary.instrument_selection",
     "sign_test": "summary.sign",
     "simple_median": "summary.median_methods",
     "simple_mode": "summary.mode_methods",

@@ -45,4 +45,6 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   mrfast::bindings::register_summary(m.def_submodule("summary"));
   mrfast::bindings::register_medians(m.def_submodule("medians"));
   mrfast::bindings::register_mixture(m.def_submodule("mixture"));
+  mrfast::bindings::register_genotypes(m.def_submodule("genotypes"));
+  mrfast::bindings::register_texts(m.def_submodule("texts"));
 }

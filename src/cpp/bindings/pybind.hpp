@@ -74,5 +74,7 @@ void register_presso(py::module_ module);
 void register_summary(py::module_ module);
 void register_medians(py::module_ module);
 void register_mixture(py::module_ module);
+void register_genotypes(py::module_ module);
+void register_texts(py::module_ module);
 
 }  // namespace mrfast::bindings

@@ -10,6 +10,7 @@ from . import bayes as bayes
 from . import constrained as constrained
 from . import exact as exact
 from . import federated as federated
+from . import genotypes as genotypes
 from . import identified as identified
 from . import ld as ld
 from . import likelihood as likelihood
@@ -18,6 +19,7 @@ from . import multivariable as multivariable
 from . import mixture as mixture
 from . import presso as presso
 from . import summary as summary
+from . import texts as texts
 
 def symmetric_eigen(
     matrix: NDArray[np.float64],  # (n, n)

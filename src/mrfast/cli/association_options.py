@@ -19,6 +19,7 @@ __all__ = [
     "add_association_options",
     "add_harmonisation_options",
     "chosen_action",
+    "files_of",
     "listed",
     "options_named",
     "read_tables",
@@ -30,8 +31,15 @@ _LISTED = 5
 _COLUMNS_EXAMPLE = '"beta=b,std_error=se"'
 
 
-def add_association_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that name the two tables and their columns."""
+def add_association_options(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Add the options that name the two tables and their columns.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+    several : bool, default False
+        Take several files for a role, each a trait of its own.
+    """
     group = parser.add_argument_group(
         "association tables",
         "Text files with a header, separated by tabs, commas, semicolons or blanks, plain or "
@@ -40,7 +48,12 @@ def add_association_options(parser: argparse.ArgumentParser) -> None:
     )
     for role in _ROLES:
         group.add_argument(
-            f"--{role}", required=True, metavar="FILE", help=f"associations with the {role}"
+            f"--{role}",
+            required=True,
+            metavar="FILE",
+            nargs="+" if several else None,
+            help=f"associations with the {role}"
+            + ("; of several files each is a trait, named by its file" if several else ""),
         )
     group.add_argument(
         "--columns",
@@ -86,6 +99,7 @@ def read_tables(options: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame
     Returns
     -------
     exposure, outcome : DataFrame
+        Where a role has several files, each without a trait is one, named by its file.
 
     Raises
     ------
@@ -107,17 +121,17 @@ def read_tables(options: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame
                     columns |= parse_columns(text)
         given = [_option(name) for name in ("columns", own) if getattr(options, name) is not None]
         with options_named({"columns": " or ".join(given or [_option(own)])}):
-            tables.append(
-                read_associations(getattr(options, role), columns=columns or None, role=role)
-            )
+            files = files_of(options, role)
+            read = [read_associations(file, columns=columns or None, role=role) for file in files]
+        tables.append(read[0] if len(read) == 1 else _stacked(f"--{role}", files, read))
     exposure, outcome = tables
     if _same_file(options):
         values = ["beta", "std_error"]
         if exposure[values].equals(outcome[values]):
             raise InvalidInputError(
                 f"--exposure, --outcome: expected two studies, received the same columns of "
-                f"{Path(options.exposure).name} twice; name them with --exposure-columns and "
-                "--outcome-columns"
+                f"{Path(files_of(options, 'exposure')[0]).name} twice; name them with "
+                "--exposure-columns and --outcome-columns"
             )
     return exposure, outcome
 
@@ -140,8 +154,47 @@ def chosen_action(
     return 1 if aligned else 2
 
 
+def files_of(options: argparse.Namespace, role: str) -> list[str]:
+    """Files of a role: one, or several where the command takes them.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+    role : {"exposure", "outcome"}
+
+    Returns
+    -------
+    list of str
+    """
+    files = getattr(options, role)
+    return [files] if isinstance(files, str) else list(files)
+
+
+def _stacked(option: str, files: list[str], tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """One table of several files, each with traits of its own."""
+    import pandas as pd
+
+    traits: list[str] = []
+    named = []
+    for file, table in zip(files, tables, strict=True):
+        if "trait" not in table.columns:
+            table = table.assign(trait=Path(file).name.partition(".")[0])
+        traits += table["trait"].astype(str).unique().tolist()
+        named.append(table.astype({"trait": object}))
+    twice = sorted({trait for trait in traits if traits.count(trait) > 1})
+    if twice:
+        raise InvalidInputError(
+            f"{option}: expected files of different traits, received {listed(twice)} more than "
+            "once (a file without a column trait is called by its name)"
+        )
+    return pd.concat(named, ignore_index=True)
+
+
 def _same_file(options: argparse.Namespace) -> bool:
-    return Path(options.exposure).resolve() == Path(options.outcome).resolve()
+    exposure, outcome = (files_of(options, role) for role in _ROLES)
+    if len(exposure) > 1 or len(outcome) > 1:
+        return False
+    return Path(exposure[0]).resolve() == Path(outcome[0]).resolve()
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from mrfast.cli import (
     instruments_command,
     massive_command,
     pool_command,
+    selection_command,
     site_command,
 )
 from mrfast.errors import InvalidInputError, MissingExtraError, MrfastError
@@ -68,6 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
         site_command,
         pool_command,
         estimate_command,
+        selection_command,
         harmonise_command,
         example_command,
     ):
