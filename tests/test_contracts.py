@@ -32,6 +32,7 @@ KERNELS = {domain: {domain} for domain in DOMAINS}  # submodules of _core
 KERNELS["bayes"] = {"bayes", "exact", "identified", "ld"}
 KERNELS["summary"] = {
     "constrained",
+    "genotypes",
     "likelihood",
     "medians",
     "mixture",
@@ -39,8 +40,6 @@ KERNELS["summary"] = {
     "presso",
     "summary",
 }
-KERNELS["summary"] = {"medians", "presso", "summary"}
-KERNELS["summary"] |= {"genotypes"}
 MAY_IMPORT: dict[str, set[str]] = {
     **{part: set(FOUNDATION[:i]) for i, part in enumerate(FOUNDATION)},
     **{domain: {*FOUNDATION, "_core"} for domain in DOMAINS},
@@ -54,8 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 MAY_IMPORT["_runtime"] |= {"_core"}
 # Inside functions, domains may also reach for the drawing of their own results.
 MAY_IMPORT_LATE = {domain: {"plots"} for domain in DOMAINS}
-MAY_IMPORT_LATE["summary"] |= {"io"}  # and for the writing of them
-MAY_IMPORT_LATE["summary"] |= {"io"}  # a user's reference panel
+MAY_IMPORT_LATE["summary"] |= {"io"}  # and for their writing, and a user's reference panel
 
 
 def python_files() -> list[Path]:
