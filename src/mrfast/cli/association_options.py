@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 __all__ = [
     "add_association_options",
     "add_harmonisation_options",
+    "check_two_studies",
     "chosen_action",
     "listed",
     "options_named",
+    "read_table",
     "read_tables",
     "reason_lines",
 ]
@@ -30,8 +32,15 @@ _LISTED = 5
 _COLUMNS_EXAMPLE = '"beta=b,std_error=se"'
 
 
-def add_association_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that name the two tables and their columns."""
+def add_association_options(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Add the options that name the two tables and their columns.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+    several : bool
+        Any number of files for either role, none too.
+    """
     group = parser.add_argument_group(
         "association tables",
         "Text files with a header, separated by tabs, commas, semicolons or blanks, plain or "
@@ -40,7 +49,12 @@ def add_association_options(parser: argparse.ArgumentParser) -> None:
     )
     for role in _ROLES:
         group.add_argument(
-            f"--{role}", required=True, metavar="FILE", help=f"associations with the {role}"
+            f"--{role}",
+            required=not several,
+            nargs="+" if several else None,
+            metavar="FILE",
+            help=f"associations with the {role}"
+            + ("; each of several files is a trait of its own" if several else ""),
         )
     group.add_argument(
         "--columns",
@@ -94,32 +108,39 @@ def read_tables(options: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame
     OSError
         A file cannot be read.
     """
+    exposure, outcome = (read_table(options, role, getattr(options, role)) for role in _ROLES)
+    check_two_studies(options, exposure, outcome)
+    return exposure, outcome
+
+
+def read_table(options: argparse.Namespace, role: str, path: str) -> pd.DataFrame:
+    """Read one of the tables, with the columns that the options name; errors as `read_tables`."""
     from mrfast.io.tables import parse_columns, read_associations
 
-    tables = []
-    for role in _ROLES:
-        columns: dict[str, str] = {}
-        own = f"{role}_columns"
-        for name in ("columns", own):
-            text = getattr(options, name)
-            if text is not None:
-                with options_named({"columns": _option(name)}):
-                    columns |= parse_columns(text)
-        given = [_option(name) for name in ("columns", own) if getattr(options, name) is not None]
-        with options_named({"columns": " or ".join(given or [_option(own)])}):
-            tables.append(
-                read_associations(getattr(options, role), columns=columns or None, role=role)
-            )
-    exposure, outcome = tables
-    if _same_file(options):
-        values = ["beta", "std_error"]
-        if exposure[values].equals(outcome[values]):
-            raise InvalidInputError(
-                f"--exposure, --outcome: expected two studies, received the same columns of "
-                f"{Path(options.exposure).name} twice; name them with --exposure-columns and "
-                "--outcome-columns"
-            )
-    return exposure, outcome
+    columns: dict[str, str] = {}
+    own = f"{role}_columns"
+    for name in ("columns", own):
+        text = getattr(options, name)
+        if text is not None:
+            with options_named({"columns": _option(name)}):
+                columns |= parse_columns(text)
+    given = [_option(name) for name in ("columns", own) if getattr(options, name) is not None]
+    with options_named({"columns": " or ".join(given or [_option(own)])}):
+        return read_associations(path, columns=columns or None, role=role)
+
+
+def check_two_studies(
+    options: argparse.Namespace, exposure: pd.DataFrame, outcome: pd.DataFrame
+) -> None:
+    """Refuse the same columns of one file as both studies."""
+    values = ["beta", "std_error"]
+    name = Path(options.exposure if isinstance(options.exposure, str) else options.exposure[0]).name
+    if _same_file(options) and exposure[values].equals(outcome[values]):
+        raise InvalidInputError(
+            f"--exposure, --outcome: expected two studies, received the same columns of "
+            f"{name} twice; name them with --exposure-columns and "
+            "--outcome-columns"
+        )
 
 
 def chosen_action(
@@ -141,7 +162,12 @@ def chosen_action(
 
 
 def _same_file(options: argparse.Namespace) -> bool:
-    return Path(options.exposure).resolve() == Path(options.outcome).resolve()
+    """Whether one and the same file is given for both roles."""
+    one, other = (
+        [Path(path).resolve() for path in ([given] if isinstance(given, str) else given)]
+        for given in (options.exposure, options.outcome)
+    )
+    return len(one) == 1 and one == other
 
 
 @contextmanager
