@@ -44,6 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 MAY_IMPORT["_runtime"] |= {"_core"}
 # Inside functions, domains may also reach for the drawing of their own results.
 MAY_IMPORT_LATE = {domain: {"plots"} for domain in DOMAINS}
+MAY_IMPORT_LATE["summary"] |= {"io"}  # and for the writing of them
 
 
 def python_files() -> list[Path]:

@@ -60,13 +60,21 @@ if TYPE_CHECKING:
     from mrfast.summary.cis import cis_mr as cis_mr
     from mrfast.summary.colocalisation import Colocalisation as Colocalisation
     from mrfast.summary.colocalisation import coloc as coloc
+    from mrfast.summary.directionality import SteigerTest as SteigerTest
+    from mrfast.summary.directionality import steiger as steiger
+    from mrfast.summary.directionality import steiger_filter as steiger_filter
+    from mrfast.summary.directionality import variance_explained as variance_explained
     from mrfast.summary.egger_regression import EggerEstimate as EggerEstimate
     from mrfast.summary.egger_regression import egger as egger
     from mrfast.summary.estimate import MREstimate as MREstimate
     from mrfast.summary.heterogeneity_tests import Heterogeneity as Heterogeneity
     from mrfast.summary.heterogeneity_tests import heterogeneity as heterogeneity
+    from mrfast.summary.influence_measures import Influence as Influence
+    from mrfast.summary.influence_measures import influence as influence
     from mrfast.summary.inverse_variance import IVWEstimate as IVWEstimate
     from mrfast.summary.inverse_variance import ivw as ivw
+    from mrfast.summary.leaving_out import leave_one_out as leave_one_out
+    from mrfast.summary.leaving_out import single_snp as single_snp
     from mrfast.summary.median_methods import MedianEstimate as MedianEstimate
     from mrfast.summary.median_methods import MedianLaw as MedianLaw
     from mrfast.summary.median_methods import median_law as median_law
@@ -80,8 +88,13 @@ if TYPE_CHECKING:
     from mrfast.summary.presso_test import PressoResult as PressoResult
     from mrfast.summary.presso_test import mr_presso as mr_presso
     from mrfast.summary.presso_test import mv_presso as mv_presso
+    from mrfast.summary.radial_regression import RadialEstimate as RadialEstimate
+    from mrfast.summary.radial_regression import radial as radial
     from mrfast.summary.rucker_framework import RuckerEstimate as RuckerEstimate
     from mrfast.summary.rucker_framework import rucker as rucker
+    from mrfast.summary.sensitivity_panel import Sensitivity as Sensitivity
+    from mrfast.summary.sensitivity_panel import funnel as funnel
+    from mrfast.summary.sensitivity_panel import sensitivity as sensitivity
     from mrfast.summary.several_methods import mr as mr
     from mrfast.summary.sign import SignEstimate as SignEstimate
     from mrfast.summary.sign import sign_test as sign_test
@@ -103,6 +116,7 @@ _HOME = {
     "Heterogeneity": "summary.heterogeneity_tests",
     "IVWEstimate": "summary.inverse_variance",
     "IdentifiedPrior": "bayes.identified_prior",
+    "Influence": "summary.influence_measures",
     "InstrumentTable": "data.instruments",
     "LaplaceEvidence": "bayes.evidence",
     "LikelihoodProfile": "federated.likelihood_profile",
@@ -118,11 +132,14 @@ _HOME = {
     "PooledProfile": "federated.pooling",
     "PressoResult": "summary.presso_test",
     "PriorSensitivity": "bayes.sensitivity",
+    "RadialEstimate": "summary.radial_regression",
     "RuckerEstimate": "summary.rucker_framework",
+    "Sensitivity": "summary.sensitivity_panel",
     "SignEstimate": "summary.sign",
     "SiteProfile": "federated.site_profile",
     "SlabPart": "bayes.identified_prior",
     "SpikeSlabPrior": "bayes.priors",
+    "SteigerTest": "summary.directionality",
     "StudyDecision": "federated.decision",
     "WaldEstimate": "summary.wald",
     "allele_frequency_check": "federated.diagnostics",
@@ -135,11 +152,14 @@ _HOME = {
     "federated_estimate": "federated.estimate",
     "first_stage_f": "federated.first_stage",
     "fit_site": "federated.site_fit",
+    "funnel": "summary.sensitivity_panel",
     "harmonise": "data.harmonisation",
     "heterogeneity": "summary.heterogeneity_tests",
+    "influence": "summary.influence_measures",
     "ivw": "summary.inverse_variance",
     "laplace_evidence": "bayes.evidence",
     "laplace_term": "bayes.evidence",
+    "leave_one_out": "summary.leaving_out",
     "leave_one_site_out": "federated.estimate",
     "log_posterior": "bayes.model",
     "massive": "bayes.averaging",
@@ -155,14 +175,20 @@ _HOME = {
     "pool_negative_controls": "federated.negative_controls",
     "prior_sensitivity": "bayes.sensitivity",
     "profile_likelihood": "federated.likelihood_profile",
+    "radial": "summary.radial_regression",
     "read_associations": "io.tables",
     "read_medusa_sites": "federated.medusa_files",
     "read_omop_cohort": "io.omop.reading",
     "rucker": "summary.rucker_framework",
+    "sensitivity": "summary.sensitivity_panel",
     "sign_test": "summary.sign",
     "simple_median": "summary.median_methods",
     "simple_mode": "summary.mode_methods",
+    "single_snp": "summary.leaving_out",
+    "steiger": "summary.directionality",
+    "steiger_filter": "summary.directionality",
     "study_decision": "federated.decision",
+    "variance_explained": "summary.directionality",
     "wald_ratio": "summary.wald",
     "weighted_median": "summary.median_methods",
     "weighted_mode": "summary.mode_methods",

@@ -219,6 +219,24 @@ _ENTRIES: tuple[Method, ...] = (
         random=True,
         defaults={"alpha": 0.05, "simulate": None, "dispersion": "estimated"},
     ),
+    Method(
+        name="radial_ivw",
+        function=f"{_SUMMARY}.radial_regression:radial",
+        title="radial inverse-variance weighted, modified weights",
+        reference="10.1093/ije/dyy101",
+        minimum_snps=2,
+        defaults={"regression": "ivw", "weights": "modified"},
+        fixed=("regression",),
+    ),
+    Method(
+        name="radial_egger",
+        function=f"{_SUMMARY}.radial_regression:radial",
+        title="radial Egger regression, modified weights",
+        reference="10.1093/ije/dyy101",
+        minimum_snps=3,
+        defaults={"regression": "egger", "weights": "modified"},
+        fixed=("regression",),
+    ),
 )
 
 METHODS: Mapping[str, Method] = MappingProxyType({method.name: method for method in _ENTRIES})
