@@ -19,7 +19,9 @@ from mrfast.cli import (
     harmonise_command,
     instruments_command,
     massive_command,
+    mr_command,
     pool_command,
+    presso_command,
     site_command,
 )
 from mrfast.errors import InvalidInputError, MissingExtraError, MrfastError
@@ -69,6 +71,8 @@ def build_parser() -> argparse.ArgumentParser:
         pool_command,
         estimate_command,
         harmonise_command,
+        mr_command,
+        presso_command,
         example_command,
     ):
         command.add_parser(commands)

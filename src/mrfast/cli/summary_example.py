@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["SummaryExample", "add_kind", "run_summary", "summary_example"]
 
 _EFFECT = 0.2
-_PEOPLE = {"exposure": 300_000, "outcome": 200_000}
+_PEOPLE = {"exposure": 120_000, "outcome": 80_000}
 _PLEIOTROPIC = 0.15  # of the SNPs
 _FILES = ("exposure.tsv.gz", "outcome.tsv.gz", "README.txt")
 _LABEL = 'SIMULATED DATA, made by "mrfast example summary'
