@@ -52,7 +52,11 @@ class Deletion(NamedTuple):
 
 
 def through_origin(x: Float, y: Float, s: Float) -> Deletion:
-    """Regression through the origin with weights 1/s^2, at least 2 SNPs."""
+    """Regression through the origin with weights 1/s^2, at least 2 SNPs.
+
+    Residuals belong to the alleles that raise the exposure.
+    """
+    y, x = np.where(x < 0, -y, y), np.abs(x)
     slope, information, q = _core.summary.fit_origin(x, y, s)
     z = x / s
     residual = (y - slope * x) / s

@@ -25,7 +25,14 @@ from mrfast.summary._inputs import Associations
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SteigerTest", "steiger", "steiger_filter", "variance_explained"]
+__all__ = [
+    "SteigerTest",
+    "population_frequency",
+    "steiger",
+    "steiger_filter",
+    "steiger_test",
+    "variance_explained",
+]
 
 _LOGISTIC = math.pi**2 / 3  # variance of the logistic law
 _SCALES = ("continuous", "standardised", "binary")
@@ -335,25 +342,34 @@ def steiger(
         (case_fraction_exposure, case_fraction_outcome),
         (prevalence_exposure, prevalence_outcome),
     )
-    precision = [
-        check.scalar(name, value, above=0, maximum=1)
-        for name, value in (
-            ("precision_exposure", precision_exposure),
-            ("precision_outcome", precision_outcome),
-        )
-    ]
     parts = [trait.r2() for trait in both]
-    shares = [float(part.sum()) for part in parts]
-    adjusted = [share / value**2 for share, value in zip(shares, precision, strict=True)]
-    for share, trait, name in zip(adjusted, both, ("exposure", "outcome"), strict=True):
-        if not share < 1:
-            what = "precision_" + name if shares[both.index(trait)] < 1 else "beta_" + name
-            raise check.fail(what, "a share of the variance below 1", f"{share:.3g} from all SNPs")
     n = [trait.effective_n(part) for trait, part in zip(both, parts, strict=True)]
-    z, p, log_p = _compared(shares[0], shares[1], n[0], n[1])
-    _, adjusted_p, adjusted_log_p = _compared(adjusted[0], adjusted[1], n[0], n[1])
+    precision = (precision_exposure, precision_outcome)
+    return steiger_test(parts[0], n[0], parts[1], n[1], precision=precision)
+
+
+def steiger_test(
+    r2_exposure: Float,
+    n_exposure: float,
+    r2_outcome: Float,
+    n_outcome: float,
+    *,
+    precision: tuple[float, float] = (1.0, 1.0),
+) -> SteigerTest:
+    """The test, from each SNP's share of the variances and the sample sizes."""
+    shares = float(r2_exposure.sum()), float(r2_outcome.sum())
+    adjusted = []
+    for share, value, name in zip(shares, precision, ("exposure", "outcome"), strict=True):
+        argument = f"precision_{name}"
+        adjusted.append(share / check.scalar(argument, value, above=0, maximum=1) ** 2)
+        if not adjusted[-1] < 1:
+            argument = argument if share < 1 else f"beta_{name}"
+            expected = "a share of the variance below 1"
+            raise check.fail(argument, expected, f"{adjusted[-1]:.3g} from all SNPs")
+    z, p, log_p = _compared(*shares, n_exposure, n_outcome)
+    _, adjusted_p, adjusted_log_p = _compared(adjusted[0], adjusted[1], n_exposure, n_outcome)
     messages = []
-    chance = len(checked.bx) / n[1]
+    chance = len(r2_outcome) / n_outcome
     if chance > _BY_CHANCE * shares[0]:
         messages.append(
             f"the errors of the outcome associations alone would explain about {chance:.2g} of "
@@ -366,15 +382,15 @@ def steiger(
         p_value=p,
         log10_p_value=log_p,
         z=z,
-        n_exposure=n[0],
-        n_outcome=n[1],
-        n_snps=len(checked.bx),
+        n_exposure=n_exposure,
+        n_outcome=n_outcome,
+        n_snps=len(r2_exposure),
         r2_exposure_adjusted=adjusted[0],
         r2_outcome_adjusted=adjusted[1],
         correct_direction_adjusted=adjusted[0] > adjusted[1],
         p_value_adjusted=adjusted_p,
         log10_p_value_adjusted=adjusted_log_p,
-        sensitivity_ratio=_sensitivity_ratio(shares[0], shares[1]),
+        sensitivity_ratio=_sensitivity_ratio(*shares),
         messages=tuple(messages),
     )
 
@@ -491,7 +507,7 @@ def steiger_filter(
 
 def _row(trait: _Trait, j: int) -> _Trait:
     """One SNP of a trait."""
-    parts = (None if values is None else values[j : j + 1] for values in trait[1:])
+    parts: list[Any] = [None if values is None else values[j : j + 1] for values in trait[1:]]
     return _Trait(trait.scale, *parts)
 
 

@@ -34,7 +34,8 @@ class Influence:
     hat_values : ndarray
         Leverage of each SNP: its share of its own fitted value, between 0 and 1.
     standardised_residuals : ndarray
-        Residual over its standard deviation, with the dispersion of all SNPs.
+        Residual over its standard deviation, with the dispersion of all SNPs; for the alleles
+        that raise the exposure.
     studentised_residuals : ndarray
         The same with the dispersion of the other SNPs: Student's t if the SNP belongs to them.
     p_values : ndarray

@@ -22,7 +22,7 @@ from mrfast.summary.estimate import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import pandas as pd
 
@@ -84,6 +84,12 @@ class RadialEstimate(RegressionEstimate):
         )
         frame["outlier"] = frame.index.isin(self.outliers)
         return frame
+
+    def plot(self, snps: Sequence[str] | None = None) -> Any:
+        """Radial plot with a scale of ratios; outliers are marked, by the names in `snps`."""
+        from mrfast.plots.mr_panel import radial_figure
+
+        return radial_figure(self, snps)
 
     def _more_rows(self) -> list[tuple[str, str]]:
         rows = super()._more_rows()
