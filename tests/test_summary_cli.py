@@ -20,6 +20,7 @@ from mrfast.errors import InvalidInputError
 from mrfast.io.harmonised_tables import read_harmonised
 from mrfast.simulation import summary_data
 from mrfast.summary.registry import METHODS
+from mrfast.summary.sensitivity_panel import PLOTS
 
 SHOWN = ["method", "n_snps", "estimate", "std_error", "ci_lower", "ci_upper", "p_value"]
 FOUR = ["beta_exposure", "se_exposure", "beta_outcome", "se_outcome"]
@@ -78,11 +79,14 @@ def test_example_says_what_to_run_and_that_runs(command, tmp_path):
     for line in commands:
         assert line in readme
         words = shlex.split(line)[1:]
-        more = ["--no-plot"] if words[0] == "mr" else []
-        assert command(*words, *more, "--quiet") == 0
+        assert command(*words, "--quiet") == 0
         assert command.out == ""
     assert (folder / "harmonised.tsv").is_file()
-    assert (folder / "results" / "estimates.csv").is_file()
+    written = {path.name for path in (folder / "results").iterdir()}
+    assert {"estimates.csv", "mr.json", "summary.txt", "harmonisation.tsv"} < written
+    for kind in PLOTS:
+        picture = (folder / "results" / f"{kind}.png").read_bytes()
+        assert picture.startswith(b"\x89PNG")
     assert (folder / "presso" / "presso.tsv").is_file()
 
 
