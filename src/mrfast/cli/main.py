@@ -22,6 +22,7 @@ from mrfast.cli import (
     mr_command,
     pool_command,
     presso_command,
+    selection_command,
     site_command,
 )
 from mrfast.errors import InvalidInputError, MissingExtraError, MrfastError
@@ -70,6 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
         site_command,
         pool_command,
         estimate_command,
+        selection_command,
         harmonise_command,
         mr_command,
         presso_command,

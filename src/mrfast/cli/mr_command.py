@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from mrfast.cli.association_options import options_named
 from mrfast.cli.mr_input import (
+    NO_SNP,
     Pairs,
     add_input_options,
     chosen_seed,
@@ -166,7 +167,10 @@ def _run(options: argparse.Namespace) -> int:
 
     pairs = list(pairs_of(data.kept))
     tables, findings, done = [], [], []
-    not_done: list[dict[str, str]] = []
+    not_done = [
+        {"exposure": exposure, "outcome": outcome, "reason": NO_SNP}
+        for exposure, outcome in data.empty
+    ]
     progress = None if options.quiet else ProgressLine(len(pairs), "pairs", "mr")
     names = _folder_names([pair[:2] for pair in pairs])
     for i, (exposure, outcome, part) in enumerate(pairs):
@@ -194,7 +198,7 @@ def _run(options: argparse.Namespace) -> int:
     if progress is not None:
         progress.finish()
     if not tables:
-        raise InvalidInputError(f"--exposure, --outcome: {not_done[0]['reason']}")
+        raise InvalidInputError(f"--exposure, --outcome: {not_done[-1]['reason']}")
     written = _write(folder, data, options, seed, tables, findings, done, not_done)
     if not options.quiet:
         _report(options, seed, done, not_done, written)

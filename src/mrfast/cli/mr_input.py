@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mrfast.cli.association_options import (
     add_association_options,
@@ -13,7 +13,7 @@ from mrfast.cli.association_options import (
     chosen_action,
     listed,
     options_named,
-    read_table,
+    read_role,
     reason_lines,
 )
 from mrfast.errors import InvalidInputError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mrfast.data.harmonisation import Harmonised
 
 __all__ = [
+    "NO_SNP",
     "Pairs",
     "add_input_options",
     "chosen_seed",
@@ -33,6 +34,10 @@ __all__ = [
     "read_pairs",
     "refuse_other_files",
 ]
+
+_ROLES = ("exposure", "outcome")
+NO_SNP = "no SNP to be used"
+"""Why a pair of `Pairs.empty` was not analysed."""
 
 _MANY = 1000  # SNPs of a pair from which on a note asks whether they were selected
 
@@ -48,23 +53,45 @@ class Pairs(NamedTuple):
         Where two tables were harmonised.
     lines : list of str
         What was read and what became of it.
+    empty : list of pairs of str
+        Exposures and outcomes without a SNP to be used.
     """
 
     kept: pd.DataFrame
     harmonised: Harmonised | None
     lines: list[str]
+    empty: list[tuple[str, str]]
 
 
 def add_input_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say what is analysed."""
-    add_association_options(parser, several=True)
-    group = parser.add_argument_group("instruments")
+    add_association_options(parser, several=True, required=False)
+    group = parser.add_argument_group(
+        "instruments", "Rows of the exposure's tables to use; all of them by default."
+    )
     group.add_argument(
         "--p-value",
         type=float,
         metavar="P",
-        help="use only SNPs with at most this p-value in the exposure's table, such as 5e-8 "
-        "(default: all); they should be independent: 'mrfast clump' makes them so",
+        help="SNPs with a smaller p-value than this, such as 5e-8",
+    )
+    group.add_argument(
+        "--reference",
+        metavar="PREFIX",
+        help="of SNPs near each other and correlated, the most significant one; by a panel in "
+        "PLINK's .bed, .bim and .fam files",
+    )
+    group.add_argument(
+        "--r2",
+        type=float,
+        metavar="X",
+        help="least squared correlation that counts (default 0.001; with --reference)",
+    )
+    group.add_argument(
+        "--kb",
+        type=float,
+        metavar="KB",
+        help="and largest distance in thousand base pairs (default 10000; with --reference)",
     )
     add_harmonisation_options(parser)
     group = parser.add_argument_group(
@@ -94,7 +121,7 @@ def read_pairs(options: argparse.Namespace) -> Pairs:
     OSError
         A file cannot be read.
     """
-    tables = [name for name in ("exposure", "outcome") if getattr(options, name) is not None]
+    tables = [name for name in _ROLES if getattr(options, name) is not None]
     if options.harmonised is not None:
         if tables:
             raise InvalidInputError(f"--harmonised: expected no --{tables[0]} beside it")
@@ -107,7 +134,7 @@ def read_pairs(options: argparse.Namespace) -> Pairs:
 
 def pairs_of(kept: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Exposure, outcome and rows of every pair, in their order."""
-    groups = kept.groupby(["exposure", "outcome"], sort=False, observed=True, dropna=False)
+    groups = kept.groupby(list(_ROLES), sort=False, observed=True, dropna=False)
     for (exposure, outcome), part in groups:
         yield str(exposure), str(outcome), part.reset_index(drop=True)
 
@@ -145,43 +172,55 @@ def _read_harmonised(options: argparse.Namespace) -> Pairs:
     from mrfast.io.tables import parse_pairs
 
     name = Path(options.harmonised).name
-    if options.p_value is not None:
-        raise InvalidInputError("--p-value: expected none with --harmonised")
+    for name in _selection(options):
+        raise InvalidInputError(f"--{name.replace('_', '-')}: expected none with --harmonised")
     with options_named({"columns": "--columns"}):
         columns = None if options.columns is None else parse_pairs(options.columns)
         kept = read_harmonised(options.harmonised, columns=columns)
     if not len(kept):
         raise InvalidInputError(f"--harmonised: expected rows to be used in {name}, received none")
-    kept = kept.assign(
-        **{role: role for role in ("exposure", "outcome") if role not in kept.columns}
-    )
+    kept = kept.assign(**{role: role for role in _ROLES if role not in kept.columns})
     if "snp" in kept:
-        twice = kept.loc[kept.duplicated(["exposure", "outcome", "snp"]), "snp"]
+        twice = kept.loc[kept.duplicated([*_ROLES, "snp"]), "snp"]
         if len(twice):
             raise _kept_twice("--harmonised", [str(snp) for snp in twice.unique()])
-    return Pairs(kept, None, [f"{len(kept):,} rows to be used in {name}"])
+    return Pairs(kept, None, [f"{len(kept):,} rows to be used in {name}"], [])
 
 
 def _read_two(options: argparse.Namespace) -> Pairs:
     from mrfast.data.harmonisation import harmonise
 
     lines: list[str] = []
-    exposures = [_named(options, "exposure", path, lines) for path in options.exposure]
-    exposures = [_selected(options, table, lines) for table in exposures]
-    exposure = _joined(exposures)
-    outcomes, elsewhere = [], 0
-    for path in options.outcome:
-        table = _named(options, "outcome", path, lines)
-        if len(options.exposure) == 1 and len(options.outcome) == 1:
-            check_two_studies(options, exposure, table)
+    traits: dict[str, list[str]] = {role: [] for role in _ROLES}
+    elsewhere = 0
+
+    def noted(role: str, path: str, table: pd.DataFrame) -> None:
+        lines.append(f"{role}: {len(table):,} rows in {Path(path).name}")
+        own = table["trait"].astype(str).unique() if "trait" in table else [role]
+        traits[role] += [str(name) for name in own]
+
+    def of_exposure(path: str, table: pd.DataFrame) -> pd.DataFrame:
+        noted("exposure", path, table)
+        selection = _selection(options)
+        return _selected(table, selection, lines) if selection else table
+
+    exposure = read_role(options, "exposure", of_exposure)
+    if not len(exposure):
+        raise InvalidInputError("--p-value: expected SNPs below it, found none")
+
+    def of_outcome(path: str, table: pd.DataFrame) -> pd.DataFrame:
+        nonlocal elsewhere
+        noted("outcome", path, table)
+        check_two_studies(options, exposure, table)
         wanted = table["snp"].isin(exposure["snp"].dropna())
-        if len(options.outcome) > 1 or wanted.any():
-            elsewhere += int((~wanted).sum())
-            table = table[wanted]
-        outcomes.append(table)
-    outcome = _joined(outcomes)
+        if not wanted.any() and len(options.outcome) == 1:
+            return table  # the whole of it for the error message
+        elsewhere += int((~wanted).sum())
+        return table[wanted]
+
+    outcome = read_role(options, "outcome", of_outcome)
     if elsewhere:
-        lines[-1] += f"; {elsewhere:,} rows are not of the exposure's SNPs"
+        lines.append(f"{elsewhere:,} rows of the outcome are not of the exposure's SNPs")
     with options_named({"eaf_tolerance": "--eaf-tolerance", "outcome": "--outcome"}):
         harmonised = harmonise(
             exposure,
@@ -199,58 +238,47 @@ def _read_two(options: argparse.Namespace) -> Pairs:
         )
     lines.append("rows by what became of them:")
     lines += [f"  {line}" for line in reason_lines(harmonised)]
-    most = int(kept.groupby(["exposure", "outcome"], observed=True).size().max())
-    if most > _MANY:
+    sizes = kept.groupby(list(_ROLES), observed=True).size()
+    if sizes.max() > _MANY:
         lines.append(
-            f"note: {most:,} SNPs of one pair; the methods take independent instruments, that is "
-            "SNPs that were selected (--p-value) and clumped"
+            f"note: {sizes.max():,} SNPs of one pair; the methods take independent instruments, "
+            "that is SNPs that were selected (--p-value) and clumped"
         )
-    return Pairs(kept, harmonised, lines)
+    found = {(str(one), str(other)) for one, other in sizes.index}
+    empty = [
+        (one, other)
+        for one in traits["exposure"]
+        for other in traits["outcome"]
+        if (one, other) not in found
+    ]
+    return Pairs(kept, harmonised, lines, empty)
 
 
-def _named(options: argparse.Namespace, role: str, path: str, lines: list[str]) -> pd.DataFrame:
-    """A table; one of several without a column of traits is named after its file."""
-    table = read_table(options, role, path)
-    name = Path(path).name
-    lines.append(f"{role}: {len(table):,} rows in {name}")
-    if len(getattr(options, role)) > 1 and "trait" not in table:
-        table = table.assign(trait=name.partition(".")[0])
-    return table
+def _selection(options: argparse.Namespace) -> dict[str, Any]:
+    """What the options ask for, as arguments of `mrfast.select_instruments`; empty for nothing."""
+    names = ("p_value", "reference", "r2", "kb")
+    given = {name: getattr(options, name) for name in names}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in ("r2", "kb"):
+        if name in given and "reference" not in given:
+            raise InvalidInputError(f"--{name}: expected --reference beside it")
+    return {"p_value": None, **given} if given else {}
 
 
-def _selected(options: argparse.Namespace, table: pd.DataFrame, lines: list[str]) -> pd.DataFrame:
-    """Rows of the p-value that the options ask for."""
-    import numpy as np
-    from scipy.special import ndtr
-
-    from mrfast import _validation as check
-
-    if options.p_value is None:
-        return table
-    level = check.scalar("--p-value", options.p_value, above=0, maximum=1)
-    p = 2 * ndtr(-np.abs(table["beta"].to_numpy() / table["std_error"].to_numpy()))
-    if "p_value" in table:
-        given = table["p_value"].to_numpy(dtype=np.float64)
-        p = np.where(np.isnan(given), p, given)
-    chosen: pd.DataFrame = table[p <= level]
-    if not len(chosen):
-        raise InvalidInputError(f"--p-value: expected SNPs with p of at most {level:g}, found none")
-    lines[-1] += f", {len(chosen):,} of them with p of at most {level:g}"
-    return chosen
-
-
-def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
+def _selected(table: pd.DataFrame, selection: dict[str, Any], lines: list[str]) -> pd.DataFrame:
+    """Rows of a table that are selected, each of its traits by itself."""
     import pandas as pd
 
-    if len(tables) == 1:
-        return tables[0]
-    names = [str(name) for table in tables for name in table["trait"].astype(str).unique()]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InvalidInputError(
-            f"--exposure, --outcome: expected every trait in one file, received {twice[0]} in two"
-        )
-    return pd.concat([table.astype({"trait": object}) for table in tables], ignore_index=True)
+    from mrfast.summary.instrument_selection import select_instruments
+
+    parts = [table]
+    if "trait" in table:
+        parts = [part for _, part in table.groupby("trait", sort=False, observed=True)]
+    with options_named({name: f"--{name.replace('_', '-')}" for name in selection}):
+        kept = [select_instruments(part, **selection).kept for part in parts]
+    chosen: pd.DataFrame = pd.concat(kept, ignore_index=True)[list(table.columns)]
+    lines[-1] += f", {len(chosen):,} of them selected"
+    return chosen
 
 
 def _kept_twice(option: str, snps: list[str]) -> InvalidInputError:

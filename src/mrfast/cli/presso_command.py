@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from mrfast.cli.association_options import options_named
 from mrfast.cli.mr_input import (
+    NO_SNP,
     add_input_options,
     chosen_seed,
     pairs_of,
@@ -127,7 +128,7 @@ def run(options: argparse.Namespace) -> int:
     data = read_pairs(options)
     pairs = list(pairs_of(data.kept))
     found: list[tuple[str, str, PressoResult, tuple[str, ...]]] = []
-    failed: list[tuple[str, str, str]] = []
+    failed = [(exposure, outcome, NO_SNP) for exposure, outcome in data.empty]
     progress = None if options.quiet else ProgressLine(len(pairs), "pairs", "presso")
     for exposure, outcome, part in pairs:
         with options_named(_OPTIONS):
@@ -141,11 +142,11 @@ def run(options: argparse.Namespace) -> int:
         snps = tuple(map(str, part.get("snp", part.index)))
         found.append((exposure, outcome, cast("PressoResult", result), snps))
         if progress is not None:
-            progress(len(found) + len(failed))
+            progress(len(found) + len(failed) - len(data.empty))
     if progress is not None:
         progress.finish()
     if not found:
-        raise InvalidInputError(f"--exposure, --outcome: {failed[0][2]}")
+        raise InvalidInputError(f"--exposure, --outcome: {failed[-1][2]}")
 
     written = ["presso.tsv", "snps.tsv", "presso.json"]
     tables = {
