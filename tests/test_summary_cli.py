@@ -10,6 +10,7 @@ import shlex
 import numpy as np
 import pandas as pd
 import pytest
+from plink_files import genotypes, variant_table, write_plink
 from scipy import stats
 from test_cli import read, strict_json
 
@@ -239,13 +240,34 @@ def test_list_of_methods(capsys):
 def test_p_value_selects_instruments(command, example, tmp_path):
     level = 1e-30
     exposure = mrfast.read_associations(example / "exposure.tsv.gz")
-    chosen = exposure[2 * stats.norm.sf(np.abs(exposure["beta"] / exposure["std_error"])) <= level]
+    chosen = exposure[2 * stats.norm.sf(np.abs(exposure["beta"] / exposure["std_error"])) < level]
     words = ("mr", *tables_of(example), "--methods", "ivw", "--no-diagnostics", "-o", tmp_path)
     assert command(*words, "--p-value", str(level)) == 0
-    assert f"{len(chosen)} of them with p of at most 1e-30" in command.out
+    assert f"exposure.tsv.gz, {len(chosen)} of them selected" in command.out
     used = read(tmp_path / "harmonisation.tsv")
     assert set(used["snp"]) == set(chosen["snp"])
     assert "--p-value" in command.fails(*words, "--p-value", "1e-300")
+
+
+def test_a_panel_thins_the_instruments(command, tmp_path):
+    rng = np.random.default_rng(1)
+    variants = variant_table(rng, 30)
+    panel = write_plink(tmp_path / "panel", genotypes(rng, 200, 30), variants)
+    names = {"allele_1": "effect_allele", "allele_2": "other_allele"}
+    shared = variants.rename(columns=names)[["snp", "chromosome", "position", *names.values()]]
+    data = summary_data("none", 30, rng=2)
+    for role in ROLES:
+        columns = {"beta": getattr(data, f"beta_{role}"), "std_error": data.se_outcome}
+        shared.assign(**columns).to_csv(tmp_path / f"{role}.tsv.gz", sep="\t", index=False)
+    words = ("mr", *tables_of(tmp_path), "--methods", "ivw", "--no-diagnostics", "--action", "1")
+    words += ("--reference", panel, "--r2", "0.2", "--kb", "500", "-o", tmp_path / "out")
+    assert command(*words) == 0
+    expected = mrfast.clump(
+        mrfast.read_associations(tmp_path / "exposure.tsv.gz"), reference=panel, r2=0.2, kb=500
+    ).kept
+    assert 0 < len(expected) < 30
+    used = read(tmp_path / "out" / "harmonisation.tsv")
+    assert set(used.loc[used["keep"], "snp"]) == set(expected["snp"])
 
 
 def test_steiger_filter(command, example, harmonised, tmp_path):
@@ -313,6 +335,28 @@ def test_several_pairs_each_get_the_numbers_of_their_own(command, several, tmp_p
     assert command.out.count(" on ") >= 4
 
 
+def test_pairs_without_a_snp_are_named(command, several, tmp_path):
+    """One outcome has none of the SNPs, another exposure none below the p-value."""
+    table = pd.read_csv(several["outcomes"])
+    table["snp"] = table["snp"].where(table["id.outcome"] == "CHD", "other" + table["snp"])
+    table.to_csv(several["outcomes"], index=False)
+    weak = pd.read_csv(several["hdl"], sep="\t").assign(beta=1e-5, p_value=0.9)
+    weak.to_csv(several["hdl"], sep="\t", index=False)
+    words = ["--exposure", several["ldl"], several["hdl"], "--outcome", several["outcomes"]]
+    words += ["--p-value", "5e-8", "--seed", "1"]
+    assert command("mr", *words, "--no-plot", "-o", tmp_path / "mr") == 0
+    assert command.out.count("not done: no SNP to be used") == 3
+    found = strict_json(tmp_path / "mr" / "mr.json")
+    assert [(entry["exposure"], entry["outcome"]) for entry in found["pairs"]] == [("ldl", "CHD")]
+    assert {(entry["exposure"], entry["outcome"]) for entry in found["not_done"]} == {
+        ("ldl", "stroke = 2"),
+        ("hdl", "CHD"),
+        ("hdl", "stroke = 2"),
+    }
+    assert command("presso", *words, "-o", tmp_path / "presso") == 0
+    assert command.out.count("not done: no SNP to be used") == 3
+
+
 def test_presso_of_several_pairs(command, several, tmp_path):
     words = ["presso", "--exposure", several["ldl"], several["hdl"]]
     words += ["--outcome", several["outcomes"], "--seed", "2", "-o", tmp_path / "presso"]
@@ -326,7 +370,7 @@ def test_presso_of_several_pairs(command, several, tmp_path):
 def test_the_same_trait_in_two_files_is_refused(command, several, tmp_path):
     words = ["mr", "--exposure", several["ldl"], several["ldl"]]
     words += ["--outcome", several["outcomes"], "-o", tmp_path / "out"]
-    assert "received ldl in two" in command.fails(*words)
+    assert "received ldl more than once" in command.fails(*words)
 
 
 # ------------------------------------------------------------------------ mrfast presso
@@ -464,6 +508,8 @@ def test_bad_harmonised_tables(command, text, message, tmp_path):
         (["--p-value", "0"], "--p-value: "),
         (["--eaf-tolerance", "0.5"], "--eaf-tolerance: "),
         (["--harmonised", "x.tsv"], "--harmonised: expected no --exposure"),
+        (["--r2", "0.1"], "--r2: expected --reference"),
+        (["--reference", "missing"], "missing"),
         (["--exposure", "missing.tsv"], "missing.tsv: No such file"),
         (["-o", __file__], "File exists|Not a directory"),
     ],

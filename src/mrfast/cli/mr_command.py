@@ -265,11 +265,17 @@ def _analysed(
     seed: int,
 ) -> tuple[pd.DataFrame, Sensitivity | None]:
     """Table of the methods and, unless it is not wanted, the whole panel of one pair."""
-    from mrfast.summary.sensitivity_panel import sensitivity
+    from mrfast.summary.sensitivity_panel import panel_methods, sensitivity
     from mrfast.summary.several_methods import mr
 
     if options.no_diagnostics:
-        return mr(part, methods=methods, options=given, rng=seed, ci_level=options.level), None
+        sizes = {
+            name: part[name].to_numpy() if name in part and part[name].notna().any() else None
+            for name in ("n_exposure", "n_outcome")
+        }
+        names, settings = panel_methods(methods, given, len(part), sizes, {})
+        table = mr(part, methods=names, options=settings, rng=seed, ci_level=options.level)
+        return table, None
     panel = sensitivity(
         part,
         methods=methods,

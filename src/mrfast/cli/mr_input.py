@@ -267,17 +267,12 @@ def _selection(options: argparse.Namespace) -> dict[str, Any]:
 
 def _selected(table: pd.DataFrame, selection: dict[str, Any], lines: list[str]) -> pd.DataFrame:
     """Rows of a table that are selected, each of its traits by itself."""
-    import pandas as pd
-
     from mrfast.summary.instrument_selection import select_instruments
 
-    parts = [table]
-    if "trait" in table:
-        parts = [part for _, part in table.groupby("trait", sort=False, observed=True)]
     with options_named({name: f"--{name.replace('_', '-')}" for name in selection}):
-        kept = [select_instruments(part, **selection).kept for part in parts]
-    chosen: pd.DataFrame = pd.concat(kept, ignore_index=True)[list(table.columns)]
-    lines[-1] += f", {len(chosen):,} of them selected"
+        kept = select_instruments(table, **selection).kept
+    lines[-1] += f", {len(kept):,} of them selected"
+    chosen: pd.DataFrame = kept[list(table.columns)]
     return chosen
 
 
