@@ -128,12 +128,19 @@ def test_words_follow_the_numbers() -> None:
     assert "Egger intercept" in text
     assert "None of these methods is valid where" in text
     assert str(panel) == text
-    data["beta_outcome"] = np.where(np.arange(j) < 3, 3.0, -0.5) * bx
-    split = mrfast.sensitivity(**data, rng=1, methods=["ivw", "weighted_median", "ivw_fixed"])
-    assert any(
-        "differ in sign" in sentence or "do not overlap" in sentence
-        for sentence in split.comparison
-    )
+
+
+def test_intervals_that_do_not_overlap_are_named() -> None:
+    j = 400
+    bx = np.linspace(0.1, 0.2, j)
+    data = {
+        "beta_exposure": bx,
+        "se_exposure": np.full(j, 0.005),
+        "beta_outcome": np.where(np.arange(j) % 5 < 2, 1.0, 0.0) * bx,
+        "se_outcome": np.full(j, 0.005),
+    }
+    panel = mrfast.sensitivity(**data, rng=1, methods=["ivw", "simple_median"])
+    assert "The intervals of simple_median and ivw do not overlap." in panel.comparison
 
 
 def test_signs_that_differ_are_named() -> None:
