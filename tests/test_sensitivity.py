@@ -103,6 +103,25 @@ def test_tables_and_one_of_several_pairs() -> None:
         mrfast.sensitivity(both, outcome="t2d")
 
 
+def test_harmonised_tables_go_in() -> None:
+    rng = np.random.default_rng(1)
+    n = 8
+    side = pd.DataFrame(
+        {"snp": [f"rs{i}" for i in range(n)], "effect_allele": "A", "other_allele": "G",
+         "eaf": 0.3, "beta": rng.normal(0.2, 0.05, n), "std_error": 0.01, "n": 20_000}
+    )  # fmt: skip
+    other = side.assign(beta=0.5 * side["beta"] + rng.normal(0, 0.02, n), std_error=0.02)
+    panel = mrfast.sensitivity(mrfast.harmonise(side, other), methods=FAST, rng=1)
+    assert panel.steiger is not None
+    assert panel.steiger.n_exposure == 20_000
+    assert {"effect_allele", "eaf_exposure"} <= set(panel.associations)
+    binary = mrfast.sensitivity(
+        mrfast.harmonise(side, other), methods=["ivw"], steiger_options={"scale_outcome": "binary"}
+    )
+    assert binary.steiger is not None
+    assert binary.steiger.n_outcome != 20_000
+
+
 def test_words_follow_the_numbers() -> None:
     """Disagreements, outliers and the width of Egger's interval are named."""
     rng = np.random.default_rng(1)

@@ -240,10 +240,6 @@ class Sensitivity:
             matplotlib is not installed.
         """
         check.choice("kind", kind, PLOTS)
-        if kind == "radial" and self.radial is None:
-            raise check.fail(
-                "kind", "an analysis that was done", f"'radial': {self.skipped['radial']}"
-            )
         from mrfast.plots import mr_panel
 
         return mr_panel.draw(self, kind)
@@ -726,6 +722,14 @@ def _summary(panel: Sensitivity) -> str:
     lines += [f"  {row['method']:<{width}}  {row['assumption']}" for row in rows]
     if panel.comparison:
         lines += ["", "Where they agree and differ", *(f"  {text}" for text in panel.comparison)]
+    notes = [
+        (row["method"], row["note"])
+        for row in rows
+        if row["note"] and not math.isnan(row["estimate"])
+    ]
+    if notes:
+        lines += ["", "Notes on single methods"]
+        lines += [f"  {name:<{width}}  {note}" for name, note in notes]
     checks = panel.checks
     if checks:
         lines += ["", "Diagnostics"]
