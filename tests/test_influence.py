@@ -182,3 +182,24 @@ def test_outliers_and_their_correction() -> None:
     equal = {key: np.full(4, 0.1) for key in data}
     with pytest.raises(InvalidInputError, match="weights differ"):
         mrfast.radial(**equal, regression="egger")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("regression", "weights"), [("ivw", "modified"), ("egger", "modified")])
+def test_coverage_of_radial_intervals(regression: str, weights: str) -> None:
+    """Balanced pleiotropy; the binomial error of the coverage is 0.7 points."""
+    rng = np.random.default_rng(3)
+    j, effect, inside = 30, 0.3, 0
+    for _ in range(1_000):
+        sx, sy = np.full(j, 0.004), np.full(j, 0.008)
+        true = rng.uniform(0.03, 0.1, j) * rng.choice([-1.0, 1.0], j)
+        found = mrfast.radial(
+            beta_exposure=rng.normal(true, sx),
+            se_exposure=sx,
+            beta_outcome=rng.normal(effect * true + rng.normal(0, 0.01, j), sy),
+            se_outcome=sy,
+            regression=regression,
+            weights=weights,
+        )
+        inside += found.ci_lower < effect < found.ci_upper
+    assert 0.925 <= inside / 1_000 <= 0.97

@@ -123,6 +123,14 @@ def test_correlations_of_twosamplemr(reference_dir: Path) -> None:
             )
         ]  # fmt: skip
         assert found == pytest.approx(table[f"r_from_lor_{model}"], **EXACT)
+    size = compat.twosamplemr_0_7_effective_n(n_cases=table["ncase"], n_controls=table["ncontrol"])
+    assert size == pytest.approx(table["effective_n"], **EXACT)
+    known = table["p"] > 0
+    p, want = table["p"][known], table["r_from_pn"][known]
+    found = compat.twosamplemr_0_7_r_from_p(p_value=p, n=table["n"][known])
+    loose = np.abs(found / want - 1) > 1e-8
+    assert loose.mean() < 0.4  # where R searches
+    assert found[loose] == pytest.approx(want[loose], rel=2e-3)
 
 
 # ------------------------------------------------------------------------------ test
@@ -312,5 +320,9 @@ def test_what_is_missing_is_named() -> None:
     ):  # fmt: skip
         with pytest.raises(InvalidInputError, match=message):
             mrfast.steiger(**(data | change))  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError, match="beta_exposure: expected shares"):
+        mrfast.steiger_filter(
+            **(data | {"beta_exposure": [2.0] * 5}), scale_exposure="standardised", eaf_exposure=0.5
+        )
     with pytest.raises(InvalidInputError, match="neither"):
         mrfast.steiger()

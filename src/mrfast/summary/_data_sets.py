@@ -59,10 +59,11 @@ class DataSet(NamedTuple):
         return tuple(str(i) for i in range(n))
 
     def column(self, name: str) -> Any:
-        """A column of the table as float64; None where there is none."""
+        """A column of the table as float64; None where there is none, or no value in it."""
         if self.table is None or name not in self.table:
             return None
-        return self.table[name].to_numpy(dtype=np.float64)
+        values = self.table[name].to_numpy(dtype=np.float64, na_value=np.nan)
+        return None if np.isnan(values).all() else values
 
 
 def data_sets(data: Any, arrays: tuple[Any, ...]) -> list[DataSet]:

@@ -232,16 +232,25 @@ class _Trait(NamedTuple):
         """Variance of the number of alleles, by Hardy and Weinberg."""
         return np.asarray(2 * self.eaf * (1 - self.eaf))
 
-    def effective_n(self, r2: Float) -> float:
-        """Sample size of the joint correlation, of which Fisher's variance is 1/(n - 3)."""
+    def sizes(self, r2: Float) -> Float:
+        """Sample size of each SNP's correlation, of which Fisher's variance is 1/(n - 3)."""
+        if self.scale != "binary":
+            return np.asarray(self.n)
+        return np.asarray(3 + (1 - r2) ** 2 / self._variances())
+
+    def joint_size(self, r2: Float) -> float:
+        """The same of the root of the sum of `r2`."""
         if self.scale != "binary":
             return float(self.n.mean())
-        v = self.spread()
-        slope = np.sqrt(v) * _LOGISTIC / (v * self.beta**2 + _LOGISTIC) ** 1.5  # of r in beta
         total = float(r2.sum())
         share = r2 / total if total > 0 else np.full(len(r2), 1 / len(r2))
-        variance = float((share * (slope * self.std_error) ** 2).sum()) / (1 - total) ** 2
-        return 3 + 1 / variance
+        return 3 + (1 - total) ** 2 / float((share * self._variances()).sum())
+
+    def _variances(self) -> Float:
+        """Of the correlations of a binary trait, by the delta method."""
+        v = self.spread()
+        slope = np.sqrt(v) * _LOGISTIC / (v * self.beta**2 + _LOGISTIC) ** 1.5
+        return np.asarray((slope * self.std_error) ** 2)
 
 
 def population_frequency(eaf: Any, log_odds: Float, case_fraction: float, prevalence: float) -> Any:
@@ -343,7 +352,7 @@ def steiger(
         (prevalence_exposure, prevalence_outcome),
     )
     parts = [trait.r2() for trait in both]
-    n = [trait.effective_n(part) for trait, part in zip(both, parts, strict=True)]
+    n = [trait.joint_size(part) for trait, part in zip(both, parts, strict=True)]
     precision = (precision_exposure, precision_outcome)
     return steiger_test(parts[0], n[0], parts[1], n[1], precision=precision)
 
@@ -366,8 +375,10 @@ def steiger_test(
             argument = argument if share < 1 else f"beta_{name}"
             expected = "a share of the variance below 1"
             raise check.fail(argument, expected, f"{adjusted[-1]:.3g} from all SNPs")
-    z, p, log_p = _compared(*shares, n_exposure, n_outcome)
-    _, adjusted_p, adjusted_log_p = _compared(adjusted[0], adjusted[1], n_exposure, n_outcome)
+    z, p, log_p = map(float, _compared(*shares, n_exposure, n_outcome))
+    _, adjusted_p, adjusted_log_p = map(
+        float, _compared(adjusted[0], adjusted[1], n_exposure, n_outcome)
+    )
     messages = []
     chance = len(r2_outcome) / n_outcome
     if chance > _BY_CHANCE * shares[0]:
@@ -471,14 +482,12 @@ def steiger_filter(
             (prevalence_exposure, prevalence_outcome),
         )
         x2, y2 = (trait.r2() for trait in both)
-        rows = []
-        for j in range(size):
-            alone = [_row(trait, j) for trait in both]
-            n = [
-                trait.effective_n(r2[j : j + 1]) for trait, r2 in zip(alone, (x2, y2), strict=True)
-            ]
-            rows.append(_compared(float(x2[j]), float(y2[j]), n[0], n[1]))
-        z, p, log_p = (np.array(column) for column in zip(*rows, strict=True))
+        for side, r2 in (("exposure", x2), ("outcome", y2)):
+            if not r2.max() < 1:
+                raise check.fail(
+                    f"beta_{side}", "shares of the variance below 1", f"{r2.max():.3g}"
+                )
+        z, p, log_p = _compared(x2, y2, both[0].sizes(x2), both[1].sizes(y2))
         right = x2 > y2
         if rule == "direction":
             keep = right
@@ -503,12 +512,6 @@ def steiger_filter(
         frame = frame.drop(columns=[name for name in found if name in frame])
         frames.append(frame.assign(**found))
     return pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
-
-
-def _row(trait: _Trait, j: int) -> _Trait:
-    """One SNP of a trait."""
-    parts: list[Any] = [None if values is None else values[j : j + 1] for values in trait[1:]]
-    return _Trait(trait.scale, *parts)
 
 
 def _traits(
@@ -552,12 +555,12 @@ def _vector(argument: str, values: Any, size: int) -> Float | None:
     return check.float_array(argument, values, ndim=1, shape=(size,), positive=True)
 
 
-def _compared(x2: float, y2: float, n: float, m: float) -> tuple[float, float, float]:
+def _compared(x2: Any, y2: Any, n: Any, m: Any) -> tuple[Any, Any, Any]:
     """z, two-sided p-value and its decimal logarithm, of equal correlations in two samples."""
-    difference = math.atanh(math.sqrt(x2)) - math.atanh(math.sqrt(y2))
-    z = difference / math.sqrt(1 / (n - 3) + 1 / (m - 3))
-    log_p = (math.log(2) + float(log_ndtr(-abs(z)))) / math.log(10)
-    return z, 2 * float(ndtr(-abs(z))), log_p
+    difference = np.arctanh(np.sqrt(x2)) - np.arctanh(np.sqrt(y2))
+    z = difference / np.sqrt(1 / (n - 3) + 1 / (m - 3))
+    log_p = (math.log(2) + log_ndtr(-np.abs(z))) / math.log(10)
+    return z, 2 * ndtr(-np.abs(z)), log_p
 
 
 def _sensitivity_ratio(x2: float, y2: float) -> float:

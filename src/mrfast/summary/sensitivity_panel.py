@@ -77,6 +77,7 @@ ASSUMPTIONS: Mapping[str, str] = {
 }
 """What each method takes for granted, beside instruments that are associated with the exposure."""
 
+_FEWEST = {"heterogeneity": 2, "egger": 3, "radial": 2, "influence": 3, "presso": 4}
 _WEAK = 10.0
 _DILUTED = 0.9
 _WIDE = 2.0  # Egger's interval over that of inverse-variance weighting
@@ -239,10 +240,6 @@ class Sensitivity:
             matplotlib is not installed.
         """
         check.choice("kind", kind, PLOTS)
-        if kind == "radial" and self.radial is None:
-            raise check.fail(
-                "kind", "an analysis that was done", f"'radial': {self.skipped['radial']}"
-            )
         from mrfast.plots import mr_panel
 
         return mr_panel.draw(self, kind)
@@ -325,6 +322,11 @@ def sensitivity(
     -------
     Sensitivity
 
+    Notes
+    -----
+    SNPs are taken as independent. Options of ``egger`` and ``mr_presso`` also hold for the
+    diagnostics of these names.
+
     Raises
     ------
     InvalidInputError
@@ -372,6 +374,9 @@ def sensitivity(
     ]
 
     def done(name: str, function: Any, **arguments: Any) -> Any:
+        if n < _FEWEST.get(name, 1):
+            skipped[name] = f"needs at least {_FEWEST[name]} SNPs"
+            return None
         try:
             return function(**arguments)
         except (ConvergenceError, InvalidInputError) as error:
@@ -382,12 +387,12 @@ def sensitivity(
     inner = {**arrays, "ci_level": level}
     found: dict[str, Any] = {
         "heterogeneity": done("heterogeneity", heterogeneity, **arrays),
-        "egger": done("egger", egger, **inner),
+        "egger": done("egger", egger, **inner, **settings.get("egger", {}), rng=seed),
         "radial": done(
             "radial", radial, **inner, weights="modified" if has_error else "first_order"
         ),
         "influence": done("influence", influence, **arrays, snps=names),
-        "presso": done("presso", mr_presso, **inner, rng=seed),
+        "presso": done("presso", mr_presso, **inner, **settings.get("mr_presso", {}), rng=seed),
     }
     if all(value is not None for value in sizes.values()):
         more = {
@@ -489,18 +494,17 @@ def _chosen(
         chosen = [name for name in PANEL if name in METHODS] if n > 1 else ["wald_ratio"]
         for name in chosen:
             given[name] = {**PANEL.get(name, {}), **given.get(name, {})}
-    known = [float(np.min(value)) for value in sizes.values() if value is not None]
+    known = [float(np.nanmin(value)) for value in sizes.values() if value is not None]
     for name in list(chosen):
         parameters = inspect.signature(find_method(name).resolve()).parameters
         if "n" not in parameters or "n" in given.get(name, {}):
             continue
         if known:
             given.setdefault(name, {})["n"] = round(min(known))
-        elif parameters["n"].default in (inspect.Parameter.empty, None):
+        elif methods is None:
             skipped[name] = "needs a sample size (n_exposure or n_outcome)"
-            if methods is None:
-                chosen.remove(name)
-                given.pop(name, None)
+            chosen.remove(name)
+            given.pop(name, None)
     return chosen, given
 
 
@@ -524,14 +528,7 @@ def _named(frame: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
 
 def _presso_frame(result: PressoResult, names: tuple[str, ...]) -> pd.DataFrame:
     frame = result.to_frame()
-    test, corrected = result.global_test, result.corrected
-    frame["global_rss"], frame["global_p_value"] = test.rss, test.p_value
-    frame["global_p_value_se"] = test.p_value_se
     frame["outliers"] = ", ".join(names[i] for i in result.outliers)
-    for key in ("estimate", "std_error", "ci_lower", "ci_upper", "p_value"):
-        frame[f"corrected_{key}"] = math.nan if corrected is None else getattr(corrected, key)
-    distortion = result.distortion_test
-    frame["distortion_p_value"] = math.nan if distortion is None else distortion.p_value
     return frame
 
 
@@ -718,6 +715,14 @@ def _summary(panel: Sensitivity) -> str:
     lines += [f"  {row['method']:<{width}}  {row['assumption']}" for row in rows]
     if panel.comparison:
         lines += ["", "Where they agree and differ", *(f"  {text}" for text in panel.comparison)]
+    notes = [
+        (row["method"], row["note"])
+        for row in rows
+        if row["note"] and not math.isnan(row["estimate"])
+    ]
+    if notes:
+        lines += ["", "Notes on single methods"]
+        lines += [f"  {name:<{width}}  {note}" for name, note in notes]
     checks = panel.checks
     if checks:
         lines += ["", "Diagnostics"]
