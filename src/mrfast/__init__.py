@@ -67,6 +67,8 @@ if TYPE_CHECKING:
     from mrfast.summary.heterogeneity_tests import heterogeneity as heterogeneity
     from mrfast.summary.inverse_variance import IVWEstimate as IVWEstimate
     from mrfast.summary.inverse_variance import ivw as ivw
+    from mrfast.summary.matrix_inputs import MatrixExposures as MatrixExposures
+    from mrfast.summary.matrix_inputs import MatrixOutcomes as MatrixOutcomes
     from mrfast.summary.median_methods import MedianEstimate as MedianEstimate
     from mrfast.summary.median_methods import MedianLaw as MedianLaw
     from mrfast.summary.median_methods import median_law as median_law
@@ -76,6 +78,8 @@ if TYPE_CHECKING:
     from mrfast.summary.mode_methods import ModeEstimate as ModeEstimate
     from mrfast.summary.mode_methods import simple_mode as simple_mode
     from mrfast.summary.mode_methods import weighted_mode as weighted_mode
+    from mrfast.summary.pair_scan import MRMatrix as MRMatrix
+    from mrfast.summary.pair_scan import mr_matrix as mr_matrix
     from mrfast.summary.presso_test import MVPressoResult as MVPressoResult
     from mrfast.summary.presso_test import PressoResult as PressoResult
     from mrfast.summary.presso_test import mr_presso as mr_presso
@@ -108,8 +112,11 @@ _HOME = {
     "LikelihoodProfile": "federated.likelihood_profile",
     "LogPosterior": "bayes.model",
     "MREstimate": "summary.estimate",
+    "MRMatrix": "summary.pair_scan",
     "MVPressoResult": "summary.presso_test",
     "MassiveResult": "bayes.result",
+    "MatrixExposures": "summary.matrix_inputs",
+    "MatrixOutcomes": "summary.matrix_inputs",
     "MedianEstimate": "summary.median_methods",
     "MedianLaw": "summary.median_methods",
     "ModeEstimate": "summary.mode_methods",
@@ -146,6 +153,7 @@ _HOME = {
     "median_law": "summary.median_methods",
     "missingness_check": "federated.diagnostics",
     "mr": "summary.several_methods",
+    "mr_matrix": "summary.pair_scan",
     "mr_presso": "summary.presso_test",
     "mv_presso": "summary.presso_test",
     "overlap_check": "federated.samples",

@@ -41,4 +41,5 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   mrfast::bindings::register_presso(m.def_submodule("presso"));
   mrfast::bindings::register_summary(m.def_submodule("summary"));
   mrfast::bindings::register_medians(m.def_submodule("medians"));
+  mrfast::bindings::register_matrix(m.def_submodule("matrix"));
 }

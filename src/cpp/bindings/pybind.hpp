@@ -70,5 +70,6 @@ void register_ld(py::module_ module);
 void register_presso(py::module_ module);
 void register_summary(py::module_ module);
 void register_medians(py::module_ module);
+void register_matrix(py::module_ module);
 
 }  // namespace mrfast::bindings

@@ -11,6 +11,7 @@ from . import exact as exact
 from . import federated as federated
 from . import identified as identified
 from . import ld as ld
+from . import matrix as matrix
 from . import medians as medians
 from . import presso as presso
 from . import summary as summary
