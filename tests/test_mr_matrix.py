@@ -84,7 +84,6 @@ def test_agrees_with_single_calls() -> None:
     }
     for e in range(7):
         for o in (0, 1, 7, 77, 255, 256, 299):
-            row = table.iloc[300 * e + o] if o < 256 else None
             chosen = table[
                 (table["exposure"] == f"exposure_{e}") & (table["outcome"] == f"outcome_{o}")
             ]
@@ -152,7 +151,7 @@ def test_threads_blocks_and_storage_change_nothing(tmp_path: Path) -> None:
         again = MRMatrix.open(tmp_path / store)
         assert again.complete
         assert again.counts == found.counts
-        pd.testing.assert_frame_equal(again.read(1), found.read(1), check_exact=True)
+        pd.testing.assert_frame_equal(again.read(0), found.read(0), check_exact=True)
     mapped = np.load(tmp_path / "npy" / "block-000000.npy", mmap_mode="r")
     assert mapped["ivw_estimate"].shape == (len(found.read(0)),)
 
@@ -273,7 +272,7 @@ def test_views_of_the_result() -> None:
     table = found.frame()
     matrix = found.matrix("ivw_p_value")
     assert matrix.shape == (7, 300)
-    row = table.iloc[500]
+    row = table.iloc[100]
     e, o = (int(row[name].split("_")[1]) for name in ("exposure", "outcome"))
     assert matrix[e, o] == row["ivw_p_value"]
     tidy = found.frame(tidy=True)
@@ -402,6 +401,7 @@ mrfast.mr_matrix(
     methods=("ivw", "egger", "weighted_median"),
     keep_p=1e-3,
     path=sys.argv[1],
+    block_size=256,
     n_threads=2,
 )
 """
@@ -462,7 +462,7 @@ def test_bad_arguments() -> None:
         ({"keep_p": 0.1, "keep_by": "wald"}, "keep_by"),
         ({"methods": "egger", "leave_one_out": True}, "leave_one_out"),
         ({"store": "csv"}, "store"),
-        ({"block_size": 1000}, "block_size"),
+        ({"block_size": 100_000}, "block_size"),
     ):
         with pytest.raises(InvalidInputError, match=message):
             mr_matrix(*data, **options)  # type: ignore[arg-type]

@@ -19,6 +19,7 @@ from mrfast.cli import (
     harmonise_command,
     instruments_command,
     massive_command,
+    phewas_command,
     pool_command,
     site_command,
 )
@@ -69,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
         pool_command,
         estimate_command,
         harmonise_command,
+        phewas_command,
         example_command,
     ):
         command.add_parser(commands)

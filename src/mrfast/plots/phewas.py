@@ -24,6 +24,8 @@ KINDS = ("outcomes", "volcano")
 _LONGEST = 34  # characters of a label
 _MOST_GROUPS = 30  # with a name below the axis
 _OTHER = "other"
+_CHARACTER = 0.0072  # width of a label's letter, of the axis
+_FEW = 16  # outcomes whose names stand below the axis
 
 
 def phewas_figure(
@@ -96,6 +98,7 @@ def phewas_figure(
         place, colour = estimate, np.where(beyond, ORANGE, BLUE)
         axis.axvline(0, color=GREY, linewidth=0.8)
         axis.set_xlabel("Estimate")
+    small = 13 if len(table) > 100 else 26
     for sign, marker, name in ((True, "^", "Positive"), (False, "v", "Negative")):
         part = positive == sign
         for group in (False, True):  # what matters on top
@@ -105,7 +108,7 @@ def phewas_figure(
                 height[shown],
                 c=colour[shown],
                 marker=marker,
-                s=34 if group else 13,
+                s=34 if group else small,
                 alpha=1.0 if group else 0.55,
                 linewidths=0.5 if group else 0,
                 edgecolors="black" if group else "none",
@@ -162,7 +165,12 @@ def _by_outcome(
             axis.axvline(end - 0.5, color=GREY, linewidth=0.4, alpha=0.4)
     place = {name: float(i) for i, name in enumerate(order)}
     axis.set_xlim(-0.02 * len(order) - 0.5, 1.02 * len(order) - 0.5)
-    if not names:
+    if not names and len(order) <= _FEW:
+        axis.set_xticks(range(len(order)), [_short(name) for name in order], fontsize=8)
+        axis.tick_params(axis="x", labelrotation=30 if len(order) > 3 else 0, length=0)
+        for text in axis.get_xticklabels() if len(order) > 3 else ():
+            text.set(ha="right", rotation_mode="anchor")
+    elif not names:
         axis.set_xticks([])
     keys = [str(name) for name in table["outcome"]]
     return np.array([place[key] for key in keys]), np.array([shade[key] for key in keys])
@@ -175,24 +183,30 @@ def _name(
     several = table["exposure"].nunique() > 1
     left, right = axis.get_xlim() if axis.get_xlim() != (0.0, 1.0) else (place.min(), place.max())
     width, top = max(right - left, 1e-300), float(height.max())
-    taken: list[tuple[float, float]] = []
+    taken: list[tuple[float, float, float]] = []
     for i in sorted(beyond, key=lambda i: -height[i])[:most]:
         x, y = (place[i] - left) / width, height[i] / top
-        if any(abs(x - a) < 0.22 and abs(y - b) < 0.04 for a, b in taken):
-            continue
-        taken.append((x, y))
         row = table.iloc[int(i)]
         text = _short(str(row["outcome"]))
         if several:
             text = f"{_short(str(row['exposure']))} on {text}"
-        axis.annotate(
-            text,
-            (place[i], height[i]),
-            xytext=(-6 if x > 0.7 else 6, 3),
-            textcoords="offset points",
-            ha="right" if x > 0.7 else "left",
-            fontsize=7.5,
-        )
+        reach = _CHARACTER * len(text) + 0.01
+        for side in (1, -1) if x < 0.6 else (-1, 1):
+            start, end = sorted((x, x + side * reach))
+            free = all(
+                end < low or start > high or abs(y - level) > 0.045 for low, high, level in taken
+            )
+            if free and start >= 0 and end <= 1:
+                taken.append((start, end, y))
+                axis.annotate(
+                    text,
+                    (place[i], height[i]),
+                    xytext=(6 * side, 3),
+                    textcoords="offset points",
+                    ha="left" if side > 0 else "right",
+                    fontsize=7.5,
+                )
+                break
 
 
 def _short(text: str) -> str:

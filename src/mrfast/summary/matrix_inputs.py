@@ -26,6 +26,8 @@ Rows = NDArray[np.int64]
 _BETA = ("beta", "beta_exposure", "beta_outcome")
 _SE = ("std_error", "se", "se_exposure", "se_outcome")
 _BATCH = 1 << 18  # rows of a long table read at once
+_PAGES = 1 << 14  # bytes of a row of two matrices that are worth a read
+_READ = 1 << 26  # most bytes of matrices read at once
 
 
 class OutcomeBlock(NamedTuple):
@@ -439,10 +441,19 @@ class MatrixOutcomes:
         def read(instruments: Instruments, width: int) -> Iterator[OutcomeBlock]:
             places = _places(instruments)
             whole = len(places) == len(b)
-            for first in range(0, count, width):
-                part = slice(first, min(first + width, count))
-                pieces = [entry[:, part] if whole else entry[places, part] for entry in (b, s)]
-                yield _block(known[part], *(p[places] if whole else p for p in pieces))
+            # Several blocks at once: rows of a file are read in pages of some 4 KB.
+            row = width * (b.dtype.itemsize + s.dtype.itemsize)
+            step = width * max(1, min(-(-_PAGES // row), _READ // (row * len(places))))
+            for start in range(0, count, step):
+                wide = slice(start, min(start + step, count))
+                pieces = [
+                    np.asarray(entry[:, wide])[places] if whole else np.asarray(entry[places, wide])
+                    for entry in (b, s)
+                ]
+                for first in range(start, wide.stop, width):
+                    part = slice(first - start, min(first + width, count) - start)
+                    names = known[first : first + width]
+                    yield _block(names, *(piece[:, part] for piece in pieces))
 
         return cls(read, snps=listed, n_snps=len(b), n_outcomes=count)
 

@@ -314,8 +314,7 @@ class FolderStore:
         data = self._verify(record)
         if self.settings.store == "parquet":
             parquet = import_extra("pyarrow.parquet", extra="io", purpose="reading the blocks")
-            frame: pd.DataFrame = parquet.read_table(io.BytesIO(data)).to_pandas()
-            return frame
+            return _frame_of(parquet.read_table(io.BytesIO(data)))
         table = np.load(io.BytesIO(data), allow_pickle=False)
         pairs = PairBlock(
             table["exposure"],
@@ -373,6 +372,23 @@ def _parquet_bytes(pairs: PairBlock, exposures: Sequence[str], outcomes: Sequenc
     sink = arrow.BufferOutputStream()
     parquet.write_table(table, sink, use_dictionary=["exposure", "outcome"], compression="snappy")
     return bytes(sink.getvalue())
+
+
+def _frame_of(table: Any) -> pd.DataFrame:
+    """An Arrow table of pairs as one of pandas."""
+    import pandas as pd
+
+    columns: dict[str, Any] = {}
+    for name in table.column_names:
+        column = table.column(name)
+        if name in ("exposure", "outcome"):
+            texts = column.unify_dictionaries().combine_chunks()
+            names = pd.Index(texts.dictionary.to_pylist(), dtype=object)
+            codes = texts.indices.to_numpy(zero_copy_only=False)
+            columns[name] = pd.Categorical.from_codes(codes, categories=names)
+        else:
+            columns[name] = column.to_numpy()
+    return pd.DataFrame(columns)
 
 
 def _npy_bytes(pairs: PairBlock) -> bytes:

@@ -43,7 +43,8 @@ MATRIX_METHODS = ("ivw", "egger", "weighted_median", "wald_ratio")
 
 _ALIASES = {"wald": "wald_ratio"}
 _THREE = ("estimate", "std_error", "p_value")
-_WIDEST = 256  # outcomes in a block
+_WIDEST = 256  # outcomes that the kernel takes at once
+_LARGEST = 16_384  # outcomes in a block
 _PAIRS = 1 << 20  # in a block, so that its results stay below some 200 MB
 _ENTRIES = 1 << 22  # SNPs times outcomes of a block: 170 MB with the kernel's copy
 _MOST_IN_MEMORY = 20_000_000  # pairs
@@ -331,8 +332,7 @@ def mr_matrix(
         Of the outcomes' numbers inside; sums are of float64. With float32 estimates are off by
         less than 1e-6 standard errors, and the run takes half the time and memory.
     block_size : int, optional
-        Outcomes in a block, at most 256. By default 256, or fewer where that would take more than
-        some 200 MB.
+        Outcomes in a block, at most 16384. By default as many as take some 200 MB.
     n_threads : int or None
         None takes all cores. Results do not depend on it.
     progress : bool or callable
@@ -376,9 +376,11 @@ def mr_matrix(
     if "weighted_median" in chosen:
         _check_for_median(instruments)
     n_exposures = len(known.names)
-    width = min(_WIDEST, max(1, _PAIRS // n_exposures), max(1, _ENTRIES // instruments.n_snps))
+    width = max(1, min(_LARGEST, _PAIRS // n_exposures, _ENTRIES // instruments.n_snps))
+    if width > _WIDEST:
+        width -= width % _WIDEST
     if block_size is not None:
-        width = check.integer("block_size", block_size, minimum=1, maximum=_WIDEST)
+        width = check.integer("block_size", block_size, minimum=1, maximum=_LARGEST)
     total = None if source.n_outcomes is None else source.n_outcomes * n_exposures
     place: MemoryStore | FolderStore
     described = {
@@ -407,10 +409,12 @@ def mr_matrix(
         )
         place = FolderStore(Path(path), settings, described)
 
-    def fit(block: OutcomeBlock) -> tuple[PairBlock, list[int]]:
+    columns = _columns(chosen, leave_one_out)
+
+    def kernel(block: OutcomeBlock, part: slice) -> Any:
         found: Any = _core.matrix.pair_matrix(
-            block.beta,
-            block.se,
+            np.ascontiguousarray(block.beta[:, part]),
+            np.ascontiguousarray(block.se[:, part]),
             starts=instruments.starts,
             rows=instruments.rows,
             bx=instruments.beta,
@@ -423,10 +427,24 @@ def mr_matrix(
             threads=threads,
         )
         if len(found) == 2:
-            raise _bad_entry(block, instruments, *found)
+            raise _bad_entry(block, instruments, found[0], part.start + found[1])
         exposure, outcome, n_snps, values, tested = found
-        columns = dict(zip(_columns(chosen, leave_one_out), values, strict=True))
-        return PairBlock(exposure, outcome, n_snps, columns), tested
+        return exposure, outcome + np.int32(part.start), n_snps, values, np.array(tested)
+
+    def fit(block: OutcomeBlock) -> tuple[PairBlock, list[int]]:
+        starts = range(0, len(block.names), _WIDEST)
+        found = [kernel(block, slice(first, first + _WIDEST)) for first in starts]
+        tested = sum(part[4] for part in found).tolist()
+        if len(found) == 1:
+            exposure, outcome, n_snps, values, _ = found[0]
+        else:
+            exposure, outcome, n_snps = (
+                np.concatenate([part[k] for part in found]) for k in range(3)
+            )
+            order = np.lexsort((outcome, exposure))
+            exposure, outcome, n_snps = exposure[order], outcome[order], n_snps[order]
+            values = np.concatenate([part[3] for part in found], axis=1)[:, order]
+        return PairBlock(exposure, outcome, n_snps, dict(zip(columns, values, strict=True))), tested
 
     with progress_hook(progress, total, "pairs", "mr_matrix") as hook:
         _run(source.blocks(instruments, width), place, fit, n_exposures, hook)
