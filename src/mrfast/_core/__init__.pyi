@@ -14,6 +14,7 @@ from . import genotypes as genotypes
 from . import identified as identified
 from . import ld as ld
 from . import likelihood as likelihood
+from . import matrix as matrix
 from . import medians as medians
 from . import mixture as mixture
 from . import multivariable as multivariable
