@@ -34,13 +34,13 @@ KERNELS["summary"] = {
     "constrained",
     "genotypes",
     "likelihood",
+    "matrix",
     "medians",
     "mixture",
     "multivariable",
     "presso",
     "summary",
 }
-KERNELS["summary"] = {"matrix", "medians", "presso", "summary"}
 MAY_IMPORT: dict[str, set[str]] = {
     **{part: set(FOUNDATION[:i]) for i, part in enumerate(FOUNDATION)},
     **{domain: {*FOUNDATION, "_core"} for domain in DOMAINS},
