@@ -33,7 +33,7 @@ INFINITE = (
 
 _WEAK = 10.0  # mean F below which the normal interval is not to be trusted
 _HETEROGENEOUS = 0.05
-_CLOSE = 3.84  # rise of Q up to which another minimum is inside the 95% set
+_SMALLEST = 1e-14  # variance of an exposure error in turned coordinates, over the largest
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -193,7 +193,7 @@ def maximum_likelihood(
         shape += f"in {len(pieces)} pieces" if len(pieces) > 1 else ""
         messages.append(f"the confidence set is {shape} (see intervals)")
     minima[:, 1] *= 2
-    if (minima[:, 1] < 2 * half_q + _CLOSE).sum() > 1:
+    if (minima[:, 1] < 2 * half_q + (law.reach * spread) ** 2).sum() > 1:
         messages.append("other effects fit nearly as well: Q has several minima (see minima)")
     if model == "fixed" and found["q_p_value"] < _HETEROGENEOUS:
         messages.append(
@@ -256,7 +256,7 @@ def _independent(data: Associations, r: Float) -> tuple[Associations, float]:
     _, strength = whitened(data.bx[:, None], data.bx, data.sx, data.sx, r, None)
     turned = Associations(
         np.ascontiguousarray(np.einsum("jk,j->k", vectors, bx)),
-        np.sqrt(values),
+        np.sqrt(np.maximum(values, _SMALLEST * values[-1])),
         np.ascontiguousarray(np.einsum("jk,j->k", vectors, by)),
         np.ones(len(values)),
     )
