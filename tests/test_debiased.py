@@ -147,6 +147,8 @@ def test_messages() -> None:
     found = mrfast.penalised_ivw(**data, interval="wald")
     assert any("sign" in message for message in found.messages)
     assert any("bootstrap_fieller" in message for message in found.messages)
+    with pytest.raises(ConvergenceError, match="denominator"):
+        mrfast.penalised_ivw(**{**data, "beta_exposure": data["se_exposure"]}, penalty=0)
     note = mrfast.mr(**data, methods=["debiased_ivw"])["note"][0]
     assert "not stronger" in note
 

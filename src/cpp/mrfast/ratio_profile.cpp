@@ -19,6 +19,7 @@ constexpr std::size_t kQuantiles = 80;   // of the ratios, by rank and by weight
 constexpr std::size_t kFewQuantiles = 16;
 constexpr std::size_t kFewAngles = 12;
 constexpr std::size_t kSteps = 16;  // of the coarse grid of tau2
+constexpr double kSteepest = 1.5;   // angle of an effect that a scale of tau2 is taken from
 constexpr int kIterations = 200;
 constexpr double kEqual = 1e-13;       // of two angles
 constexpr double kAngleError = 1e-15;  // relative
@@ -73,12 +74,12 @@ struct Circle {
   }
 };
 
-template <Loss loss>
-MRFAST_INLINE void add(double square, double k2, double& value, double& weight) {
-  if constexpr (loss == Loss::kSquare) {
+// rho of a squared residual, and rho'(t)/t.
+MRFAST_INLINE void weigh(Loss loss, double square, double k2, double& value, double& weight) {
+  if (loss == Loss::kSquare) {
     value = 0.5 * square;
     weight = 1;
-  } else if constexpr (loss == Loss::kHuber) {
+  } else if (loss == Loss::kHuber) {
     const double root = std::sqrt(square * k2);  // k |t|
     const bool inside = square <= k2;
     value = inside ? 0.5 * square : root - 0.5 * k2;
@@ -103,7 +104,7 @@ MRFAST_INLINE Sum evaluate_as(const Circle& d, double cosine, double sine, doubl
       const double half_dv = (b[l] - a[l]) * sc + c[l] * turned;
       const double share = n / v;
       double part, weight;
-      add<loss>(n * share, k2, part, weight);
+      weigh(loss, n * share, k2, part, weight);
       value[l] += part;
       slope[l] += weight * share * (dn - share * half_dv);
     }
@@ -317,11 +318,8 @@ Fit score_at(Circle& d, LossForm loss, double delta, double tau2, double scale2,
     const double n = d.y[j] * cosine - d.x[j] * sine;
     const double v = d.a[j] * cosine * cosine + 2 * d.c[j] * sine * cosine + d.b[j] * sine * sine;
     const double square = n * n / v;
-    double weight = 1;
-    if (loss.kind == Loss::kHuber)
-      weight = square <= k2 ? 1.0 : loss.constant / std::sqrt(square);
-    else if (loss.kind == Loss::kTukey)
-      weight = square < k2 ? (1 - square / k2) * (1 - square / k2) : 0.0;
+    double part, weight;
+    weigh(loss.kind, square, k2, part, weight);
     score += scale2 * d.b[j] * (weight * square - delta) / v;
   }
   return {angle, score * cosine * cosine};
@@ -341,10 +339,12 @@ std::vector<DispersedRoot> dispersed_roots(const RatioData& data, LossForm loss,
   const Fit first = score_at(d, loss, delta, 0, scale2, all, nullptr);
   if (!(first.score > 0)) roots.push_back({0, d.theta(first.angle), 0, 0, false});
 
-  // Above the largest squared residual over delta no SNP is further off than expected.
+  // Above the largest squared residual over delta no SNP is further off than expected; effects
+  // near the pole are not worth a scale.
+  const double slope = d.scale * std::tan(std::clamp(first.angle, -kSteepest, kSteepest));
   double largest = 0, smallest = std::numeric_limits<double>::infinity();
   for (std::size_t j = 0; j < data.snps; ++j) {
-    const double e = data.by[j] - d.scale * std::tan(first.angle) * data.bx[j];
+    const double e = data.by[j] - slope * data.bx[j];
     largest = std::max(largest, std::max(e * e, data.by[j] * data.by[j]));
     smallest = std::min(smallest, data.sy[j] * data.sy[j]);
   }

@@ -228,6 +228,8 @@ def penalised_ivw(
     ------
     InvalidInputError
         Bad arrays or options, no SNP above `delta`.
+    ConvergenceError
+        `penalty` is 0 and so is the denominator.
 
     References
     ----------
@@ -276,6 +278,8 @@ def penalised_ivw(
         curvature,
         weight,
     )
+    if mu2 == 0:
+        raise ConvergenceError("penalised_ivw: without a penalty the denominator is 0")
     estimate = float(mu1 / mu2)
     tau2 = _tau2(data, estimate) if dispersed else 0.0
     constant, square = _variance_parts(data, tau2)

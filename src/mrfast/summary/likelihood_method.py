@@ -251,7 +251,7 @@ def _independent(data: Associations, r: Float) -> tuple[Associations, float]:
     columns = np.column_stack([data.bx, np.diag(data.sx)])
     columns, by = whitened(columns, data.by, data.sy, data.sy, r, None)
     bx, carried = columns[:, 0], columns[:, 1:]
-    matrix = np.einsum("ij,jk,lk->il", carried, r, carried, optimize=True)
+    matrix = np.einsum("ik,lk->il", np.einsum("ij,jk->ik", carried, r), carried)
     values, vectors = symmetric_eigen((matrix + matrix.T) / 2)
     _, strength = whitened(data.bx[:, None], data.bx, data.sx, data.sx, r, None)
     turned = Associations(
