@@ -402,7 +402,7 @@ MRFAST_DISPATCH void draw_sums(const RatioData& data, const double* mean, const 
       sums[1][l] += xx;
       sums[2][l] += (xx - sx2 * precision) * sx2 * precision;
       sums[3][l] += xy * sx2 * precision;
-      sums[4][l] += xx * noise;
+      sums[4][l] += (xx - sx2 * precision) * noise + y * y * sx2 * precision * precision;
     }
   }
   for (std::size_t s = 0; s < kRatioSums; ++s)

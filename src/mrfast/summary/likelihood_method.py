@@ -32,6 +32,7 @@ INFINITE = (
 """What `ConvergenceError` says of instruments that are too weak for a ratio."""
 
 _WEAK = 10.0  # mean F below which the normal interval is not to be trusted
+_WEAK_IF_DISPERSED = 30.0  # the same, where the ratios differ
 _HETEROGENEOUS = 0.05
 _SMALLEST = 1e-14  # variance of an exposure error in turned coordinates, over the largest
 
@@ -104,7 +105,9 @@ def maximum_likelihood(
     bx ~ N(g, sx^2), by ~ N(theta g, sy^2), with an effect g of its own for every SNP. At the best g
     minus twice the log-likelihood is Q(theta) = sum (by - theta bx)^2 / (sy^2 + theta^2 sx^2
     - 2 theta overlap sx sy), whose least value over all theta is found exactly. Unlike
-    inverse-variance weighting it is not drawn towards zero by weak instruments.
+    inverse-variance weighting it is not drawn towards zero by weak instruments. It has no
+    over-dispersion in its weights: balanced pleiotropy and weak instruments together draw it away
+    from zero, which `mrfast.raps` and `mrfast.debiased_ivw` avoid.
 
     Parameters
     ----------
@@ -199,6 +202,11 @@ def maximum_likelihood(
         messages.append(
             f"the ratios of the SNPs differ (p = {found['q_p_value']:.2g}), which model='fixed' "
             "takes no account of: the standard error is too small"
+        )
+    if f < _WEAK_IF_DISPERSED and found["q_p_value"] < _HETEROGENEOUS:
+        messages.append(
+            f"the ratios of the SNPs differ and mean F is {f:.3g}: pleiotropy and weak instruments "
+            "together draw the estimate away from zero; see raps and debiased_ivw"
         )
     if f < _WEAK and interval == "wald":
         messages.append(
