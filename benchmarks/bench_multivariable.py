@@ -4,7 +4,8 @@ The baselines: least squares by numpy on rows times the roots of their weights, 
 errors that follow, and conditional F statistics; median regression as a linear program by scipy
 (HiGHS), its bootstrap from the time of a few draws; MM-estimation by iterated weighted least
 squares in numpy from 100 random subsets (mrfast starts from 2,000). CPU time of one thread (both
-sides), the shortest of several turns. Baselines return less than mrfast (no checks, p-values, heterogeneity, messages).
+sides), the shortest of several turns. Baselines return less than mrfast (no checks, p-values,
+heterogeneity, messages).
 
     python benchmarks/bench_multivariable.py [--repeats 5] [--draws 10000]
 """
