@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mrfast import _validation as check
+from mrfast._runtime import match_texts
 from mrfast._validation import Float
 from mrfast.data.associations import association_table
 from mrfast.data.harmonisation import REASONS, harmonise
@@ -195,7 +196,7 @@ def _numbered(
     codes: dict[str, Codes] = {}
     for name, table in tables.items():
         texts = table["snp"].to_numpy(dtype=object)
-        place = wanted.get_indexer(pd.Index(texts, dtype=object))
+        _, place = match_texts(wanted.to_numpy(), texts)
         if snps is None and name != outcome:
             new = np.flatnonzero((place < 0) & ~table["snp"].isna().to_numpy())
             own, found = pd.factorize(texts[new])
@@ -240,7 +241,7 @@ def _aligned(
             )._matched
         except InvalidInputError as error:
             raise InvalidInputError(f"{name}: {error}") from error
-        found = wanted.get_indexer(pd.Index(pairs["snp"], dtype=object))
+        _, found = match_texts(wanted.to_numpy(), pairs["snp"].to_numpy(dtype=object))
         why = np.array(pairs["reason"], dtype=object)
         why[why == "kept_unmatched_alleles"] = "unmatched_alleles"
         usable = pairs["keep"].to_numpy() & (why != "unmatched_alleles")
