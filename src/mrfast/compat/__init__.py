@@ -14,6 +14,7 @@ from mrfast.compat.mendelianrandomization_mixture import (
     mendelianrandomization_0_10_conmix,
     mendelianrandomization_0_10_hetpen,
 )
+from mrfast.compat.mr_raps import RAPSPeerEstimate, mr_raps_0_4_robust
 from mrfast.compat.multivariable import (
     MVPeerEstimate,
     mendelianrandomization_0_10_mv_egger,
@@ -37,12 +38,14 @@ __all__ = [
     "MRPresso10",
     "MVPeerEstimate",
     "PeerEstimate",
+    "RAPSPeerEstimate",
     "mendelianrandomization_0_10_conmix",
     "mendelianrandomization_0_10_egger",
     "mendelianrandomization_0_10_hetpen",
     "mendelianrandomization_0_10_mv_egger",
     "mendelianrandomization_0_10_penalised_ivw",
     "mr_presso_1_0",
+    "mr_raps_0_4_robust",
     "twosamplemr_0_7_directionality",
     "twosamplemr_0_7_effective_n",
     "twosamplemr_0_7_egger_bootstrap",
