@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from mrfast import _validation as check
 from mrfast._runtime import generator
 from mrfast.errors import ConvergenceError, InvalidInputError
-from mrfast.summary._data_sets import DataSet, one_data_set
+from mrfast.summary._data_sets import ARRAYS, DataSet, one_data_set
 from mrfast.summary.directionality import SteigerTest, steiger
 from mrfast.summary.egger_regression import EggerEstimate, egger
 from mrfast.summary.heterogeneity_tests import Heterogeneity, heterogeneity
@@ -24,6 +24,7 @@ from mrfast.summary.leaving_out import ALL, leave_one_out, single_snp
 from mrfast.summary.presso_test import PressoResult, mr_presso
 from mrfast.summary.radial_regression import RadialEstimate, radial
 from mrfast.summary.registry import METHODS, find_method
+from mrfast.summary.several_methods import COLUMNS as METHOD_COLUMNS
 from mrfast.summary.several_methods import mr
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ ASSUMPTIONS: Mapping[str, str] = {
 }
 """What each method takes for granted, beside instruments that are associated with the exposure."""
 
+_DIAGNOSTICS = ("egger", "mr_presso")  # use options, also where they are not among the methods
 _FEWEST = {"heterogeneity": 2, "egger": 3, "radial": 2, "influence": 3, "presso": 4}
 _WEAK = 10.0
 _DILUTED = 0.9
@@ -360,18 +362,14 @@ def sensitivity(
     n, level = len(checked.bx), check.scalar("ci_level", ci_level, above=0, below=1)
     arrays = entry.arguments(checked)
     names = entry.snp_names(snps, n)
-    source = np.random.default_rng(generator(rng).integers(2**63))
-    seed = int(source.integers(2**63))
     skipped: dict[str, str] = {}
     sizes = {
         f"n_{side}": entry.column(f"n_{side}") if given is None else given
         for side, given in (("exposure", n_exposure), ("outcome", n_outcome))
     }
     chosen, settings = _chosen(methods, options, n, sizes, skipped)
-    table = mr(**arrays, methods=chosen, options=settings, rng=seed, ci_level=level)
-    table["assumption"] = [
-        ASSUMPTIONS.get(name, METHODS[name].title) for name in table["method"].to_list()
-    ]
+    table = _method_table(arrays, chosen, settings, set(options or ()), rng, level)
+    seed = int(generator(rng).integers(2**63))
 
     def done(name: str, function: Any, **arguments: Any) -> Any:
         if n < _FEWEST.get(name, 1):
@@ -394,16 +392,18 @@ def sensitivity(
         "influence": done("influence", influence, **arrays, snps=names),
         "presso": done("presso", mr_presso, **inner, **settings.get("mr_presso", {}), rng=seed),
     }
-    if all(value is not None for value in sizes.values()):
-        more = {
-            f"eaf_{side}": entry.column(f"eaf_{side}") for side in ("exposure", "outcome")
-        } | sizes
-        more |= dict(steiger_options or {})
-        found["steiger"] = done("steiger", steiger, **arrays, **more)
-    else:
-        found["steiger"] = None
-        missing = [name for name, value in sizes.items() if value is None]
+    found["steiger"] = None
+    more = _steiger_options(steiger_options)
+    missing = [
+        name
+        for name, value in sizes.items()
+        if value is None and more.get(name.replace("n_", "scale_")) != "binary"
+    ]
+    if missing:
         skipped["steiger"] = f"needs sample sizes ({', '.join(missing)})"
+    else:
+        eaf = {f"eaf_{side}": entry.column(f"eaf_{side}") for side in ("exposure", "outcome")}
+        found["steiger"] = done("steiger", steiger, **arrays, **{**eaf, **sizes, **more})
     return Sensitivity(
         exposure=entry.labels.get("exposure", exposure or "exposure"),
         outcome=entry.labels.get("outcome", outcome or "outcome"),
@@ -487,13 +487,21 @@ def _chosen(
     """Names and options of the methods; the smallest sample size where one is asked for."""
     if options is not None and not isinstance(options, Mapping):
         raise check.fail("options", "a mapping of method names to options", repr(options))
-    given = {key: dict(value) for key, value in dict(options or {}).items()}
+    given = {
+        name: find_method(name, argument="options").checked_options(value)
+        for name, value in dict(options or {}).items()
+    }
     if methods is not None:
         chosen = [methods] if isinstance(methods, str) else list(methods)
+        if not chosen:
+            raise check.fail("methods", "at least one name", "none")
     else:
         chosen = [name for name in PANEL if name in METHODS] if n > 1 else ["wald_ratio"]
         for name in chosen:
             given[name] = {**PANEL.get(name, {}), **given.get(name, {})}
+    for name in given:
+        if name not in chosen and name not in _DIAGNOSTICS:
+            raise check.fail("options", f"options of {', '.join(chosen)}", repr(name))
     known = [float(np.nanmin(value)) for value in sizes.values() if value is not None]
     for name in list(chosen):
         parameters = inspect.signature(find_method(name).resolve()).parameters
@@ -506,6 +514,51 @@ def _chosen(
             chosen.remove(name)
             given.pop(name, None)
     return chosen, given
+
+
+def _method_table(
+    arrays: dict[str, Any],
+    chosen: Sequence[str],
+    settings: Mapping[str, Mapping[str, Any]],
+    given: set[str],
+    rng: object,
+    level: float,
+) -> pd.DataFrame:
+    """Table of `mr`, one method at a time: data that one cannot use are no error of the others.
+
+    With options `given` by the caller, they are, as in `mr`.
+    """
+    import pandas as pd
+
+    rows: list[dict[Any, Any]] = []
+    for name in chosen:
+        own = {name: settings[name]} if name in settings else None
+        try:
+            one = mr(**arrays, methods=name, options=own, rng=rng, ci_level=level)
+        except InvalidInputError as error:
+            if name in given:
+                raise
+            empty = dict.fromkeys(METHOD_COLUMNS, math.nan)
+            n = len(arrays["beta_exposure"])
+            rows.append(empty | {"method": name, "n_snps": n, "note": str(error)})
+        else:
+            rows += one.to_dict("records")
+    table = pd.DataFrame(rows, columns=list(METHOD_COLUMNS))
+    table["assumption"] = [ASSUMPTIONS.get(name, METHODS[name].title) for name in chosen]
+    return table
+
+
+def _steiger_options(options: Any) -> dict[str, Any]:
+    """Options of the test alone, not its data."""
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping):
+        raise check.fail("steiger_options", "a mapping of options", repr(options))
+    known = set(inspect.signature(steiger).parameters) - {"data", *ARRAYS}
+    for name in options:
+        if name not in known:
+            raise check.fail("steiger_options", f"some of {', '.join(sorted(known))}", repr(name))
+    return dict(options)
 
 
 def _association_frame(
