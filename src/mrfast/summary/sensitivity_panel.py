@@ -581,14 +581,7 @@ def _named(frame: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
 
 def _presso_frame(result: PressoResult, names: tuple[str, ...]) -> pd.DataFrame:
     frame = result.to_frame()
-    test, corrected = result.global_test, result.corrected
-    frame["global_rss"], frame["global_p_value"] = test.rss, test.p_value
-    frame["global_p_value_se"] = test.p_value_se
     frame["outliers"] = ", ".join(names[i] for i in result.outliers)
-    for key in ("estimate", "std_error", "ci_lower", "ci_upper", "p_value"):
-        frame[f"corrected_{key}"] = math.nan if corrected is None else getattr(corrected, key)
-    distortion = result.distortion_test
-    frame["distortion_p_value"] = math.nan if distortion is None else distortion.p_value
     return frame
 
 
