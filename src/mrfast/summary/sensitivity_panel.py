@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mrfast import _validation as check
+from mrfast._files import nullable_json
 from mrfast._runtime import generator
 from mrfast.errors import ConvergenceError, InvalidInputError
 from mrfast.summary._data_sets import ARRAYS, DataSet, one_data_set
@@ -30,7 +31,7 @@ from mrfast.summary.several_methods import mr
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ASSUMPTIONS", "PANEL", "PLOTS", "Sensitivity", "funnel", "sensitivity"]
+__all__ = ["ASSUMPTIONS", "PANEL", "PLOTS", "Sensitivity", "funnel", "panel_methods", "sensitivity"]
 
 PANEL: Mapping[str, Mapping[str, Any]] = {
     "ivw": {},
@@ -213,7 +214,7 @@ class Sensitivity:
             "comparison": list(self.comparison),
             "skipped": dict(self.skipped),
         }
-        return {key: _finite(value) for key, value in found.items()}
+        return dict(nullable_json(found))
 
     def summary(self) -> str:
         """The panel in words: estimates, what each assumes, diagnostics, disagreements."""
@@ -367,7 +368,7 @@ def sensitivity(
         f"n_{side}": entry.column(f"n_{side}") if given is None else given
         for side, given in (("exposure", n_exposure), ("outcome", n_outcome))
     }
-    chosen, settings = _chosen(methods, options, n, sizes, skipped)
+    chosen, settings = panel_methods(methods, options, n, sizes, skipped)
     table = _method_table(arrays, chosen, settings, set(options or ()), rng, level)
     seed = int(generator(rng).integers(2**63))
 
@@ -477,14 +478,33 @@ def funnel(
     )
 
 
-def _chosen(
+def panel_methods(
     methods: Sequence[str] | str | None,
     options: Any,
     n: int,
     sizes: Mapping[str, Any],
     skipped: dict[str, str],
 ) -> tuple[list[str], dict[str, dict[str, Any]]]:
-    """Names and options of the methods; the smallest sample size where one is asked for."""
+    """Names and options of the methods; the smallest sample size where one is asked for.
+
+    Parameters
+    ----------
+    methods : sequence of str, or str, optional
+        Default: `PANEL`, or the Wald ratio of one SNP.
+    options : mapping of mapping, optional
+        Of single methods.
+    n : int
+        Number of SNPs.
+    sizes : mapping of str to array_like
+        Sample sizes of the two studies; None where not known.
+    skipped : dict
+        Takes the methods that cannot run for want of a sample size, with the reason.
+
+    Returns
+    -------
+    names : list of str
+    options : dict of dict
+    """
     if options is not None and not isinstance(options, Mapping):
         raise check.fail("options", "a mapping of method names to options", repr(options))
     given = {
@@ -583,19 +603,6 @@ def _presso_frame(result: PressoResult, names: tuple[str, ...]) -> pd.DataFrame:
     frame = result.to_frame()
     frame["outliers"] = ", ".join(names[i] for i in result.outliers)
     return frame
-
-
-def _finite(value: Any) -> Any:
-    """Values that JSON can hold."""
-    if isinstance(value, Mapping):
-        return {str(key): _finite(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(entry) for entry in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 # --------------------------------------------------------------------------- in words
