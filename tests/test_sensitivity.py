@@ -159,6 +159,13 @@ def test_words_follow_the_numbers() -> None:
     assert str(panel) == text
 
 
+def test_the_sign_test_is_no_effect() -> None:
+    panel = mrfast.sensitivity(**problem(9), methods=["ivw", "sign_test", "wald_ratio"])
+    assert panel.effects["method"].tolist() == ["ivw"]
+    assert panel.comparison == ()
+    assert "wald_ratio: beta_exposure: expected one SNP" in panel.summary()
+
+
 def test_intervals_that_do_not_overlap_are_named() -> None:
     j = 400
     bx = np.linspace(0.1, 0.2, j)

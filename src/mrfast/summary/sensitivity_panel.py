@@ -61,7 +61,7 @@ ASSUMPTIONS: Mapping[str, str] = {
     "egger_robust": "as Egger regression, for most SNPs",
     "radial_egger": "as Egger regression",
     "rucker": "as the model that it chooses",
-    "sign_test": "wrong signs are as frequent as right ones without an effect",
+    "sign_test": "not an effect: share of SNPs whose associations have one sign, less the others",
     "simple_median": "more than half of the SNPs are valid",
     "weighted_median": _HALF,
     "penalised_median": _HALF + "; SNPs far from the median count less",
@@ -141,6 +141,13 @@ class Sensitivity:
     def snps(self) -> tuple[str, ...]:
         """Names of the SNPs."""
         return tuple(self.associations["snp"])
+
+    @property
+    def effects(self) -> pd.DataFrame:
+        """Rows of `methods` that have an estimate of the effect; the sign test has none."""
+        table = self.methods
+        kept = table["estimate"].notna() & (table["method"] != "sign_test")
+        return table[kept].reset_index(drop=True)
 
     @property
     def egger_intercept(self) -> float:
@@ -313,6 +320,7 @@ def sensitivity(
         Names of the registry. Default: `PANEL`, that is inverse-variance weighting (random
         effects), weighted median (robust standard error), weighted mode, Egger regression, and
         constrained maximum likelihood where a sample size is known. One SNP: the Wald ratio.
+        Methods that are named here have their own defaults, as in `mrfast.mr`.
     options : mapping of mapping, optional
         Options of single methods, ``{"egger": {"distribution": "normal"}}``.
     steiger_options : mapping, optional
@@ -707,7 +715,7 @@ def _leaving_out(panel: Sensitivity, alpha: float) -> dict[str, str]:
 
 
 def _comparison(panel: Sensitivity) -> tuple[str, ...]:
-    table = panel.methods[panel.methods["estimate"].notna()].reset_index(drop=True)
+    table = panel.effects
     if len(table) < 2:
         return ()
     alpha = 1 - panel.ci_level
@@ -759,7 +767,7 @@ def _summary(panel: Sensitivity) -> str:
     cells = []
     for row in rows:
         if math.isnan(row["estimate"]):
-            cells.append((row["method"], "", f"not done: {row['note']}", ""))
+            cells.append((row["method"], "", "not done", ""))
         else:
             interval = f"{row['ci_lower']:.3g} to {row['ci_upper']:.3g}"
             cells.append(
@@ -794,7 +802,8 @@ def _summary(panel: Sensitivity) -> str:
             "None of these methods is valid where many SNPs act through a confounder of exposure",
             "and outcome: their pleiotropic effects then go with their strength.",
         ]
-    if panel.skipped:
+    failed = {row["method"]: row["note"] for row in rows if math.isnan(row["estimate"])}
+    if failed or panel.skipped:
         lines += ["", "Not done"]
-        lines += [f"  {name}: {reason}" for name, reason in panel.skipped.items()]
+        lines += [f"  {name}: {reason}" for name, reason in {**failed, **panel.skipped}.items()]
     return "\n".join(lines)
