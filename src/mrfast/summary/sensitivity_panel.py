@@ -26,7 +26,7 @@ from mrfast.summary.presso_test import PressoResult, mr_presso
 from mrfast.summary.radial_regression import RadialEstimate, radial
 from mrfast.summary.registry import METHODS, find_method
 from mrfast.summary.several_methods import COLUMNS as METHOD_COLUMNS
-from mrfast.summary.several_methods import mr
+from mrfast.summary.several_methods import method_options, mr
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -513,12 +513,7 @@ def panel_methods(
     names : list of str
     options : dict of dict
     """
-    if options is not None and not isinstance(options, Mapping):
-        raise check.fail("options", "a mapping of method names to options", repr(options))
-    given = {
-        name: find_method(name, argument="options").checked_options(value)
-        for name, value in dict(options or {}).items()
-    }
+    given = method_options(options, None)
     if methods is not None:
         chosen = [methods] if isinstance(methods, str) else list(methods)
         if not chosen:
