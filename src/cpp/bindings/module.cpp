@@ -43,4 +43,5 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   mrfast::bindings::register_medians(m.def_submodule("medians"));
   mrfast::bindings::register_genotypes(m.def_submodule("genotypes"));
   mrfast::bindings::register_texts(m.def_submodule("texts"));
+  mrfast::bindings::register_harmonise(m.def_submodule("harmonise"));
 }

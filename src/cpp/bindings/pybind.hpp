@@ -72,5 +72,6 @@ void register_summary(py::module_ module);
 void register_medians(py::module_ module);
 void register_genotypes(py::module_ module);
 void register_texts(py::module_ module);
+void register_harmonise(py::module_ module);
 
 }  // namespace mrfast::bindings

@@ -10,6 +10,7 @@ from . import bayes as bayes
 from . import exact as exact
 from . import federated as federated
 from . import genotypes as genotypes
+from . import harmonise as harmonise
 from . import identified as identified
 from . import ld as ld
 from . import medians as medians
