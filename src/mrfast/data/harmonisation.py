@@ -47,7 +47,7 @@ from mrfast import _core
 from mrfast import _validation as check
 from mrfast._runtime import match_texts
 from mrfast._validation import Float, fail
-from mrfast.data.associations import association_table
+from mrfast.data.associations import association_table, text_values
 from mrfast.errors import InvalidInputError
 
 __all__ = ["REASONS", "Harmonised", "harmonise"]
@@ -463,7 +463,7 @@ def _snp_codes(exposure: pd.Series[Any], outcome: pd.Series[Any]) -> tuple[Rows,
     """Code the SNPs by the shorter table; one that is missing, or that it lacks, is -1."""
     swap = len(exposure) > len(outcome)
     short, long = (outcome, exposure) if swap else (exposure, outcome)
-    codes, found = match_texts(short.to_numpy(dtype=object), long.to_numpy(dtype=object))
+    codes, found = match_texts(text_values(short), text_values(long))
     return (found, codes) if swap else (codes, found)
 
 
@@ -593,7 +593,7 @@ def _frame(
     columns: dict[str, Any] = {
         "exposure": _categorical(traits[0], _traits(exposure, "exposure")),
         "outcome": _categorical(traits[1], _traits(outcome, "outcome")),
-        "snp": pd.Series(named.table["snp"].to_numpy()[rows_named], dtype=object),
+        "snp": named.table["snp"].take(rows_named).astype(object).reset_index(drop=True),
     }
     present = {name for side in sides for name in side.table.columns}
     if "chromosome" in present:
@@ -627,7 +627,7 @@ def _frame(
 
 
 def _categorical(codes: NDArray[np.integer[Any]], names: Sequence[str]) -> pd.Categorical[Any]:
-    return pd.Categorical.from_codes(codes, categories=pd.Index(list(names)))
+    return pd.Categorical.from_codes(codes, categories=pd.Index(list(names)), validate=False)
 
 
 def _tidy(table: pd.DataFrame) -> pd.DataFrame:
@@ -645,7 +645,9 @@ def _used_categories(column: Any) -> pd.Categorical[Any]:
     categories = column.categories
     used = np.bincount(column.codes + 1, minlength=len(categories) + 1)[1:] > 0
     lookup = np.append(np.where(used, np.cumsum(used) - 1, -1), -1).astype(np.int32)
-    return pd.Categorical.from_codes(lookup[column.codes], categories=categories[used])
+    return pd.Categorical.from_codes(
+        lookup[column.codes], categories=categories[used], validate=False
+    )
 
 
 def _listed(names: Sequence[str]) -> str:
