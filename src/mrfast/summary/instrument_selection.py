@@ -537,8 +537,8 @@ def _placed(
         variant = np.where((variant < 0) | constant, -1, variant)
         place = np.maximum(variant, 0)
         variants = clumping.panel.files.variants
-        chromosome = pd.factorize(variants["chromosome"].to_numpy(dtype=object)[place])[0]
-        return variant, chromosome.astype(np.int64), variants["position"].to_numpy()[place]
+        chromosome = variants["chromosome"].cat.codes.to_numpy()[place].astype(np.int64)
+        return variant, chromosome, variants["position"].to_numpy()[place]
     variant = _rows_of_matrix(data, clumping, snps, left)
     if not clumping.keep_absent:
         drop(variant < 0, "absent_from_reference")
