@@ -232,8 +232,10 @@ def _categories(column: pd.Series[Any]) -> tuple[NDArray[np.intp], list[str]]:
     if isinstance(column.dtype, pd.CategoricalDtype):
         texts = _text(pd.Series(column.cat.categories))
         return column.cat.codes.to_numpy().astype(np.intp), [str(text) for text in texts]
-    text = column if isinstance(column.dtype, pd.StringDtype) else _text(column)
-    codes, distinct = pd.factorize(text.array)
+    if isinstance(column.dtype, pd.StringDtype):
+        codes, distinct = pd.factorize(column.array)
+    else:
+        codes, distinct = pd.factorize(_text(column).to_numpy())
     return codes.astype(np.intp), [str(text) for text in distinct]
 
 
