@@ -19,7 +19,10 @@ from mrfast.cli import (
     harmonise_command,
     instruments_command,
     massive_command,
+    mr_command,
+    phewas_command,
     pool_command,
+    presso_command,
     selection_command,
     site_command,
 )
@@ -71,6 +74,9 @@ def build_parser() -> argparse.ArgumentParser:
         estimate_command,
         selection_command,
         harmonise_command,
+        mr_command,
+        presso_command,
+        phewas_command,
         example_command,
     ):
         command.add_parser(commands)
