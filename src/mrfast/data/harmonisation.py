@@ -221,7 +221,7 @@ class Harmonised:
         With several traits there is a row for every pair of traits: a SNP of the exposure that two
         outcomes lack has two rows.
         """
-        frames = [self._frame(self._rows, self._alignment)]
+        frames = [self.matched]
         for pair, reason, side, rows in self._unmatched:
             nowhere = np.full(rows.shape, -1)
             both = (nowhere, rows) if side else (rows, nowhere)
@@ -229,6 +229,11 @@ class Harmonised:
             alignment = _not_aligned(self._sides, both, reason)
             frames.append(_frame(self._sides, self._alleles, (e, o), both, alignment))
         return _tidy(pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0])
+
+    @property
+    def matched(self) -> pd.DataFrame:
+        """The rows of ``table`` that both sides have, a new copy."""
+        return self._frame(self._rows, self._alignment)
 
     @cached_property
     def kept(self) -> pd.DataFrame:
