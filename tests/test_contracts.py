@@ -30,7 +30,8 @@ FOUNDATION = ("errors", "_validation", "_optional", "_progress", "_runtime", "_f
 DOMAINS = ("bayes", "federated", "nonlinear", "simulation", "summary")
 KERNELS = {domain: {domain} for domain in DOMAINS}  # submodules of _core
 KERNELS["bayes"] = {"bayes", "exact", "identified", "ld"}
-KERNELS["summary"] = {"summary", "medians", "presso", "constrained"}
+KERNELS["summary"] = {"summary", "medians", "multivariable", "presso"}
+KERNELS["summary"] |= {"constrained"}
 MAY_IMPORT: dict[str, set[str]] = {
     **{part: set(FOUNDATION[:i]) for i, part in enumerate(FOUNDATION)},
     **{domain: {*FOUNDATION, "_core"} for domain in DOMAINS},

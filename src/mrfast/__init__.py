@@ -60,6 +60,8 @@ if TYPE_CHECKING:
     from mrfast.summary.cis import cis_mr as cis_mr
     from mrfast.summary.colocalisation import Colocalisation as Colocalisation
     from mrfast.summary.colocalisation import coloc as coloc
+    from mrfast.summary.conditional_strength import ConditionalStrength as ConditionalStrength
+    from mrfast.summary.conditional_strength import conditional_f as conditional_f
     from mrfast.summary.constrained_likelihood import (
         ConstrainedMLEstimate as ConstrainedMLEstimate,
     )
@@ -80,7 +82,17 @@ if TYPE_CHECKING:
     from mrfast.summary.mode_methods import ModeEstimate as ModeEstimate
     from mrfast.summary.mode_methods import simple_mode as simple_mode
     from mrfast.summary.mode_methods import weighted_mode as weighted_mode
+    from mrfast.summary.mv_constrained_likelihood import (
+        MVConstrainedMLEstimate as MVConstrainedMLEstimate,
+    )
+    from mrfast.summary.mv_constrained_likelihood import mv_constrained_ml as mv_constrained_ml
+    from mrfast.summary.mv_egger_regression import MVEggerEstimate as MVEggerEstimate
+    from mrfast.summary.mv_egger_regression import mv_egger as mv_egger
     from mrfast.summary.mv_estimate import MVEstimate as MVEstimate
+    from mrfast.summary.mv_inverse_variance import MVIVWEstimate as MVIVWEstimate
+    from mrfast.summary.mv_inverse_variance import mv_ivw as mv_ivw
+    from mrfast.summary.mv_median_regression import MVMedianEstimate as MVMedianEstimate
+    from mrfast.summary.mv_median_regression import mv_median as mv_median
     from mrfast.summary.presso_test import MVPressoResult as MVPressoResult
     from mrfast.summary.presso_test import PressoResult as PressoResult
     from mrfast.summary.presso_test import mr_presso as mr_presso
@@ -99,6 +111,7 @@ _HOME = {
     "CisEstimate": "summary.cis",
     "Cohort": "federated.cohort",
     "Colocalisation": "summary.colocalisation",
+    "ConditionalStrength": "summary.conditional_strength",
     "ConstrainedMLEstimate": "summary.constrained_likelihood",
     "DecisionThresholds": "federated.decision",
     "EggerEstimate": "summary.egger_regression",
@@ -114,7 +127,11 @@ _HOME = {
     "LikelihoodProfile": "federated.likelihood_profile",
     "LogPosterior": "bayes.model",
     "MREstimate": "summary.estimate",
+    "MVConstrainedMLEstimate": "summary.mv_constrained_likelihood",
+    "MVEggerEstimate": "summary.mv_egger_regression",
     "MVEstimate": "summary.mv_estimate",
+    "MVIVWEstimate": "summary.mv_inverse_variance",
+    "MVMedianEstimate": "summary.mv_median_regression",
     "MVPressoResult": "summary.presso_test",
     "MassiveResult": "bayes.result",
     "MedianEstimate": "summary.median_methods",
@@ -137,6 +154,7 @@ _HOME = {
     "build_config": "_runtime",
     "cis_mr": "summary.cis",
     "coloc": "summary.colocalisation",
+    "conditional_f": "summary.conditional_strength",
     "constrained_ml": "summary.constrained_likelihood",
     "egger": "summary.egger_regression",
     "empirical_null": "summary.calibration",
@@ -155,6 +173,10 @@ _HOME = {
     "missingness_check": "federated.diagnostics",
     "mr": "summary.several_methods",
     "mr_presso": "summary.presso_test",
+    "mv_constrained_ml": "summary.mv_constrained_likelihood",
+    "mv_egger": "summary.mv_egger_regression",
+    "mv_ivw": "summary.mv_inverse_variance",
+    "mv_median": "summary.mv_median_regression",
     "mv_presso": "summary.presso_test",
     "overlap_check": "federated.samples",
     "penalised_median": "summary.median_methods",

@@ -39,6 +39,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   mrfast::bindings::register_federated(m.def_submodule("federated"));
   mrfast::bindings::register_identified(m.def_submodule("identified"));
   mrfast::bindings::register_ld(m.def_submodule("ld"));
+  mrfast::bindings::register_multivariable(m.def_submodule("multivariable"));
   mrfast::bindings::register_presso(m.def_submodule("presso"));
   mrfast::bindings::register_summary(m.def_submodule("summary"));
   mrfast::bindings::register_medians(m.def_submodule("medians"));

@@ -68,6 +68,7 @@ void register_exact(py::module_ module);
 void register_federated(py::module_ module);
 void register_identified(py::module_ module);
 void register_ld(py::module_ module);
+void register_multivariable(py::module_ module);
 void register_presso(py::module_ module);
 void register_summary(py::module_ module);
 void register_medians(py::module_ module);

@@ -13,6 +13,7 @@ from . import federated as federated
 from . import identified as identified
 from . import ld as ld
 from . import medians as medians
+from . import multivariable as multivariable
 from . import presso as presso
 from . import summary as summary
 

@@ -114,7 +114,7 @@ class MVRegressionEstimate(MVEstimate):
         Strength of the SNPs for each exposure given the others (`mrfast.conditional_f`); NaN
         without `se_exposure`.
     covariance : ndarray, shape (K, K)
-        Of the estimates.
+        Of the estimates; their standard errors are the roots of its diagonal.
     model : {"random", "fixed"}
     distribution : {"normal", "t"}
     robust : bool
