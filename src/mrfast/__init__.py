@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from mrfast.data.harmonisation import harmonise as harmonise
     from mrfast.data.instruments import InstrumentTable as InstrumentTable
     from mrfast.data.moments import Moments as Moments
+    from mrfast.data.mv_harmonisation import MVHarmonised as MVHarmonised
+    from mrfast.data.mv_harmonisation import mv_harmonise as mv_harmonise
     from mrfast.federated.cohort import Cohort as Cohort
     from mrfast.federated.decision import DecisionThresholds as DecisionThresholds
     from mrfast.federated.decision import StudyDecision as StudyDecision
@@ -93,6 +95,7 @@ if TYPE_CHECKING:
     from mrfast.summary.mv_inverse_variance import mv_ivw as mv_ivw
     from mrfast.summary.mv_median_regression import MVMedianEstimate as MVMedianEstimate
     from mrfast.summary.mv_median_regression import mv_median as mv_median
+    from mrfast.summary.mv_several_methods import mv_mr as mv_mr
     from mrfast.summary.presso_test import MVPressoResult as MVPressoResult
     from mrfast.summary.presso_test import PressoResult as PressoResult
     from mrfast.summary.presso_test import mr_presso as mr_presso
@@ -130,6 +133,7 @@ _HOME = {
     "MVConstrainedMLEstimate": "summary.mv_constrained_likelihood",
     "MVEggerEstimate": "summary.mv_egger_regression",
     "MVEstimate": "summary.mv_estimate",
+    "MVHarmonised": "data.mv_harmonisation",
     "MVIVWEstimate": "summary.mv_inverse_variance",
     "MVMedianEstimate": "summary.mv_median_regression",
     "MVPressoResult": "summary.presso_test",
@@ -175,8 +179,10 @@ _HOME = {
     "mr_presso": "summary.presso_test",
     "mv_constrained_ml": "summary.mv_constrained_likelihood",
     "mv_egger": "summary.mv_egger_regression",
+    "mv_harmonise": "data.mv_harmonisation",
     "mv_ivw": "summary.mv_inverse_variance",
     "mv_median": "summary.mv_median_regression",
+    "mv_mr": "summary.mv_several_methods",
     "mv_presso": "summary.presso_test",
     "overlap_check": "federated.samples",
     "penalised_median": "summary.median_methods",

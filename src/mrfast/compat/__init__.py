@@ -10,6 +10,12 @@ from mrfast.compat.mendelianrandomization import (
     mendelianrandomization_0_10_egger,
     mendelianrandomization_0_10_penalised_ivw,
 )
+from mrfast.compat.multivariable import (
+    MVPeerEstimate,
+    mendelianrandomization_0_10_mv_egger,
+    twosamplemr_0_7_mv_multiple,
+    twosamplemr_0_7_mv_residual,
+)
 from mrfast.compat.peer_estimate import PeerEstimate
 from mrfast.compat.presso import MRPresso10, mr_presso_1_0
 from mrfast.compat.twosamplemr import (
@@ -21,12 +27,16 @@ from mrfast.compat.twosamplemr import (
 
 __all__ = [
     "MRPresso10",
+    "MVPeerEstimate",
     "PeerEstimate",
     "mendelianrandomization_0_10_egger",
+    "mendelianrandomization_0_10_mv_egger",
     "mendelianrandomization_0_10_penalised_ivw",
     "mr_presso_1_0",
     "twosamplemr_0_7_egger_bootstrap",
     "twosamplemr_0_7_ivw_mre",
+    "twosamplemr_0_7_mv_multiple",
+    "twosamplemr_0_7_mv_residual",
     "twosamplemr_0_7_rucker",
     "twosamplemr_0_7_unweighted",
 ]
