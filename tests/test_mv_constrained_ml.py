@@ -186,9 +186,9 @@ def test_perturbed_data_sets_one_by_one() -> None:
             overlap=overlap,
         )
         averaged.append(fit.estimate)
-    assert result.perturbed_estimates == pytest.approx(np.array(averaged), rel=1e-6)
-    assert result.estimate == pytest.approx(np.mean(averaged, axis=0), rel=1e-6)
-    assert result.std_error == pytest.approx(np.std(averaged, axis=0, ddof=1), rel=1e-6)
+    assert result.perturbed_estimates == pytest.approx(np.array(averaged), rel=1e-4)
+    assert result.estimate == pytest.approx(np.mean(averaged, axis=0), rel=1e-4)
+    assert result.std_error == pytest.approx(np.std(averaged, axis=0, ddof=1), rel=1e-4)
 
 
 def test_more_starts_change_little() -> None:

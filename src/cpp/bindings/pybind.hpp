@@ -69,8 +69,13 @@ void register_federated(py::module_ module);
 void register_identified(py::module_ module);
 void register_ld(py::module_ module);
 void register_multivariable(py::module_ module);
+void register_likelihood(py::module_ module);
 void register_presso(py::module_ module);
 void register_summary(py::module_ module);
 void register_medians(py::module_ module);
+void register_mixture(py::module_ module);
+void register_genotypes(py::module_ module);
+void register_texts(py::module_ module);
+void register_matrix(py::module_ module);
 
 }  // namespace mrfast::bindings

@@ -19,8 +19,12 @@ from mrfast.compat.multivariable import (
 from mrfast.compat.peer_estimate import PeerEstimate
 from mrfast.compat.presso import MRPresso10, mr_presso_1_0
 from mrfast.compat.twosamplemr import (
+    twosamplemr_0_7_directionality,
+    twosamplemr_0_7_effective_n,
     twosamplemr_0_7_egger_bootstrap,
     twosamplemr_0_7_ivw_mre,
+    twosamplemr_0_7_r_from_log_odds,
+    twosamplemr_0_7_r_from_p,
     twosamplemr_0_7_rucker,
     twosamplemr_0_7_unweighted,
 )
@@ -33,10 +37,14 @@ __all__ = [
     "mendelianrandomization_0_10_mv_egger",
     "mendelianrandomization_0_10_penalised_ivw",
     "mr_presso_1_0",
+    "twosamplemr_0_7_directionality",
+    "twosamplemr_0_7_effective_n",
     "twosamplemr_0_7_egger_bootstrap",
     "twosamplemr_0_7_ivw_mre",
     "twosamplemr_0_7_mv_multiple",
     "twosamplemr_0_7_mv_residual",
+    "twosamplemr_0_7_r_from_log_odds",
+    "twosamplemr_0_7_r_from_p",
     "twosamplemr_0_7_rucker",
     "twosamplemr_0_7_unweighted",
 ]

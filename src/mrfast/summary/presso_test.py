@@ -200,6 +200,20 @@ class PressoResult(MREstimate):
         """Positions of the outliers."""
         return self.outlier_test.outliers
 
+    def to_frame(self) -> pd.DataFrame:
+        """One row: estimates with and without the outliers, and the tests."""
+        frame = super().to_frame()
+        test, corrected, distortion = self.global_test, self.corrected, self.distortion_test
+        frame["global_rss"] = test.rss
+        frame["global_p_value"], frame["global_p_value_se"] = test.p_value, test.p_value_se
+        frame["n_outliers"] = len(self.outliers)
+        for name in ("estimate", "std_error", "ci_lower", "ci_upper", "p_value"):
+            frame[f"corrected_{name}"] = math.nan if corrected is None else getattr(corrected, name)
+        for name in ("percent", "p_value", "p_value_se"):
+            value = math.nan if distortion is None else getattr(distortion, name)
+            frame[f"distortion_{name}"] = value
+        return frame
+
     def plot(self) -> Any:
         """Figure of the standardised residual of each SNP, outliers marked."""
         from mrfast.plots.presso import presso_figure
