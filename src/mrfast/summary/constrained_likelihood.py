@@ -188,7 +188,7 @@ def constrained_ml(
     >>> result.invalid
     (7,)
     >>> round(result.selected_estimate, 3)
-    0.496
+    0.501
     """
     given = associations(beta_exposure, se_exposure, beta_outcome, se_outcome, minimum=_MINIMUM)
     psi = check.scalar("overlap", overlap, above=-1, below=1)
