@@ -63,6 +63,36 @@ def test_floor_of_the_standard_error() -> None:
     assert t.p_value == pytest.approx(2 * stats.t.sf(abs(estimate / t.std_error), 28))
 
 
+def test_adjusted_q() -> None:
+    """Its law under no pleiotropy and large effects; fails without the exposures' errors.
+
+    Plain Q rejects in nearly every such data set.
+    """
+    rng = np.random.default_rng(1)
+    j, r = 20, np.array([[1, 0.6], [0.6, 1]])
+    true, sx = rng.normal(0, 0.1, (j, 2)), np.full((j, 2), 0.004)
+    sy, lower = np.full(j, 0.004), np.linalg.cholesky(r)
+    plain, adjusted = [], []
+    for _ in range(2_000):
+        x = true + 0.004 * rng.normal(size=(j, 2)) @ lower.T
+        y = true @ [2.0, 1.0] + sy * rng.normal(size=j)
+        result = mrfast.mv_ivw(
+            beta_exposure=x,
+            se_exposure=sx,
+            beta_outcome=y,
+            se_outcome=sy,
+            exposure_correlation=r,
+        )
+        plain.append(result.q_p_value)
+        adjusted.append(result.q_adjusted)
+    assert np.mean(np.array(plain) < 0.05) > 0.9
+    assert np.mean(adjusted) == pytest.approx(18, abs=0.6)
+    by_hand = sy**2 + sx[:, 0] ** 2 * (result.estimate @ r @ result.estimate)
+    q = ((y - x @ result.estimate) ** 2 / by_hand).sum()
+    assert result.q_adjusted == pytest.approx(q)
+    assert result.q_adjusted_p_value == pytest.approx(stats.chi2.sf(q, 18))
+
+
 def test_fixed_effect_says_what_it_leaves_out() -> None:
     result = mrfast.mv_ivw(**simulated(30, 2, 1, pleiotropy=3.0), model="fixed")
     assert any("do not agree" in message for message in result.messages)

@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from mrfast import _validation as check
+from mrfast._runtime import match_texts
 from mrfast._validation import Float
 from mrfast.data.associations import association_table
 from mrfast.data.harmonisation import REASONS, harmonise
@@ -38,6 +40,9 @@ MV_REASONS: Mapping[str, str] = MappingProxyType(
 """Why a SNP is not used, with the meaning."""
 
 _SHOWN = 5
+_FIELDS = ("beta", "se", "p_value", "eaf", "n")
+
+Codes = NDArray[np.intp]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -165,65 +170,91 @@ def mv_harmonise(
     if outcome_name in tables:
         outcome_name = f"{outcome_name} (outcome)"
     tables[outcome_name] = outcome_table
-    wanted = None
-    if snps is not None:
-        if isinstance(snps, str):
-            raise check.fail("snps", "a sequence of identifiers", repr(snps))
-        wanted = pd.Index([str(snp) for snp in snps], dtype=object).unique()
-    else:
-        own = [tables[name]["snp"].dropna() for name in names]
-        wanted = pd.Index(pd.concat(own), dtype=object).unique()
-    for name, table in tables.items():
-        part = table[table["snp"].isin(wanted)].reset_index(drop=True)
-        if not len(part):
+    wanted, codes = _numbered(tables, outcome_name, snps)
+    for name, place in codes.items():
+        rows = np.flatnonzero(place >= 0)
+        if not rows.size:
             raise check.fail(
                 "outcome" if name == outcome_name else "exposures",
                 f"a table of {name} that has some of the SNPs",
                 f"none of {check.listed(wanted)}",
             )
-        tables[name] = part
-    return _aligned(names, outcome_name, tables, wanted, action, eaf_tolerance)
+        tables[name] = tables[name].take(rows).reset_index(drop=True)
+        codes[name] = place[rows]
+    return _aligned(names, outcome_name, tables, codes, wanted, action, eaf_tolerance)
+
+
+def _numbered(
+    tables: dict[str, pd.DataFrame], outcome: str, snps: Sequence[object] | None
+) -> tuple[pd.Index[Any], dict[str, Codes]]:
+    """SNPs that are looked for, each once, and the place there of every row; -1: none."""
+    wanted: pd.Index[Any] = pd.Index([], dtype=object)
+    if snps is not None:
+        if isinstance(snps, str):
+            raise check.fail("snps", "a sequence of identifiers", repr(snps))
+        wanted = pd.Index([str(snp) for snp in snps], dtype=object).unique()
+    codes: dict[str, Codes] = {}
+    for name, table in tables.items():
+        texts = table["snp"].to_numpy(dtype=object)
+        _, place = match_texts(wanted.to_numpy(), texts)
+        if snps is None and name != outcome:
+            new = np.flatnonzero((place < 0) & ~table["snp"].isna().to_numpy())
+            own, found = pd.factorize(texts[new])
+            place[new] = own + len(wanted)
+            wanted = wanted.append(pd.Index(found, dtype=object)) if len(found) else wanted
+        codes[name] = place
+    return wanted, codes
 
 
 def _aligned(
     names: tuple[str, ...],
     outcome: str,
     tables: dict[str, pd.DataFrame],
+    codes: dict[str, Codes],
     wanted: pd.Index[Any],
     action: int,
     eaf_tolerance: float,
 ) -> MVHarmonised:
-    """Align every table with the first; keep what fits in all of them."""
-    first = tables[names[0]]
-    own, dropped = _usable_rows(first, names[0])
-    dropped.append(_absent(wanted, first, names[0]))
-    columns: dict[str, pd.DataFrame] = {}
+    """Align every table with the first; keep what fits in all of them.
+
+    SNPs are numbers here: places in `wanted`.
+    """
+    first_name = names[0]
+    reason = {name: np.full(len(wanted), "", dtype=object) for name in tables}
+    for name in tables:
+        reason[name][np.bincount(codes[name], minlength=len(wanted)) == 0] = "absent"
+    first, place = _usable_rows(tables[first_name], codes[first_name], reason[first_name])
+    row_of = np.full(len(wanted), -1)
+    row_of[place] = np.arange(len(place))
+    # A row of `columns` for every usable row of the first exposure; NaN: the SNP falls out.
+    columns = {first_name: _own_side(first)}
     for name, table in tables.items():
-        if name == names[0]:
+        if name == first_name:
+            continue
+        rows = np.flatnonzero(row_of[codes[name]] >= 0)
+        columns[name] = np.full((len(_FIELDS), len(place)), np.nan)
+        if not rows.size:
             continue
         try:
-            pairs = harmonise(first, table, action=action, eaf_tolerance=eaf_tolerance).table
+            pairs = harmonise(
+                first, table.take(rows), action=action, eaf_tolerance=eaf_tolerance
+            )._matched
         except InvalidInputError as error:
             raise InvalidInputError(f"{name}: {error}") from error
-        pairs = pairs[pairs["snp"].isin(own["snp"])]
-        reason = pairs["reason"].astype(object)
-        reason = reason.mask(reason == "kept_unmatched_alleles", "unmatched_alleles")
-        usable = pairs["keep"].to_numpy() & (reason != "unmatched_alleles").to_numpy()
-        twice = (
-            usable
-            & pairs["snp"].isin(pairs["snp"][usable][pairs["snp"][usable].duplicated()]).to_numpy()
-        )
-        reason = reason.mask(twice, "duplicated").replace({"absent_from_outcome": "absent"})
-        good = pairs[usable & ~twice]
-        bad = ~pairs["snp"].isin(good["snp"])
-        dropped.append(_reasons(pairs["snp"][bad], name, reason[bad]))
-        columns[name] = _other_side(good)
-    common = own["snp"]
-    for part in columns.values():
-        common = common[common.isin(part.index)]
-    lost = _tidy(pd.concat(dropped, ignore_index=True), wanted)
-    if not len(common):
-        counts = lost.groupby(["trait", "reason"], sort=False).size().nlargest(_SHOWN)
+        _, found = match_texts(wanted.to_numpy(), pairs["snp"].to_numpy(dtype=object))
+        why = np.array(pairs["reason"], dtype=object)
+        why[why == "kept_unmatched_alleles"] = "unmatched_alleles"
+        usable = pairs["keep"].to_numpy() & (why != "unmatched_alleles")
+        twice = np.bincount(found[usable], minlength=len(wanted)) > 1
+        good = usable & ~twice[found]
+        why[usable & twice[found]] = "duplicated"
+        reason[name][found[~good][::-1]] = why[~good][::-1]  # the first row of a SNP stands
+        reason[name][found[good]] = ""
+        columns[name][:, row_of[found[good]]] = _other_side(pairs[good])
+    dropped = _dropped(reason, wanted)
+    kept = np.flatnonzero(np.all([reason[name][place] == "" for name in tables], axis=0))
+    if not kept.size:
+        counts = dropped.groupby(["trait", "reason"], sort=False).size().nlargest(_SHOWN)
         top = zip(counts.index.to_list(), counts.to_list(), strict=True)
         shown = "; ".join(f"{n} SNPs: {', '.join(where)}" for where, n in top)
         raise check.fail(
@@ -231,33 +262,20 @@ def _aligned(
             "a SNP that can be aligned in every table",
             f"none of {len(wanted)} ({shown})",
         )
-    columns[names[0]] = own.set_index("snp")
-
-    def gathered(column: str) -> pd.DataFrame:
-        parts = {
-            name: columns[name][column].reindex(common).to_numpy(dtype=np.float64)
-            if column in columns[name]
-            else np.full(len(common), np.nan)
-            for name in (*names, outcome)
-        }
-        return pd.DataFrame(parts, index=pd.Index(common, name="snp"))
-
-    found = {name: gathered(name) for name in ("beta", "std_error", "p_value", "eaf", "n")}
+    first = first.take(kept)
+    index = pd.Index(first["snp"], name="snp", dtype=object)
     arrays: dict[str, Any] = {}
-    for name, frame in found.items():
-        key = "se" if name == "std_error" else name
-        arrays[f"{key}_exposure"] = frame[list(names)]
-        arrays[f"{key}_outcome"] = frame[outcome].to_numpy()
-    described = [
-        name
-        for name in ("snp", "chromosome", "position", "effect_allele", "other_allele")
-        if name in own
-    ]
+    for i, field in enumerate(_FIELDS):
+        arrays[f"{field}_exposure"] = pd.DataFrame(
+            {name: columns[name][i, kept] for name in names}, index=index
+        )
+        arrays[f"{field}_outcome"] = columns[outcome][i, kept]
+    described = ["snp", "chromosome", "position", "effect_allele", "other_allele"]
     return MVHarmonised(
         exposures=names,
         outcome=outcome,
-        snps=own[described].set_index("snp").loc[common].reset_index(),
-        dropped=lost,
+        snps=first[[name for name in described if name in first]].reset_index(drop=True),
+        dropped=dropped,
         **arrays,
     )
 
@@ -300,46 +318,51 @@ def _by_trait(table: pd.DataFrame, default: str) -> dict[str, pd.DataFrame]:
     }
 
 
-def _usable_rows(first: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
-    """Rows of the first exposure that can be used; the others with their reason."""
-    named = first[first["snp"].notna()]
-    reason = pd.Series("", index=named.index, dtype=object)
-    reason[named["effect_allele"].isna()] = "missing_effect_allele"
-    reason[named["beta"].isna() | named["std_error"].isna()] = "missing_value"
-    reason[named["snp"].duplicated(keep=False)] = "duplicated"
-    bad = reason != ""
-    return named[~bad], [_reasons(named["snp"][bad], name, reason[bad])]
+def _usable_rows(
+    first: pd.DataFrame, codes: Codes, reason: NDArray[Any]
+) -> tuple[pd.DataFrame, Codes]:
+    """Rows of the first exposure that can be used, and their SNPs; writes why others cannot."""
+    twice = np.bincount(codes, minlength=len(reason))[codes] > 1
+    bad = twice.copy()
+    for mask, why in (
+        (first["effect_allele"].isna().to_numpy(), "missing_effect_allele"),
+        (first[["beta", "std_error"]].isna().any(axis=1).to_numpy(), "missing_value"),
+        (twice, "duplicated"),
+    ):
+        reason[codes[mask]] = why
+        bad |= mask
+    rows = np.flatnonzero(~bad)
+    return first.take(rows).reset_index(drop=True), codes[rows]
 
 
-def _absent(wanted: pd.Index[Any], table: pd.DataFrame, name: str) -> pd.DataFrame:
-    missing = pd.Series(wanted[~wanted.isin(table["snp"])], dtype=object)
-    return _reasons(missing, name, pd.Series("absent", index=missing.index))
+def _own_side(table: pd.DataFrame) -> Float:
+    """Fields of a table as it is, shape (fields, rows); NaN where it has no such column."""
+    names = ("beta", "std_error", "p_value", "eaf", "n")
+    missing = np.full(len(table), np.nan)
+    return np.array([table[name].to_numpy() if name in table else missing for name in names])
 
 
-def _other_side(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Associations of the second table for the allele that the first one counts as it came."""
+def _other_side(pairs: pd.DataFrame) -> Float:
+    """Fields of the second table for the allele that the first one counts as it came."""
     turned = ((pairs["alleles"] == "1-2") & pairs["swapped"]).to_numpy()
-    eaf = pairs["eaf_outcome"].to_numpy()
+    values = np.array([pairs[f"{name}_outcome"].to_numpy() for name in _FIELDS])
+    values[0, turned] *= -1
+    values[3, turned] = 1 - values[3, turned]
+    return values
+
+
+def _dropped(reason: dict[str, NDArray[Any]], wanted: pd.Index[Any]) -> pd.DataFrame:
+    """A row for every SNP and trait with a reason, in the order of the SNPs."""
+    traits = np.array(list(reason), dtype=object)
+    table = np.array(list(reason.values()), dtype=object)
+    snp, trait = np.nonzero((table != "").T)
+    why = table[trait, snp]
     return pd.DataFrame(
         {
-            "beta": np.where(turned, -1.0, 1.0) * pairs["beta_outcome"].to_numpy(),
-            "std_error": pairs["se_outcome"].to_numpy(),
-            "p_value": pairs["p_value_outcome"].to_numpy(),
-            "eaf": np.where(turned, 1 - eaf, eaf),
-            "n": pairs["n_outcome"].to_numpy(),
+            "snp": wanted.to_numpy()[snp],
+            "trait": traits[trait],
+            "reason": why,
+            "meaning": [MV_REASONS[name] for name in why],
         },
-        index=pd.Index(pairs["snp"], dtype=object),
+        dtype=object,
     )
-
-
-def _reasons(snps: pd.Series[Any], trait: str, reason: pd.Series[Any]) -> pd.DataFrame:
-    return pd.DataFrame({"snp": snps, "trait": trait, "reason": reason}).astype(object)
-
-
-def _tidy(dropped: pd.DataFrame, wanted: pd.Index[Any]) -> pd.DataFrame:
-    """One row a SNP and trait, in the order of the SNPs, with the meaning of its reason."""
-    dropped = dropped[dropped["snp"].isin(wanted)]
-    dropped = dropped.drop_duplicates(["snp", "trait"])
-    order = np.argsort(wanted.get_indexer(pd.Index(dropped["snp"])), kind="stable")
-    dropped = dropped.iloc[order].reset_index(drop=True)
-    return dropped.assign(meaning=dropped["reason"].map(dict(MV_REASONS)))
