@@ -119,7 +119,7 @@ MULTIVARIABLE = (
     _method("Egger", "mv_egger"),
     _method("median", "mv_median", random=True),
     _method("MR-Lasso", "mv_lasso"),
-    _method("cML", "mv_constrained_ml", n_perturbations=0, needs_n=True),
+    _method("cML-MA", "mv_constrained_ml", n_perturbations=0, needs_n=True),
     _method("MR-PRESSO, corrected", "mv_presso", n_draws=1_000, random=True),
 )
 

@@ -90,6 +90,8 @@ _ENTRIES: tuple[Method, ...] = (
             "penalty": None,
             "distribution": "normal",
         },
+    ),
+    Method(
         name="mv_constrained_ml",
         function=f"{_SUMMARY}.mv_constrained_likelihood:mv_constrained_ml",
         title="multivariable constrained maximum likelihood, model average",
