@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -454,6 +455,8 @@ class MatrixOutcomes:
                     part = slice(first - start, min(first + width, count) - start)
                     names = known[first : first + width]
                     yield _block(names, *(piece[:, part] for piece in pieces))
+                for entry in (b, s):
+                    _let_go(entry)
 
         return cls(read, snps=listed, n_snps=len(b), n_outcomes=count)
 
@@ -647,6 +650,14 @@ class MatrixOutcomes:
             "a MatrixOutcomes, a pair (beta, se) of matrices, a DataFrame or a Parquet file",
             type(value).__name__,
         )
+
+
+def _let_go(array: Any) -> None:
+    """Give back the pages of a read-only mapped file, so that memory stays bounded."""
+    if isinstance(array, np.memmap) and array.mode == "r" and hasattr(mmap, "MADV_DONTNEED"):
+        mapped = getattr(array, "_mmap", None)
+        if isinstance(mapped, mmap.mmap):
+            mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _matrix(argument: str, values: ArrayLike, shape: tuple[int, ...] | None = None) -> Float:
