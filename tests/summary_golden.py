@@ -23,6 +23,13 @@ DATA_SETS = (
 COLUMNS = ("beta_exposure", "se_exposure", "beta_outcome", "se_outcome")
 
 
+def data_sets(reference: Path) -> list[str]:
+    """Names of all univariable data sets that are there."""
+    folder = reference / "golden" / "summary"
+    names = sorted(path.stem.removeprefix("in_") for path in folder.glob("in_*.csv"))
+    return [name for name in names if (folder / f"expected_{name}.csv").is_file()]
+
+
 @lru_cache
 def arrays(reference: Path, name: str) -> dict[str, np.ndarray]:
     """The four arrays of a data set."""
@@ -33,6 +40,7 @@ def arrays(reference: Path, name: str) -> dict[str, np.ndarray]:
 
 
 def correlations(reference: Path, name: str) -> np.ndarray:
+    """Correlations of the SNPs of a data set."""
     path = reference / "golden" / "summary" / f"in_{name}_rho.csv"
     return np.loadtxt(path, delimiter=",")
 

@@ -30,7 +30,17 @@ FOUNDATION = ("errors", "_validation", "_optional", "_progress", "_runtime", "_f
 DOMAINS = ("bayes", "federated", "nonlinear", "simulation", "summary")
 KERNELS = {domain: {domain} for domain in DOMAINS}  # submodules of _core
 KERNELS["bayes"] = {"bayes", "exact", "identified", "ld"}
-KERNELS["summary"] = {"summary", "medians", "presso", "matrix"}
+KERNELS["summary"] = {
+    "constrained",
+    "genotypes",
+    "likelihood",
+    "matrix",
+    "medians",
+    "mixture",
+    "multivariable",
+    "presso",
+    "summary",
+}
 MAY_IMPORT: dict[str, set[str]] = {
     **{part: set(FOUNDATION[:i]) for i, part in enumerate(FOUNDATION)},
     **{domain: {*FOUNDATION, "_core"} for domain in DOMAINS},
@@ -44,6 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 MAY_IMPORT["_runtime"] |= {"_core"}
 # Inside functions, domains may also reach for the drawing of their own results.
 MAY_IMPORT_LATE = {domain: {"plots"} for domain in DOMAINS}
+MAY_IMPORT_LATE["summary"] |= {"io"}  # and for their writing, and a user's reference panel
 
 
 def python_files() -> list[Path]:

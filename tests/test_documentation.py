@@ -11,7 +11,7 @@ from mrfast.data.harmonisation import REASONS
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
-@pytest.mark.parametrize("name", ["massive.md", "omop.md", "federated.md"])
+@pytest.mark.parametrize("name", ["massive.md", "omop.md", "federated.md", "summary.md"])
 def test_examples_in_the_documentation_run(name, monkeypatch):
     monkeypatch.chdir(DOCS.parent)
     result = doctest.testfile(str(DOCS / name), module_relative=False)

@@ -54,19 +54,54 @@ if TYPE_CHECKING:
     from mrfast.io.omop.cohort import OmopCohort as OmopCohort
     from mrfast.io.omop.reading import read_omop_cohort as read_omop_cohort
     from mrfast.io.tables import read_associations as read_associations
+    from mrfast.summary.adjusted_profile import RAPSEstimate as RAPSEstimate
+    from mrfast.summary.adjusted_profile import raps as raps
     from mrfast.summary.calibration import EmpiricalNull as EmpiricalNull
     from mrfast.summary.calibration import empirical_null as empirical_null
     from mrfast.summary.cis import CisEstimate as CisEstimate
     from mrfast.summary.cis import cis_mr as cis_mr
     from mrfast.summary.colocalisation import Colocalisation as Colocalisation
     from mrfast.summary.colocalisation import coloc as coloc
+    from mrfast.summary.conditional_strength import ConditionalStrength as ConditionalStrength
+    from mrfast.summary.conditional_strength import conditional_f as conditional_f
+    from mrfast.summary.constrained_likelihood import (
+        ConstrainedMLEstimate as ConstrainedMLEstimate,
+    )
+    from mrfast.summary.constrained_likelihood import constrained_ml as constrained_ml
+    from mrfast.summary.contamination import ContaminationEstimate as ContaminationEstimate
+    from mrfast.summary.contamination import contamination_mixture as contamination_mixture
+    from mrfast.summary.debiased_methods import DebiasedEstimate as DebiasedEstimate
+    from mrfast.summary.debiased_methods import PenalisedIVWEstimate as PenalisedIVWEstimate
+    from mrfast.summary.debiased_methods import debiased_ivw as debiased_ivw
+    from mrfast.summary.debiased_methods import penalised_ivw as penalised_ivw
+    from mrfast.summary.directionality import SteigerTest as SteigerTest
+    from mrfast.summary.directionality import steiger as steiger
+    from mrfast.summary.directionality import steiger_filter as steiger_filter
+    from mrfast.summary.directionality import variance_explained as variance_explained
     from mrfast.summary.egger_regression import EggerEstimate as EggerEstimate
     from mrfast.summary.egger_regression import egger as egger
     from mrfast.summary.estimate import MREstimate as MREstimate
+    from mrfast.summary.heterogeneity_averaging import (
+        HeterogeneityPenalisedEstimate as HeterogeneityPenalisedEstimate,
+    )
+    from mrfast.summary.heterogeneity_averaging import (
+        heterogeneity_penalised as heterogeneity_penalised,
+    )
     from mrfast.summary.heterogeneity_tests import Heterogeneity as Heterogeneity
     from mrfast.summary.heterogeneity_tests import heterogeneity as heterogeneity
+    from mrfast.summary.influence_measures import Influence as Influence
+    from mrfast.summary.influence_measures import influence as influence
+    from mrfast.summary.instrument_selection import InstrumentSelection as InstrumentSelection
+    from mrfast.summary.instrument_selection import clump as clump
+    from mrfast.summary.instrument_selection import select_instruments as select_instruments
     from mrfast.summary.inverse_variance import IVWEstimate as IVWEstimate
     from mrfast.summary.inverse_variance import ivw as ivw
+    from mrfast.summary.lasso_selection import LassoEstimate as LassoEstimate
+    from mrfast.summary.lasso_selection import mr_lasso as mr_lasso
+    from mrfast.summary.leaving_out import leave_one_out as leave_one_out
+    from mrfast.summary.leaving_out import single_snp as single_snp
+    from mrfast.summary.likelihood_method import LikelihoodEstimate as LikelihoodEstimate
+    from mrfast.summary.likelihood_method import maximum_likelihood as maximum_likelihood
     from mrfast.summary.matrix_inputs import MatrixExposures as MatrixExposures
     from mrfast.summary.matrix_inputs import MatrixOutcomes as MatrixOutcomes
     from mrfast.summary.median_methods import MedianEstimate as MedianEstimate
@@ -78,14 +113,27 @@ if TYPE_CHECKING:
     from mrfast.summary.mode_methods import ModeEstimate as ModeEstimate
     from mrfast.summary.mode_methods import simple_mode as simple_mode
     from mrfast.summary.mode_methods import weighted_mode as weighted_mode
+    from mrfast.summary.mv_egger_regression import MVEggerEstimate as MVEggerEstimate
+    from mrfast.summary.mv_egger_regression import mv_egger as mv_egger
+    from mrfast.summary.mv_estimate import MVEstimate as MVEstimate
+    from mrfast.summary.mv_inverse_variance import MVIVWEstimate as MVIVWEstimate
+    from mrfast.summary.mv_inverse_variance import mv_ivw as mv_ivw
+    from mrfast.summary.mv_median_regression import MVMedianEstimate as MVMedianEstimate
+    from mrfast.summary.mv_median_regression import mv_median as mv_median
     from mrfast.summary.pair_scan import MRMatrix as MRMatrix
     from mrfast.summary.pair_scan import mr_matrix as mr_matrix
     from mrfast.summary.presso_test import MVPressoResult as MVPressoResult
     from mrfast.summary.presso_test import PressoResult as PressoResult
     from mrfast.summary.presso_test import mr_presso as mr_presso
     from mrfast.summary.presso_test import mv_presso as mv_presso
+    from mrfast.summary.radial_regression import RadialEstimate as RadialEstimate
+    from mrfast.summary.radial_regression import radial as radial
+    from mrfast.summary.reference_panel import ld_matrix as ld_matrix
     from mrfast.summary.rucker_framework import RuckerEstimate as RuckerEstimate
     from mrfast.summary.rucker_framework import rucker as rucker
+    from mrfast.summary.sensitivity_panel import Sensitivity as Sensitivity
+    from mrfast.summary.sensitivity_panel import funnel as funnel
+    from mrfast.summary.sensitivity_panel import sensitivity as sensitivity
     from mrfast.summary.several_methods import mr as mr
     from mrfast.summary.sign import SignEstimate as SignEstimate
     from mrfast.summary.sign import sign_test as sign_test
@@ -98,6 +146,10 @@ _HOME = {
     "CisEstimate": "summary.cis",
     "Cohort": "federated.cohort",
     "Colocalisation": "summary.colocalisation",
+    "ConditionalStrength": "summary.conditional_strength",
+    "ContaminationEstimate": "summary.contamination",
+    "DebiasedEstimate": "summary.debiased_methods",
+    "ConstrainedMLEstimate": "summary.constrained_likelihood",
     "DecisionThresholds": "federated.decision",
     "EggerEstimate": "summary.egger_regression",
     "EmpiricalNull": "summary.calibration",
@@ -105,13 +157,22 @@ _HOME = {
     "FederatedEstimate": "federated.estimate",
     "Harmonised": "data.harmonisation",
     "Heterogeneity": "summary.heterogeneity_tests",
+    "HeterogeneityPenalisedEstimate": "summary.heterogeneity_averaging",
     "IVWEstimate": "summary.inverse_variance",
     "IdentifiedPrior": "bayes.identified_prior",
+    "Influence": "summary.influence_measures",
+    "InstrumentSelection": "summary.instrument_selection",
     "InstrumentTable": "data.instruments",
     "LaplaceEvidence": "bayes.evidence",
+    "LassoEstimate": "summary.lasso_selection",
+    "LikelihoodEstimate": "summary.likelihood_method",
     "LikelihoodProfile": "federated.likelihood_profile",
     "LogPosterior": "bayes.model",
     "MREstimate": "summary.estimate",
+    "MVEggerEstimate": "summary.mv_egger_regression",
+    "MVEstimate": "summary.mv_estimate",
+    "MVIVWEstimate": "summary.mv_inverse_variance",
+    "MVMedianEstimate": "summary.mv_median_regression",
     "MRMatrix": "summary.pair_scan",
     "MVPressoResult": "summary.presso_test",
     "MassiveResult": "bayes.result",
@@ -122,55 +183,84 @@ _HOME = {
     "ModeEstimate": "summary.mode_methods",
     "Moments": "data.moments",
     "OmopCohort": "io.omop.cohort",
+    "PenalisedIVWEstimate": "summary.debiased_methods",
     "PooledProfile": "federated.pooling",
     "PressoResult": "summary.presso_test",
     "PriorSensitivity": "bayes.sensitivity",
+    "RAPSEstimate": "summary.adjusted_profile",
+    "RadialEstimate": "summary.radial_regression",
     "RuckerEstimate": "summary.rucker_framework",
+    "Sensitivity": "summary.sensitivity_panel",
     "SignEstimate": "summary.sign",
     "SiteProfile": "federated.site_profile",
     "SlabPart": "bayes.identified_prior",
     "SpikeSlabPrior": "bayes.priors",
+    "SteigerTest": "summary.directionality",
     "StudyDecision": "federated.decision",
     "WaldEstimate": "summary.wald",
     "allele_frequency_check": "federated.diagnostics",
     "ancestry_check": "federated.samples",
     "build_config": "_runtime",
     "cis_mr": "summary.cis",
+    "clump": "summary.instrument_selection",
     "coloc": "summary.colocalisation",
+    "conditional_f": "summary.conditional_strength",
+    "contamination_mixture": "summary.contamination",
+    "debiased_ivw": "summary.debiased_methods",
+    "constrained_ml": "summary.constrained_likelihood",
     "egger": "summary.egger_regression",
     "empirical_null": "summary.calibration",
     "federated_estimate": "federated.estimate",
     "first_stage_f": "federated.first_stage",
     "fit_site": "federated.site_fit",
+    "funnel": "summary.sensitivity_panel",
     "harmonise": "data.harmonisation",
     "heterogeneity": "summary.heterogeneity_tests",
+    "heterogeneity_penalised": "summary.heterogeneity_averaging",
+    "influence": "summary.influence_measures",
     "ivw": "summary.inverse_variance",
     "laplace_evidence": "bayes.evidence",
     "laplace_term": "bayes.evidence",
+    "leave_one_out": "summary.leaving_out",
+    "ld_matrix": "summary.reference_panel",
     "leave_one_site_out": "federated.estimate",
     "log_posterior": "bayes.model",
     "massive": "bayes.averaging",
+    "maximum_likelihood": "summary.likelihood_method",
     "median_law": "summary.median_methods",
     "missingness_check": "federated.diagnostics",
     "mr": "summary.several_methods",
+    "mr_lasso": "summary.lasso_selection",
     "mr_matrix": "summary.pair_scan",
     "mr_presso": "summary.presso_test",
+    "mv_egger": "summary.mv_egger_regression",
+    "mv_ivw": "summary.mv_inverse_variance",
+    "mv_median": "summary.mv_median_regression",
     "mv_presso": "summary.presso_test",
     "overlap_check": "federated.samples",
+    "penalised_ivw": "summary.debiased_methods",
     "penalised_median": "summary.median_methods",
     "phenome_wide_check": "federated.phenome_wide",
     "pool": "federated.pooling",
     "pool_negative_controls": "federated.negative_controls",
     "prior_sensitivity": "bayes.sensitivity",
     "profile_likelihood": "federated.likelihood_profile",
+    "raps": "summary.adjusted_profile",
+    "radial": "summary.radial_regression",
     "read_associations": "io.tables",
     "read_medusa_sites": "federated.medusa_files",
     "read_omop_cohort": "io.omop.reading",
     "rucker": "summary.rucker_framework",
+    "sensitivity": "summary.sensitivity_panel",
+    "select_instruments": "summary.instrument_selection",
     "sign_test": "summary.sign",
     "simple_median": "summary.median_methods",
     "simple_mode": "summary.mode_methods",
+    "single_snp": "summary.leaving_out",
+    "steiger": "summary.directionality",
+    "steiger_filter": "summary.directionality",
     "study_decision": "federated.decision",
+    "variance_explained": "summary.directionality",
     "wald_ratio": "summary.wald",
     "weighted_median": "summary.median_methods",
     "weighted_mode": "summary.mode_methods",

@@ -23,6 +23,7 @@ from mrfast.errors import DamagedFileError, InvalidInputError
 __all__ = [
     "Document",
     "content_checksum",
+    "nullable_json",
     "read_document",
     "replace_file",
     "strict_json",
@@ -228,6 +229,27 @@ def strict_json(value: Any, where: str = "content") -> Any:
     raise InvalidInputError(
         f"{where}: expected texts, numbers and lists of them, received {type(value).__name__}"
     )
+
+
+def nullable_json(value: Any) -> Any:
+    """Value in the types of JSON, with null for a number that is not finite.
+
+    Parameters
+    ----------
+    value : object
+        Texts, numbers, arrays, and lists and mappings of these.
+
+    Returns
+    -------
+    object
+    """
+    if isinstance(value, Mapping):
+        return {str(key): nullable_json(entry) for key, entry in value.items()}
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [nullable_json(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""Threads, random numbers and the build report."""
+"""Threads, random numbers, columns of texts and the build report."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,34 @@ def symmetric_eigen(
 
     values, rows = _core.symmetric_eigen(np.ascontiguousarray(matrix, dtype=np.float64))
     return values, np.ascontiguousarray(rows.T)
+
+
+def missing_texts(values: NDArray[np.object_], words: Sequence[str]) -> NDArray[np.bool_]:
+    """Whether an element is None, NaN or one of a few words; the others are texts.
+
+    Raises
+    ------
+    TypeError
+        An element is something else.
+    """
+    from mrfast import _core
+
+    return _core.texts.missing_or_among(values, list(words))
+
+
+def match_texts(
+    first: NDArray[np.object_], second: NDArray[np.object_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Number the texts of `first` as they occur, and find those of `second` among them.
+
+    Returns
+    -------
+    first_codes, second_codes : ndarray of int64
+        -1 for None and NaN, and for what `first` does not have.
+    """
+    from mrfast import _core
+
+    return _core.texts.match(first, second)
 
 
 def build_config() -> dict[str, str]:

@@ -34,12 +34,18 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("philox4x32_10", &mrfast::Philox::block, py::arg("counter"), py::arg("key"),
         "One block of the random number generator, for its tests.");
   mrfast::bindings::register_bayes(m.def_submodule("bayes"));
+  mrfast::bindings::register_constrained(m.def_submodule("constrained"));
   mrfast::bindings::register_exact(m.def_submodule("exact"));
   mrfast::bindings::register_federated(m.def_submodule("federated"));
   mrfast::bindings::register_identified(m.def_submodule("identified"));
   mrfast::bindings::register_ld(m.def_submodule("ld"));
+  mrfast::bindings::register_multivariable(m.def_submodule("multivariable"));
+  mrfast::bindings::register_likelihood(m.def_submodule("likelihood"));
   mrfast::bindings::register_presso(m.def_submodule("presso"));
   mrfast::bindings::register_summary(m.def_submodule("summary"));
   mrfast::bindings::register_medians(m.def_submodule("medians"));
+  mrfast::bindings::register_mixture(m.def_submodule("mixture"));
+  mrfast::bindings::register_genotypes(m.def_submodule("genotypes"));
+  mrfast::bindings::register_texts(m.def_submodule("texts"));
   mrfast::bindings::register_matrix(m.def_submodule("matrix"));
 }

@@ -63,13 +63,19 @@ class Attendant {
 };
 
 void register_bayes(py::module_ module);
+void register_constrained(py::module_ module);
 void register_exact(py::module_ module);
 void register_federated(py::module_ module);
 void register_identified(py::module_ module);
 void register_ld(py::module_ module);
+void register_multivariable(py::module_ module);
+void register_likelihood(py::module_ module);
 void register_presso(py::module_ module);
 void register_summary(py::module_ module);
 void register_medians(py::module_ module);
+void register_mixture(py::module_ module);
+void register_genotypes(py::module_ module);
+void register_texts(py::module_ module);
 void register_matrix(py::module_ module);
 
 }  // namespace mrfast::bindings

@@ -2,6 +2,7 @@
 
 #include "mrfast/parallel.hpp"
 #include "mrfast/regression.hpp"
+#include "mrfast/robust_regression.hpp"
 #include "pybind.hpp"
 
 namespace mrfast::bindings {
@@ -42,18 +43,19 @@ double size_q(const DoubleArray& x, const DoubleArray& s, const std::optional<Do
 }
 
 py::tuple robust(const DoubleArray& design, const DoubleArray& y, std::size_t most) {
-  if (design.ndim() != 2 || design.shape(1) < 1 || design.shape(1) > 2)
-    throw std::invalid_argument("design: expected one or two columns");
+  if (design.ndim() != 2 || design.shape(1) < 1)
+    throw std::invalid_argument("design: expected a matrix of at least one column");
   const auto n = static_cast<std::size_t>(design.shape(0));
   const auto columns = static_cast<std::size_t>(design.shape(1));
   require_size("y", y, n);
+  const double *const x = design.data(), *const response = y.data();
   RobustFit fit;
   {
     const py::gil_scoped_release release;
-    fit = fit_robust(design.data(), y.data(), n, columns, most);
+    fit = fit_robust(x, response, n, columns, most);
   }
-  return py::make_tuple(fit.valid, to_array(fit.coefficients, columns),
-                        to_array(fit.covariance, columns == 1 ? 1 : 3), fit.scale);
+  return py::make_tuple(fit.valid, to_array(fit.coefficients.data(), columns),
+                        to_array(fit.covariance.data(), columns, columns), fit.scale);
 }
 
 // Checks the arrays of a panel and runs the kernel; Real is what the panel stores.

@@ -7,6 +7,7 @@
 #include <new>
 
 #include "mrfast/dispatch.hpp"
+#include "mrfast/small.hpp"
 #include "mrfast/vector8.hpp"
 #include "mrfast/vector_log.hpp"
 
@@ -332,18 +333,6 @@ MRFAST_DISPATCH void count_block(const double* __restrict outcome, std::size_t c
     total.largest = std::max(total.largest, largest[l]);
   }
 }
-
-// Sum with the rounding errors carried along (Neumaier), so that the number of chunks costs
-// nothing.
-struct ExactSum {
-  double sum = 0, rest = 0;
-  void add(double x) {
-    const double t = sum + x;
-    rest += std::fabs(sum) >= std::fabs(x) ? (sum - t) + x : (x - t) + sum;
-    sum = t;
-  }
-  double value() const { return sum + rest; }
-};
 
 struct Partial {
   double sum = 0, square = 0, smallest = std::numeric_limits<double>::infinity();

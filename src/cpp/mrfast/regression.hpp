@@ -1,6 +1,6 @@
 // Weighted regressions of outcome associations on exposure associations: inverse-variance
 // weighting (through the origin) and Egger regression (with an intercept), of one pair of traits
-// or of many, and the robust version (MM-estimation).
+// or of many.
 #pragma once
 
 #include <cstddef>
@@ -28,19 +28,6 @@ double mean_square_ratio(const double* x, const double* s, std::size_t n);
 
 // Cochran's Q of |x|/scale with standard errors s/scale; no scale where the pointer is null.
 double heterogeneity_of_size(const double* x, const double* s, const double* scale, std::size_t n);
-
-// MM-estimate (Yohai 1987; bisquare, breakdown point 1/2, efficiency 95%) of y on `columns` (1 or
-// 2), row-major, both already multiplied by the roots of the weights. The S-estimate starts from
-// every elemental subset (from `most` of them, evenly spaced, where there are more) and is that of
-// least scale; covariance by Croux, Dhaene, Hoorelbeke (2003).
-struct RobustFit {
-  double coefficients[2];
-  double covariance[3];  // 00, 01, 11
-  double scale;
-  bool valid;
-};
-RobustFit fit_robust(const double* design, const double* y, std::size_t n, std::size_t columns,
-                     std::size_t most);
 
 // ------------------------------------------------------------------------ many pairs
 

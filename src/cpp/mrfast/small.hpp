@@ -103,6 +103,17 @@ void symmetric_eigen(Matrix<D> a, Vector<D>& values, Matrix<D>& vectors) {
   for (std::size_t i = 0; i < D; ++i) values[i] = a[i][i];
 }
 
+// Sum with the rounding errors carried along (Neumaier).
+struct ExactSum {
+  double sum = 0, rest = 0;
+  void add(double x) {
+    const double t = sum + x;
+    rest += std::fabs(sum) >= std::fabs(x) ? (sum - t) + x : (x - t) + sum;
+    sum = t;
+  }
+  double value() const { return sum + rest; }
+};
+
 // In-place Cholesky of an n x n symmetric matrix, row by row, lower triangle; false where it is
 // not positive definite.
 inline bool cholesky_in_place(std::vector<double>& a, std::size_t n) {

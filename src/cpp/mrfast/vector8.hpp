@@ -12,6 +12,14 @@ using Vector8 __attribute__((vector_size(64), aligned(8), may_alias)) = double;
 MRFAST_INLINE void load(const double* from, Vector8& to) {
   to = *reinterpret_cast<const Vector8*>(from);
 }
+// Puts the smaller numbers into `low`, the larger ones into `high`.
+MRFAST_INLINE void exchange(double* low, double* high) {
+  Vector8 a, b;
+  load(low, a);
+  load(high, b);
+  *reinterpret_cast<Vector8*>(low) = a < b ? a : b;
+  *reinterpret_cast<Vector8*>(high) = a < b ? b : a;
+}
 MRFAST_INLINE void store(const Vector8& from, double* to) {
   *reinterpret_cast<Vector8*>(to) = from;
 }
@@ -28,6 +36,13 @@ inline Vector8 operator*(const Vector8& a, const Vector8& b) {
 inline Vector8& operator+=(Vector8& a, const Vector8& b) {
   for (std::size_t i = 0; i < kLanes; ++i) a.lane[i] += b.lane[i];
   return a;
+}
+inline void exchange(double* low, double* high) {
+  for (std::size_t i = 0; i < kLanes; ++i) {
+    const double a = low[i], b = high[i];
+    low[i] = a < b ? a : b;
+    high[i] = a < b ? b : a;
+  }
 }
 inline void load(const double* from, Vector8& to) {
   for (std::size_t i = 0; i < kLanes; ++i) to.lane[i] = from[i];

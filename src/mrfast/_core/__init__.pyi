@@ -7,14 +7,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import bayes as bayes
+from . import constrained as constrained
 from . import exact as exact
 from . import federated as federated
+from . import genotypes as genotypes
 from . import identified as identified
 from . import ld as ld
+from . import likelihood as likelihood
 from . import matrix as matrix
 from . import medians as medians
+from . import mixture as mixture
+from . import multivariable as multivariable
 from . import presso as presso
 from . import summary as summary
+from . import texts as texts
 
 def symmetric_eigen(
     matrix: NDArray[np.float64],  # (n, n)

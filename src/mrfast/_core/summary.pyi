@@ -21,10 +21,12 @@ def heterogeneity_of_size(
     scale: NDArray[np.float64] | None,  # (J,)
 ) -> float: ...  # Q of |x| / scale with standard errors s / scale
 def fit_robust(
-    design: NDArray[np.float64],  # (J, 1 or 2), times the roots of the weights
+    design: NDArray[np.float64],  # (J, columns), times the roots of the weights
     y: NDArray[np.float64],  # (J,), times the roots of the weights
     most: int,  # elemental subsets to start from
-) -> tuple[bool, NDArray[np.float64], NDArray[np.float64], float]: ...  # covariance 00, 01, 11
+) -> tuple[
+    bool, NDArray[np.float64], NDArray[np.float64], float
+]: ...  # valid, coefficients, covariance (columns, columns), scale
 def fit_pairs_float(
     panel: NDArray[
         np.float32

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 __all__ = [
     "add_association_options",
     "add_harmonisation_options",
+    "check_two_studies",
     "chosen_action",
+    "files_of",
     "listed",
     "options_named",
+    "read_role",
     "read_tables",
     "reason_lines",
 ]
@@ -30,8 +33,18 @@ _LISTED = 5
 _COLUMNS_EXAMPLE = '"beta=b,std_error=se"'
 
 
-def add_association_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that name the two tables and their columns."""
+def add_association_options(
+    parser: argparse.ArgumentParser, *, several: bool = False, required: bool = True
+) -> None:
+    """Add the options that name the two tables and their columns.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+    several : bool, default False
+        Take several files for a role, each a trait of its own.
+    required : bool, default True
+    """
     group = parser.add_argument_group(
         "association tables",
         "Text files with a header, separated by tabs, commas, semicolons or blanks, plain or "
@@ -40,7 +53,12 @@ def add_association_options(parser: argparse.ArgumentParser) -> None:
     )
     for role in _ROLES:
         group.add_argument(
-            f"--{role}", required=True, metavar="FILE", help=f"associations with the {role}"
+            f"--{role}",
+            required=required,
+            metavar="FILE",
+            nargs="+" if several else None,
+            help=f"associations with the {role}"
+            + ("; of several files each is a trait, named by its file" if several else ""),
         )
     group.add_argument(
         "--columns",
@@ -86,6 +104,40 @@ def read_tables(options: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame
     Returns
     -------
     exposure, outcome : DataFrame
+        Where a role has several files, each without a trait is one, named by its file.
+
+    Raises
+    ------
+    InvalidInputError
+        A file or an option is not valid.
+    OSError
+        A file cannot be read.
+    """
+    exposure, outcome = (read_role(options, role) for role in _ROLES)
+    check_two_studies(options, exposure, outcome)
+    return exposure, outcome
+
+
+def read_role(
+    options: argparse.Namespace,
+    role: str,
+    chosen: Callable[[str, pd.DataFrame], pd.DataFrame] | None = None,
+) -> pd.DataFrame:
+    """Read the files of a role.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        With the options of `add_association_options`.
+    role : {"exposure", "outcome"}
+    chosen : callable, optional
+        From the path and the table of a file to the rows to be used: the others need not stay in
+        memory while further files are read.
+
+    Returns
+    -------
+    DataFrame
+        Of several files each without a trait is one, named by its file.
 
     Raises
     ------
@@ -96,30 +148,35 @@ def read_tables(options: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame
     """
     from mrfast.io.tables import parse_columns, read_associations
 
-    tables = []
-    for role in _ROLES:
-        columns: dict[str, str] = {}
-        own = f"{role}_columns"
-        for name in ("columns", own):
-            text = getattr(options, name)
-            if text is not None:
-                with options_named({"columns": _option(name)}):
-                    columns |= parse_columns(text)
-        given = [_option(name) for name in ("columns", own) if getattr(options, name) is not None]
+    columns: dict[str, str] = {}
+    own = f"{role}_columns"
+    for name in ("columns", own):
+        text = getattr(options, name)
+        if text is not None:
+            with options_named({"columns": _option(name)}):
+                columns |= parse_columns(text)
+    given = [_option(name) for name in ("columns", own) if getattr(options, name) is not None]
+    files, tables = files_of(options, role), []
+    for file in files:
         with options_named({"columns": " or ".join(given or [_option(own)])}):
-            tables.append(
-                read_associations(getattr(options, role), columns=columns or None, role=role)
-            )
-    exposure, outcome = tables
-    if _same_file(options):
-        values = ["beta", "std_error"]
-        if exposure[values].equals(outcome[values]):
-            raise InvalidInputError(
-                f"--exposure, --outcome: expected two studies, received the same columns of "
-                f"{Path(options.exposure).name} twice; name them with --exposure-columns and "
-                "--outcome-columns"
-            )
-    return exposure, outcome
+            table = read_associations(file, columns=columns or None, role=role)
+        if len(files) > 1 and "trait" not in table.columns:
+            table = table.assign(trait=Path(file).name.partition(".")[0])
+        tables.append(table if chosen is None else chosen(file, table))
+    return tables[0] if len(tables) == 1 else _stacked(f"--{role}", tables)
+
+
+def check_two_studies(
+    options: argparse.Namespace, exposure: pd.DataFrame, outcome: pd.DataFrame
+) -> None:
+    """Refuse the same columns of one file as both studies."""
+    values = ["beta", "std_error"]
+    if _same_file(options) and exposure[values].equals(outcome[values]):
+        raise InvalidInputError(
+            f"--exposure, --outcome: expected two studies, received the same columns of "
+            f"{Path(files_of(options, 'exposure')[0]).name} twice; name them with "
+            "--exposure-columns and --outcome-columns"
+        )
 
 
 def chosen_action(
@@ -140,8 +197,41 @@ def chosen_action(
     return 1 if aligned else 2
 
 
+def files_of(options: argparse.Namespace, role: str) -> list[str]:
+    """Files of a role: one, or several where the command takes them.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+    role : {"exposure", "outcome"}
+
+    Returns
+    -------
+    list of str
+    """
+    files = getattr(options, role)
+    return [files] if isinstance(files, str) else list(files)
+
+
+def _stacked(option: str, tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """One table of several, each with traits of its own."""
+    import pandas as pd
+
+    traits = [str(trait) for table in tables for trait in table["trait"].astype(str).unique()]
+    twice = sorted({trait for trait in traits if traits.count(trait) > 1})
+    if twice:
+        raise InvalidInputError(
+            f"{option}: expected files of different traits, received {listed(twice)} more than "
+            "once (a file without a column trait is called by its name)"
+        )
+    return pd.concat([table.astype({"trait": object}) for table in tables], ignore_index=True)
+
+
 def _same_file(options: argparse.Namespace) -> bool:
-    return Path(options.exposure).resolve() == Path(options.outcome).resolve()
+    exposure, outcome = (files_of(options, role) for role in _ROLES)
+    if len(exposure) > 1 or len(outcome) > 1:
+        return False
+    return Path(exposure[0]).resolve() == Path(outcome[0]).resolve()
 
 
 @contextmanager

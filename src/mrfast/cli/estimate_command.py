@@ -263,6 +263,7 @@ def _described(estimate: FederatedEstimate) -> dict[str, Any]:
     is the first of a pair, infinity where it is the second.
     """
     from mrfast import __version__
+    from mrfast._files import nullable_json
 
     (record,) = estimate.to_frame().to_dict("records")
     row = {str(name): value for name, value in record.items()}
@@ -280,16 +281,5 @@ def _described(estimate: FederatedEstimate) -> dict[str, Any]:
         "kappas": estimate.kappas,
         "messages": list(estimate.messages),
     }
-    finite: dict[str, Any] = _finite(summary)
-    return finite
-
-
-def _finite(value: Any) -> Any:
-    """Value in the types of JSON, null for a number that is not finite."""
-    if isinstance(value, dict):
-        return {str(key): _finite(entry) for key, entry in value.items()}
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, (list, tuple)):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    nullable: dict[str, Any] = nullable_json(summary)
+    return nullable

@@ -3,46 +3,34 @@
 from __future__ import annotations
 
 import argparse
-import gzip
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from mrfast.cli import federated_example
-from mrfast.errors import InvalidInputError
+from mrfast.cli import federated_example, summary_example
+from mrfast.cli._example_studies import (
+    CLEAR,
+    DIFFERENCES,
+    SNPS,
+    UNCLEAR,
+    as_published,
+    refuse_other_files,
+    snp_name,
+    write_example_table,
+)
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
     from collections.abc import Mapping
-    from typing import Any
 
-    import numpy as np
     import pandas as pd
 
 __all__ = ["add_parser", "massive_example", "run_massive"]
 
-_SNPS = 40
 _PEOPLE = {"exposure": 60_000, "outcome": 50_000}
 _EFFECT = 0.25
 _PLEIOTROPIC = 6
-_CLEAR, _UNCLEAR, _OTHER, _ABSENT = 36, 37, 38, 39  # SNPs on which harmonisation has to decide
-_PAIRS = ("AC", "AG", "CA", "CT", "GA", "GT", "TC", "TG")
-_COMPLEMENT = str.maketrans("ACGT", "TGCA")
-_COLUMNS = {  # names in the exposure's and the outcome's table
-    "chromosome": ("chromosome", "CHR"),
-    "position": ("base_pair_location", "BP"),
-    "snp": ("rsid", "SNP"),
-    "effect_allele": ("effect_allele", "A1"),
-    "other_allele": ("other_allele", "A2"),
-    "eaf": ("effect_allele_frequency", "FREQ1"),
-    "beta": ("beta", "BETA"),
-    "std_error": ("standard_error", "SE"),
-    "p_value": ("p_value", "P"),
-    "n": ("n", "N"),
-}
 _FILES = ("exposure.tsv.gz", "outcome.tsv.gz", "README.txt")
-_NOTE = "## Simulated data made by mrfast: no real people, SNPs or traits.\n"
-
 _README = """\
 SIMULATED DATA, made by "mrfast example massive --seed {seed}". No real people, SNPs or traits.
 
@@ -50,10 +38,7 @@ exposure.tsv.gz   associations of {snps} SNPs with the exposure, {n_exposure:,} 
 outcome.tsv.gz    associations of most of these SNPs, and a few others, with the outcome,
                   {n_outcome:,} other people
 
-The tables differ as real ones do: other names of the columns, another order of the rows, some
-SNPs with the alleles exchanged or given for the other strand. {clear} and {unclear} are
-palindromic (A/T): the allele frequencies tell the strand of the first, not of the second. {other}
-has other alleles in the outcome, and {absent} is absent from it.
+{differences}
 
 The truth
   causal effect of the exposure on the outcome: {effect}
@@ -109,6 +94,7 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     kind.add_argument("--quiet", action="store_true", help="print nothing but errors")
     kind.set_defaults(run=run_massive)
     federated_example.add_kind(kinds)
+    summary_example.add_kind(kinds)
 
 
 def run_massive(options: argparse.Namespace) -> int:
@@ -117,15 +103,11 @@ def run_massive(options: argparse.Namespace) -> int:
 
     seed = check.integer("--seed", options.seed, minimum=0)
     folder = Path(options.output)
-    _refuse_other_files(folder)
+    refuse_other_files(folder, _README.partition(",")[0], _FILES)
     example = massive_example(seed)
-    folder.mkdir(parents=True, exist_ok=True)
     tables = {"exposure": example.exposure, "outcome": example.outcome}
     for name, table in tables.items():
-        text = _NOTE + table.to_csv(
-            sep="\t", index=False, float_format="%.6g", na_rep="NA", lineterminator="\n"
-        )
-        (folder / f"{name}.tsv.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
+        write_example_table(table, folder / f"{name}.tsv.gz")
     slope = f"{example.beta_observational:.4g}"
     command = shlex.join(
         [
@@ -137,13 +119,10 @@ def run_massive(options: argparse.Namespace) -> int:
     )
     readme = _README.format(
         seed=seed,
-        snps=_SNPS,
+        snps=SNPS,
         n_exposure=_PEOPLE["exposure"],
         n_outcome=_PEOPLE["outcome"],
-        clear=_name(_CLEAR),
-        unclear=_name(_UNCLEAR),
-        other=_name(_OTHER),
-        absent=_name(_ABSENT),
+        differences=DIFFERENCES,
         effect=_EFFECT,
         slope=slope,
         direct="\n".join(
@@ -157,20 +136,6 @@ def run_massive(options: argparse.Namespace) -> int:
         print(f"the true effect is {_EFFECT}, the observed slope {slope}; run next:")
         print(command)
     return 0
-
-
-def _refuse_other_files(folder: Path) -> None:
-    """Refuse to replace files that are not an example's."""
-    readme = folder / _FILES[-1]
-    label = _README.partition(",")[0]
-    if readme.is_file() and readme.read_bytes().startswith(label.encode()):
-        return
-    for name in _FILES:
-        if (folder / name).exists():
-            raise InvalidInputError(
-                f"--output: expected a folder without files of these names, received {folder}, "
-                f"which has {name}"
-            )
 
 
 def massive_example(seed: int) -> Example:
@@ -189,15 +154,15 @@ def massive_example(seed: int) -> Example:
     from mrfast.simulation import massive_model
 
     rng = np.random.default_rng(seed)
-    eaf = rng.uniform(0.15, 0.85, _SNPS)
-    eaf[[_CLEAR, _UNCLEAR]] = 0.25, 0.48
+    eaf = rng.uniform(0.15, 0.85, SNPS)
+    eaf[[CLEAR, UNCLEAR]] = 0.25, 0.48
     sd = np.sqrt(2 * eaf * (1 - eaf))
-    alpha = np.zeros(_SNPS)
-    pleiotropic = np.sort(rng.choice(_CLEAR, _PLEIOTROPIC, replace=False))
+    alpha = np.zeros(SNPS)
+    pleiotropic = np.sort(rng.choice(CLEAR, _PLEIOTROPIC, replace=False))
     sign = rng.choice([1.0, 1.0, 1.0, -1.0], _PLEIOTROPIC)  # mostly of one sign
     alpha[pleiotropic] = sign * rng.uniform(0.04, 0.09, _PLEIOTROPIC) / sd[pleiotropic]
     parameters = {
-        "gamma": rng.uniform(0.03, 0.08, _SNPS) / sd,
+        "gamma": rng.uniform(0.03, 0.08, SNPS) / sd,
         "alpha": alpha,
         "beta": _EFFECT,
         "kappa_X": 0.6,
@@ -209,51 +174,10 @@ def massive_example(seed: int) -> Example:
         massive_model(n, eaf, parameters, rng=rng, keep_individuals=False) for n in _PEOPLE.values()
     )
     statistics = one.summary_statistics(other)
-    letters = [_PAIRS[i] for i in rng.integers(0, len(_PAIRS), _SNPS)]
-    letters[_CLEAR] = letters[_UNCLEAR] = "AT"
-    letters[_OTHER] = "AG"
-    chromosome = np.sort(rng.integers(1, 23, _SNPS))
-    position = rng.integers(10**6, 4 * 10**7, _SNPS)
-    exposure, outcome = (
-        table.assign(
-            snp=[_name(i) for i in range(_SNPS)],
-            chromosome=chromosome,
-            position=position,
-            effect_allele=[pair[0] for pair in letters],
-            other_allele=[pair[1] for pair in letters],
-        )
-        for table in (statistics.exposure, statistics.outcome)
-    )
+    exposure, outcome = as_published(statistics.exposure, statistics.outcome, rng)
     return Example(
-        exposure[list(_COLUMNS)].rename(columns={key: names[0] for key, names in _COLUMNS.items()}),
-        _as_other_study(outcome, rng)[list(_COLUMNS)].rename(
-            columns={key: names[1] for key, names in _COLUMNS.items()}
-        ),
+        exposure,
+        outcome,
         statistics.beta_observational,
-        {_name(int(i)): float(alpha[i]) for i in pleiotropic},
+        {snp_name(int(i)): float(alpha[i]) for i in pleiotropic},
     )
-
-
-def _as_other_study(table: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    """Exchange alleles, give some for the other strand, add and drop SNPs, shuffle the rows."""
-    import pandas as pd
-
-    rows: list[dict[Any, Any]] = table.to_dict("records")
-    for i in rng.choice(_CLEAR, 14, replace=False):
-        row = rows[i]
-        row["effect_allele"], row["other_allele"] = row["other_allele"], row["effect_allele"]
-        row["beta"], row["eaf"] = -row["beta"], 1 - row["eaf"]
-    for i in (*rng.choice(_CLEAR, 6, replace=False), _CLEAR):
-        for name in ("effect_allele", "other_allele"):
-            rows[i][name] = rows[i][name].translate(_COMPLEMENT)
-    rows[_OTHER]["other_allele"] = "C"
-    rows.pop(_ABSENT)
-    for i in range(4):
-        beta, std_error = float(rng.normal(0, 0.01)), 0.01
-        extra = {"snp": _name(_SNPS + i), "beta": beta, "std_error": std_error, "p_value": 0.5}
-        rows.append({**rows[i], **extra})
-    return pd.DataFrame([rows[i] for i in rng.permutation(len(rows))])
-
-
-def _name(index: int) -> str:
-    return f"sim{index + 1:02d}"

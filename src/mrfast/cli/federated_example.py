@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import gzip
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from mrfast.errors import InvalidInputError
+from mrfast.cli._example_studies import refuse_other_files, write_example_table
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -33,7 +32,6 @@ _COLUMNS = {  # of the GWAS, in the manner of the GWAS catalogue
     "eaf": "effect_allele_frequency",
     "std_error": "standard_error",
 }
-_NOTE = "## Simulated data made by mrfast: no real people, SNPs or traits.\n"
 _LABEL = 'SIMULATED DATA, made by "mrfast example federated'
 _README = """\
 {label} --seed {seed}". No real people, SNPs or traits.
@@ -111,22 +109,12 @@ def run_federated(options: argparse.Namespace) -> int:
         f"{_COVARIATES_SITE}/covariates.csv": "covariates",
         f"{_SWAPPED_SITE}/alleles.tsv": "alleles",
     }
-    _refuse_other_files(folder, [*tables, "README.txt"])
+    refuse_other_files(folder, _LABEL, [*tables, "README.txt"])
     example = federated_example(seed)
     for name, source in tables.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
         value = getattr(example, source)
-        table = value if source == "gwas" else value[path.parent.name]
-        text = table.to_csv(
-            sep="," if ".csv" in name else "\t",
-            index=False,
-            float_format="%.6g",
-            na_rep="NA",
-            lineterminator="\n",
-        )
-        data = (_NOTE + text).encode()
-        path.write_bytes(gzip.compress(data, mtime=0) if name.endswith(".gz") else data)
+        path = folder / name
+        write_example_table(value if source == "gwas" else value[path.parent.name], path)
     commands = _commands(folder)
     readme = _README.format(
         label=_LABEL,
@@ -173,19 +161,6 @@ def _commands(folder: Path) -> list[str]:
 
 def _sent_name(site: str) -> str:
     return f"{_STUDY}.{site}.site.json"
-
-
-def _refuse_other_files(folder: Path, names: list[str]) -> None:
-    """Refuse to replace files that are not an example's."""
-    readme = folder / "README.txt"
-    if readme.is_file() and readme.read_bytes().startswith(_LABEL.encode()):
-        return
-    for name in names:
-        if (folder / name).exists():
-            raise InvalidInputError(
-                f"--output: expected a folder without files of these names, received {folder}, "
-                f"which has {name}"
-            )
 
 
 def federated_example(seed: int) -> FederatedExample:

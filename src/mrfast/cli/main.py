@@ -19,8 +19,11 @@ from mrfast.cli import (
     harmonise_command,
     instruments_command,
     massive_command,
+    mr_command,
     phewas_command,
     pool_command,
+    presso_command,
+    selection_command,
     site_command,
 )
 from mrfast.errors import InvalidInputError, MissingExtraError, MrfastError
@@ -69,7 +72,10 @@ def build_parser() -> argparse.ArgumentParser:
         site_command,
         pool_command,
         estimate_command,
+        selection_command,
         harmonise_command,
+        mr_command,
+        presso_command,
         phewas_command,
         example_command,
     ):

@@ -13,8 +13,12 @@ from mrfast.compat.mendelianrandomization import (
 from mrfast.compat.peer_estimate import PeerEstimate
 from mrfast.compat.presso import MRPresso10, mr_presso_1_0
 from mrfast.compat.twosamplemr import (
+    twosamplemr_0_7_directionality,
+    twosamplemr_0_7_effective_n,
     twosamplemr_0_7_egger_bootstrap,
     twosamplemr_0_7_ivw_mre,
+    twosamplemr_0_7_r_from_log_odds,
+    twosamplemr_0_7_r_from_p,
     twosamplemr_0_7_rucker,
     twosamplemr_0_7_unweighted,
 )
@@ -25,8 +29,12 @@ __all__ = [
     "mendelianrandomization_0_10_egger",
     "mendelianrandomization_0_10_penalised_ivw",
     "mr_presso_1_0",
+    "twosamplemr_0_7_directionality",
+    "twosamplemr_0_7_effective_n",
     "twosamplemr_0_7_egger_bootstrap",
     "twosamplemr_0_7_ivw_mre",
+    "twosamplemr_0_7_r_from_log_odds",
+    "twosamplemr_0_7_r_from_p",
     "twosamplemr_0_7_rucker",
     "twosamplemr_0_7_unweighted",
 ]

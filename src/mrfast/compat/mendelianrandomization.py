@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import chdtrc, ndtr, ndtri, stdtr, stdtrit
 
-from mrfast import _core
 from mrfast import _validation as check
 from mrfast.compat.peer_estimate import PeerEstimate
 from mrfast.summary._inputs import associations, outcome_error
 from mrfast.summary._regression import ratio_squares
+from mrfast.summary.egger_regression import egger
 
 __all__ = [
     "VERSION",
@@ -31,6 +31,8 @@ def mendelianrandomization_0_10_egger(
     beta_outcome: ArrayLike,
     se_outcome: ArrayLike,
     distribution: str = "t-dist",
+    penalised: bool = False,
+    ld: ArrayLike | None = None,
     alpha: float = 0.05,
 ) -> PeerEstimate:
     """``mr_egger``: its own rule for Student's law, p-values that stop at 1e-16.
@@ -44,11 +46,15 @@ def mendelianrandomization_0_10_egger(
     Parameters
     ----------
     distribution : {"t-dist", "normal"}, default "t-dist"
+    penalised : bool, default False
+    ld : array_like, shape (J, J), optional
+        Correlations of the SNPs.
     alpha : float, default 0.05
 
     Returns
     -------
     PeerEstimate
+        NaN for Q of a penalised fit.
     """
     check.choice("distribution", distribution, ("t-dist", "normal"))
     alpha = check.scalar("alpha", alpha, above=0, below=1)
@@ -56,12 +62,14 @@ def mendelianrandomization_0_10_egger(
         beta_exposure, se_exposure, beta_outcome, se_outcome, minimum=3, needs_se_exposure=False
     )
     # sign(0) is 0 there: a SNP without an exposure association loses its outcome association.
-    y = np.where(data.bx == 0, 0.0, data.by)
-    valid, slope, intercept, *variances, q = _core.summary.fit_line(data.bx, y, data.sy)
-    if not valid:
-        raise check.fail("beta_exposure", "associations that differ in size", "equal ones")
-    df = len(data.bx) - 2
-    sigma = math.sqrt(q / df)
+    fit = egger(
+        beta_exposure=data.bx,
+        beta_outcome=np.where(data.bx == 0, 0.0, data.by),
+        se_outcome=data.sy,
+        penalised=penalised,
+        ld=ld,
+    )
+    df, sigma = fit.q_df, fit.residual_std_error
     normal, student = -float(ndtri(alpha / 2)), -float(stdtrit(df, alpha / 2))
 
     def inference(value: float, error: float) -> tuple[float, float, float]:
@@ -74,19 +82,18 @@ def mendelianrandomization_0_10_egger(
             reach = max(reach, student * error * sigma) if sigma < 1 else student * error
         return value - reach, value + reach, p
 
-    errors = [max(1.0, sigma) * math.sqrt(variance) for variance in variances]
-    lower, upper, p = inference(slope, errors[0])
-    own_lower, own_upper, own_p = inference(intercept, errors[1])
+    lower, upper, p = inference(fit.estimate, fit.std_error)
+    own_lower, own_upper, own_p = inference(fit.intercept, fit.intercept_std_error)
     return _estimate(
-        "mr_egger", slope, errors[0], lower, upper, p, df + 2, alpha,
-        intercept=intercept,
-        intercept_std_error=errors[1],
+        "mr_egger", fit.estimate, fit.std_error, lower, upper, p, df + 2, alpha,
+        intercept=fit.intercept,
+        intercept_std_error=fit.intercept_std_error,
         intercept_ci_lower=own_lower,
         intercept_ci_upper=own_upper,
         intercept_p_value=own_p,
-        q=q,
+        q=fit.q,
         q_df=df,
-        q_p_value=float(chdtrc(df, q)),
+        q_p_value=fit.q_p_value,
     )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mrfast._runtime import missing_texts
 from mrfast._validation import Float, fail
 
 __all__ = ["COLUMNS", "REQUIRED_COLUMNS", "association_table"]
@@ -58,6 +59,7 @@ def association_table(
     *,
     argument: str,
     allow_missing: bool = True,
+    required: Sequence[str] = REQUIRED_COLUMNS,
 ) -> pd.DataFrame:
     """Check a table of associations and bring it into mrfast's form.
 
@@ -72,6 +74,8 @@ def association_table(
     allow_missing : bool, default True
         Accept rows whose ``snp``, ``effect_allele``, ``beta`` or ``std_error`` is missing;
         harmonisation flags such rows. The optional columns may always hold missing values.
+    required : sequence of str, default REQUIRED_COLUMNS
+        Columns that the caller needs.
 
     Returns
     -------
@@ -89,7 +93,7 @@ def association_table(
         not what its column holds: a standard error of 0 or below, a frequency outside 0 to 1,
         an allele that is not made of letters, text among numbers.
     """
-    table = _as_frame(frame, argument)
+    table = _as_frame(frame, argument, required)
     columns: dict[str, object] = {}
     for name in (name for name in COLUMNS if name in table.columns):
         column = table[name].reset_index(drop=True)
@@ -108,7 +112,7 @@ def association_table(
             columns[name] = _numbers(column, where, name)
     result = pd.DataFrame(columns, copy=False)
     if not allow_missing:
-        for name in REQUIRED_COLUMNS:
+        for name in required:
             _first_row(
                 f"{argument}[{name!r}]",
                 "no missing values",
@@ -118,7 +122,9 @@ def association_table(
     return result
 
 
-def _as_frame(frame: pd.DataFrame | Mapping[str, object], argument: str) -> pd.DataFrame:
+def _as_frame(
+    frame: pd.DataFrame | Mapping[str, object], argument: str, required: Sequence[str]
+) -> pd.DataFrame:
     """Table with rows and every required column once."""
     if isinstance(frame, Mapping):
         try:
@@ -129,11 +135,11 @@ def _as_frame(frame: pd.DataFrame | Mapping[str, object], argument: str) -> pd.D
         raise fail(argument, "a pandas DataFrame", f"a {type(frame).__name__}")
     names = [str(name) for name in frame.columns]
     shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-    missing = [name for name in REQUIRED_COLUMNS if name not in names]
+    missing = [name for name in required if name not in names]
     if missing:
         raise fail(
             argument,
-            f"the columns {', '.join(REQUIRED_COLUMNS)}",
+            f"the columns {', '.join(required)}",
             f"a table without {', '.join(missing)} (it has {shown or 'no columns'}); rename its "
             "columns, or read the file with mrfast.read_associations, which knows other names",
         )
@@ -171,10 +177,11 @@ def _text(column: pd.Series[Any]) -> pd.Series[Any]:
 
 
 def _identifiers(column: pd.Series[Any]) -> pd.Series[Any]:
-    text = _text(column)
-    values = text.to_numpy(copy=True)
-    values[(text.isna() | text.isin(_MISSING)).to_numpy()] = np.nan
-    return pd.Series(values, dtype=object)
+    values = _text(column).to_numpy(dtype=object, na_value=np.nan)
+    missing = missing_texts(values, _MISSING)
+    if missing.any():
+        values = np.where(missing, np.nan, values)
+    return pd.Series(values, dtype=object, copy=False)
 
 
 def _categories(column: pd.Series[Any]) -> tuple[NDArray[np.intp], list[str]]:
@@ -182,7 +189,8 @@ def _categories(column: pd.Series[Any]) -> tuple[NDArray[np.intp], list[str]]:
     if isinstance(column.dtype, pd.CategoricalDtype):
         texts = _text(pd.Series(column.cat.categories))
         return column.cat.codes.to_numpy().astype(np.intp), [str(text) for text in texts]
-    codes, distinct = pd.factorize(_text(column).to_numpy())
+    text = column if isinstance(column.dtype, pd.StringDtype) else _text(column)
+    codes, distinct = pd.factorize(text.array)
     return codes.astype(np.intp), [str(text) for text in distinct]
 
 

@@ -44,6 +44,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mrfast import _validation as check
+from mrfast._runtime import match_texts
 from mrfast._validation import Float, fail
 from mrfast.data.associations import association_table
 from mrfast.errors import InvalidInputError
@@ -441,8 +442,7 @@ def _snp_codes(exposure: pd.Series[Any], outcome: pd.Series[Any]) -> tuple[Rows,
     """Code the SNPs by the shorter table; one that is missing, or that it lacks, is -1."""
     swap = len(exposure) > len(outcome)
     short, long = (outcome, exposure) if swap else (exposure, outcome)
-    codes, snps = pd.factorize(short.to_numpy(dtype=object))
-    found = pd.Index(snps, dtype=object).get_indexer(pd.Index(long.to_numpy(), dtype=object))
+    codes, found = match_texts(short.to_numpy(dtype=object), long.to_numpy(dtype=object))
     return (found, codes) if swap else (codes, found)
 
 
@@ -723,11 +723,19 @@ def _categorical(codes: Codes, names: Sequence[str]) -> pd.Categorical[Any]:
 def _tidy(table: pd.DataFrame) -> pd.DataFrame:
     """Categories that occur, no others."""
     used = {
-        str(name): column.cat.remove_unused_categories()
+        str(name): _used_categories(column.array)
         for name, column in table.items()
         if isinstance(column.dtype, pd.CategoricalDtype)
     }
     return table.assign(**used)
+
+
+def _used_categories(column: Any) -> pd.Categorical[Any]:
+    """The same without the categories that do not occur; by counting, without a sort."""
+    categories = column.categories
+    used = np.bincount(column.codes + 1, minlength=len(categories) + 1)[1:] > 0
+    lookup = np.append(np.where(used, np.cumsum(used) - 1, -1), -1).astype(np.int32)
+    return pd.Categorical.from_codes(lookup[column.codes], categories=categories[used])
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -40,6 +40,7 @@ __all__ = [
     "ALLELE_PAIRS",
     "COLUMN_NAMES",
     "parse_columns",
+    "parse_pairs",
     "read_associations",
     "read_frame",
     "write_table",
@@ -259,6 +260,19 @@ def parse_columns(text: str) -> dict[str, str]:
     InvalidInputError
         If a pair is malformed, a canonical name is unknown or occurs twice.
     """
+    result = parse_pairs(text)
+    _check_names(result)
+    return result
+
+
+def parse_pairs(text: str) -> dict[str, str]:
+    """Read ``"name=column,name=column"``, whatever the names.
+
+    Raises
+    ------
+    InvalidInputError
+        If a pair is malformed or a name occurs twice.
+    """
     result: dict[str, str] = {}
     for pair in text.split(","):
         name, equals, column = (part.strip() for part in pair.partition("="))
@@ -267,7 +281,6 @@ def parse_columns(text: str) -> dict[str, str]:
         if name in result:
             raise fail("columns", "every name once", f"{name} more than once")
         result[name] = column
-    _check_names(result)
     return result
 
 

@@ -23,14 +23,23 @@ from mrfast.simulation.scenarios import (
     jam_mr,
     massive_model,
 )
+from mrfast.simulation.summary_tables import (
+    SCENARIOS,
+    Scenario,
+    SimulatedSummary,
+    summary_data,
+)
 
 __all__ = [
+    "SCENARIOS",
     "Estimand",
     "FederatedSites",
     "MedusaCohort",
     "MedusaSiteProfile",
+    "Scenario",
     "SimulatedCohort",
     "SimulatedOmopDatabase",
+    "SimulatedSummary",
     "SummaryStatistics",
     "design_estimand",
     "estimand",
@@ -43,6 +52,7 @@ __all__ = [
     "medusa_negative_controls",
     "medusa_site_profiles",
     "omop_database",
+    "summary_data",
 ]
 
 

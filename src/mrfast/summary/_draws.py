@@ -25,6 +25,11 @@ def _density(draws: Float, p: float) -> float:
     return 2 * reach / float(high - low) if high > low else math.inf
 
 
+def quantile_error(draws: Float, p: float) -> float:
+    """Monte-Carlo standard error of the quantile p of draws."""
+    return math.sqrt(p * (1 - p) / len(draws)) / _density(draws, p)
+
+
 def standard_deviation(draws: Float) -> tuple[float, float]:
     """Standard deviation of draws, and its Monte-Carlo standard error."""
     centred = draws - draws.mean()

@@ -82,14 +82,7 @@ def whitened(
     With components, first projected on the leading eigenvectors of (z_i z_j r_ij).
     """
     if components is None:
-        values, vectors = symmetric_eigen(r)
-        if values[0] < SMALLEST_EIGENVALUE:
-            raise check.fail(
-                "ld",
-                f"a correlation matrix with eigenvalues of at least {SMALLEST_EIGENVALUE:g} "
-                "(prune the variants, or use principal components: components=0.99)",
-                f"one with smallest eigenvalue {values[0]:.3g}",
-            )
+        values, vectors = regular_spectrum(r)
         return _decorrelated(values, vectors, columns / s[:, None], response / s)
     values, vectors = symmetric_eigen(np.outer(z, z) * r)
     values, vectors = values[::-1], vectors[:, ::-1]
@@ -115,6 +108,19 @@ def whitened(
         np.einsum("jk,jp->kp", basis, columns) / error[:, None],
         np.einsum("jk,j->k", basis, response) / error,
     )
+
+
+def regular_spectrum(r: Float) -> tuple[Float, Float]:
+    """Eigenvalues and eigenvectors of a correlation matrix; an error where it is near singular."""
+    values, vectors = symmetric_eigen(r)
+    if values[0] < SMALLEST_EIGENVALUE:
+        raise check.fail(
+            "ld",
+            f"a correlation matrix with eigenvalues of at least {SMALLEST_EIGENVALUE:g} "
+            "(prune the variants, or use principal components: components=0.99)",
+            f"one with smallest eigenvalue {values[0]:.3g}",
+        )
+    return values, vectors
 
 
 def _decorrelated(

@@ -13,7 +13,7 @@ from mrfast._validation import Float
 from mrfast.summary._inputs import Associations
 
 PENALTY = 100.0  # weights fall where the p-value of a SNP's heterogeneity is below 1 / PENALTY
-MOST_SUBSETS = 2_000  # elemental subsets that a robust line starts from
+MOST_SUBSETS = 2_000  # elemental subsets that a robust fit starts from
 FEW_FOR_ROBUST = 10
 
 
@@ -73,11 +73,16 @@ def ratio_squares(data: Associations, s: Float) -> Float:
 
 
 class RobustLine(NamedTuple):
-    """A robust fit: coefficients, their variances, the scale of the residuals."""
+    """A robust fit: coefficients, their covariance, the scale of the residuals."""
 
     coefficients: Float
-    variances: Float
+    covariance: Float
     scale: float
+
+    @property
+    def variances(self) -> Float:
+        """Of the coefficients."""
+        return np.asarray(self.covariance.diagonal())
 
 
 def robust_fit(columns: Float, y: Float, s: Float) -> RobustLine:
@@ -94,7 +99,7 @@ def robust_fit(columns: Float, y: Float, s: Float) -> RobustLine:
             "False for these SNPs",
             "True: half of them or more lie exactly on one line, or too few differ",
         )
-    return RobustLine(coefficients, covariance[:: 2 if len(covariance) == 3 else 1], scale)
+    return RobustLine(coefficients, covariance, scale)
 
 
 def unweighted_variances(columns: Float, sy: Float) -> Float:

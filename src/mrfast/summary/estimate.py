@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -19,6 +19,7 @@ __all__ = [
     "chi_square_p",
     "heterogeneity_fields",
     "inference",
+    "plain",
     "strength_messages",
 ]
 
@@ -59,7 +60,7 @@ class MREstimate:
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain Python numbers, strings and lists."""
-        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        return {field.name: plain(getattr(self, field.name)) for field in fields(self)}
 
     def to_frame(self) -> pd.DataFrame:
         """One row; the fields that are single values."""
@@ -156,13 +157,14 @@ def strength_messages(f_statistic: float) -> list[str]:
     return []
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Arrays as lists, results as dictionaries, numbers of numpy as Python's."""
     if isinstance(value, (np.ndarray, np.generic)):
         return value.tolist()
     if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, MREstimate):
-        return value.to_dict()
+        return [plain(entry) for entry in value]
+    if is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     return value
 
 

@@ -27,7 +27,9 @@ from mrfast import _validation as check
 from mrfast._runtime import generator, thread_count
 from mrfast._validation import Float
 from mrfast.summary._inputs import associations
-from mrfast.summary.estimate import Inference, MREstimate, inference
+from mrfast.summary._multivariable import mv_associations
+from mrfast.summary.estimate import Inference, MREstimate
+from mrfast.summary.mv_estimate import MVEstimate, mv_inference
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
 __all__ = [
     "DistortionTest",
     "GlobalTest",
-    "MVPressoEstimate",
     "MVPressoResult",
     "OutlierTest",
     "PressoResult",
@@ -199,9 +200,19 @@ class PressoResult(MREstimate):
         """Positions of the outliers."""
         return self.outlier_test.outliers
 
-    def to_dict(self) -> dict[str, Any]:
-        """All fields as plain Python numbers, strings, lists and dictionaries."""
-        return _as_dict(self)
+    def to_frame(self) -> pd.DataFrame:
+        """One row: estimates with and without the outliers, and the tests."""
+        frame = super().to_frame()
+        test, corrected, distortion = self.global_test, self.corrected, self.distortion_test
+        frame["global_rss"] = test.rss
+        frame["global_p_value"], frame["global_p_value_se"] = test.p_value, test.p_value_se
+        frame["n_outliers"] = len(self.outliers)
+        for name in ("estimate", "std_error", "ci_lower", "ci_upper", "p_value"):
+            frame[f"corrected_{name}"] = math.nan if corrected is None else getattr(corrected, name)
+        for name in ("percent", "p_value", "p_value_se"):
+            value = math.nan if distortion is None else getattr(distortion, name)
+            frame[f"distortion_{name}"] = value
+        return frame
 
     def plot(self) -> Any:
         """Figure of the standardised residual of each SNP, outliers marked."""
@@ -215,59 +226,16 @@ class PressoResult(MREstimate):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MVPressoEstimate:
-    """Effects of K exposures on the outcome, given each other.
-
-    Attributes
-    ----------
-    estimate, std_error, ci_lower, ci_upper, p_value : ndarray, shape (K,)
-        As of `MREstimate`.
-    exposures : tuple of str
-    n_snps : int
-    ci_level : float
-    """
-
-    exposures: tuple[str, ...]
-    estimate: Float
-    std_error: Float
-    ci_lower: Float
-    ci_upper: Float
-    p_value: Float
-    n_snps: int
-    ci_level: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields as plain Python numbers, strings, lists and dictionaries."""
-        return _as_dict(self)
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row an exposure."""
-        import pandas as pd
-
-        names = ("estimate", "std_error", "ci_lower", "ci_upper", "p_value")
-        columns = {name: getattr(self, name) for name in names}
-        return pd.DataFrame({"exposure": self.exposures, **columns, "n_snps": self.n_snps})
-
-    def _lines(self) -> list[str]:
-        return [
-            f"{self.estimate[i]:.4g} (standard error {self.std_error[i]:.3g}, "
-            f"{100 * self.ci_level:g}% {self.ci_lower[i]:.4g} to {self.ci_upper[i]:.4g}), "
-            f"p = {self.p_value[i]:.3g}"
-            for i in range(len(self.exposures))
-        ]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class MVPressoResult(MVPressoEstimate):
+class MVPressoResult(MVEstimate):
     """Result of `mv_presso`: the fields of `PressoResult`, with arrays over the exposures."""
 
-    method: str
-    corrected: MVPressoEstimate | None
+    title: ClassVar[str] = "Multivariable MR-PRESSO"
+
+    corrected: MVEstimate | None
     global_test: GlobalTest
     outlier_test: OutlierTest
     distortion_test: DistortionTest | None
     alpha: float
-    messages: tuple[str, ...] = ()
 
     @property
     def outliers(self) -> tuple[int, ...]:
@@ -280,17 +248,10 @@ class MVPressoResult(MVPressoEstimate):
 
         return presso_figure(self)
 
-    def __str__(self) -> str:
+    def _more_rows(self) -> list[tuple[str, str]]:
         names = [f" of {name}" for name in self.exposures]
         corrected = [] if self.corrected is None else self.corrected._lines()
-        rows = [
-            *((f"estimate{name}", line) for name, line in zip(names, self._lines(), strict=True)),
-            *_test_rows(self, corrected, names),
-        ]
-        width = max(len(name) for name, _ in rows) + 2
-        head = f"Multivariable MR-PRESSO ({self.n_snps} SNPs, {len(names)} exposures)"
-        lines = [head, *(f"  {name + ':':<{width}}{text}" for name, text in rows)]
-        return "\n".join(lines + [f"  note: {message}" for message in self.messages])
+        return _test_rows(self, corrected, names)
 
 
 def mr_presso(
@@ -465,24 +426,12 @@ def mv_presso(
     InvalidInputError
         As of `mr_presso`.
     """
-    x = check.float_array("beta_exposure", beta_exposure, ndim=2)
-    j, k = x.shape
-    if k == 0:
-        raise check.fail("beta_exposure", "at least one exposure", "none")
-    sx = check.float_array("se_exposure", se_exposure, ndim=2, shape=(j, k), positive=True)
-    y = check.float_array("beta_outcome", beta_outcome, ndim=1, shape=(j,))
-    sy = check.float_array("se_outcome", se_outcome, ndim=1, shape=(j,), positive=True)
-    if j < k + 3:
-        raise check.fail("beta_exposure", f"at least {k + 3} SNPs for {k} exposures", f"{j}")
-    columns: Sequence[object] | None = getattr(beta_exposure, "columns", None)
-    names = tuple(f"exposure {i + 1}" for i in range(k))
-    if columns is not None:
-        names = check.name_tuple("beta_exposure", list(columns), length=k)
+    data = mv_associations(beta_exposure, se_exposure, beta_outcome, se_outcome, spare=3)
     analysis = _Analysis(
-        x,
-        sx,
-        y,
-        sy,
+        data.bx,
+        data.sx,
+        data.by,
+        data.sy,
         alpha=alpha,
         simulate=simulate,
         n_draws=n_draws,
@@ -494,13 +443,17 @@ def mv_presso(
     found = analysis.run()
     corrected = None
     if found.corrected is not None:
-        left = j - len(found.outlier_test.outliers)
-        corrected = MVPressoEstimate(exposures=names, **found.corrected, n_snps=left)
+        corrected = MVEstimate(
+            method="mv_presso_corrected",
+            exposures=data.exposures,
+            **found.corrected,
+            n_snps=len(data.by) - len(found.outlier_test.outliers),
+        )
     return MVPressoResult(
         method="mv_presso",
-        exposures=names,
+        exposures=data.exposures,
         **found.main,
-        n_snps=j,
+        n_snps=len(data.by),
         messages=tuple(found.messages),
         corrected=corrected,
         global_test=found.global_test,
@@ -639,13 +592,7 @@ class _Analysis:
             square = max(square, 1.0)
         errors = np.sqrt(square * inverse.diagonal())
         law = Inference("t", df, self.ci_level)
-        found = [
-            inference(float(b), float(s), law, self.ci_level)
-            for b, s in zip(estimate, errors, strict=True)
-        ]
-        names = ("estimate", "std_error", "ci_lower", "ci_upper", "p_value")
-        fit = {name: np.array([entry[name] for entry in found]) for name in names}
-        return {**fit, "ci_level": self.ci_level}
+        return mv_inference(estimate, errors, law, self.ci_level)
 
     # ------------------------------------------------------------------ tests
 
@@ -820,22 +767,6 @@ def _shifted_chi_square_p(value: float, cumulants: Float) -> float:
 
 
 # ------------------------------------------------------------------------- printed form
-
-
-def _as_dict(result: Any) -> dict[str, Any]:
-    """Fields as plain numbers, strings, lists and dictionaries."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, (np.ndarray, np.generic)):
-            return value.tolist()
-        if isinstance(value, (list, tuple)):
-            return [plain(entry) for entry in value]
-        if hasattr(value, "__dataclass_fields__"):
-            return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
-        return value
-
-    out: dict[str, Any] = plain(result)
-    return out
 
 
 def _test_rows(

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from mrfast import _validation as check
-from mrfast._validation import Float
+from mrfast.summary._deletion import line, through_origin
 from mrfast.summary._inputs import Associations, associations
 from mrfast.summary.egger_regression import EggerEstimate, egger
 from mrfast.summary.estimate import MREstimate, RegressionEstimate, chi_square_p
@@ -188,23 +187,12 @@ def rucker(
         q_difference=difference,
         q_difference_p_value=difference_p,
         alpha=alpha,
-        cooks_distance=tuple(_cooks_distance(data, best).tolist()),
+        cooks_distance=_cooks_distance(data, best),
     )
 
 
-def _cooks_distance(data: Associations, fit: RegressionEstimate) -> Float:
-    """Squared shift of all fitted values without a SNP, over p times the residual variance."""
-    sign = np.where(data.bx < 0, -1.0, 1.0)
-    x, y = sign * data.bx / data.sy, sign * data.by / data.sy
-    if isinstance(fit, EggerEstimate):
-        level = 1 / data.sy
-        centre = (x * level).sum() / (level**2).sum()
-        spread = x - centre * level
-        leverage = level**2 / (level**2).sum() + spread**2 / (spread**2).sum()
-        residual, parameters = y - fit.estimate * x - fit.intercept * level, 2
-    else:
-        leverage = x**2 / (x**2).sum()
-        residual, parameters = y - fit.estimate * x, 1
-    variance = (residual**2).sum() / (len(x) - parameters)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(residual**2 * leverage / ((1 - leverage) ** 2 * parameters * variance))
+def _cooks_distance(data: Associations, fit: RegressionEstimate) -> tuple[float, ...]:
+    regression = line if isinstance(fit, EggerEstimate) else through_origin
+    found = regression(data.bx, data.by, data.sy)
+    assert found is not None  # Egger regression has gone well
+    return tuple(found.cooks_distance().tolist())

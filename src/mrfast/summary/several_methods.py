@@ -12,9 +12,8 @@ from numpy.typing import ArrayLike
 
 from mrfast import _validation as check
 from mrfast._runtime import generator
-from mrfast.data.harmonisation import Harmonised
 from mrfast.errors import ConvergenceError, InvalidInputError
-from mrfast.summary._inputs import associations
+from mrfast.summary._data_sets import data_sets
 from mrfast.summary.registry import DEFAULT_METHODS, Method, find_method
 
 if TYPE_CHECKING:
@@ -44,7 +43,6 @@ COLUMNS = (
 
 _SHARED = {"beta_exposure", "se_exposure", "beta_outcome", "se_outcome", "ci_level", "rng"}
 _SHARED |= {"ld", "snps", "ld_snps"}
-_ARRAYS = ("beta_exposure", "se_exposure", "beta_outcome", "se_outcome")
 
 
 def mr(
@@ -118,37 +116,22 @@ def mr(
     level = check.scalar("ci_level", ci_level, above=0, below=1)
     arrays = (beta_exposure, se_exposure, beta_outcome, se_outcome)
     correlation = {"ld": ld, "snps": snps, "ld_snps": ld_snps}
-    if data is None:
-        if beta_exposure is None or beta_outcome is None or se_outcome is None:
-            raise check.fail("data", "a table, or the four arrays", "neither")
-        sets: list[tuple[dict[str, str], tuple[Any, ...]]] = [({}, arrays)]
-    else:
-        if any(array is not None for array in arrays):
-            raise check.fail("data", "a table or the four arrays", "both")
-        sets = _data_sets(data)
-        if ld is not None and len(sets) > 1:
-            raise check.fail("ld", "None with several data sets", f"{len(sets)} data sets")
+    sets = data_sets(data, arrays)
+    if ld is not None and len(sets) > 1:
+        raise check.fail("ld", "None with several data sets", f"{len(sets)} data sets")
     seed = int(generator(rng).integers(2**63)) if rng is not None else None
     rows = []
-    for labels, values in sets:
-        try:
-            checked = associations(*values, minimum=1, needs_se_exposure=False)
-        except InvalidInputError as error:
-            if not labels:
-                raise
-            raise InvalidInputError(f"{', '.join(labels.values())}: {error}") from error
-        known = {
-            "beta_exposure": checked.bx,
-            "se_exposure": None if values[1] is None else checked.sx,
-            "beta_outcome": checked.by,
-            "se_outcome": checked.sy,
-        }
+    for entry in sets:
+        checked = entry.checked(1)
+        known = entry.arguments(checked)
         names = chosen
         if names is None:
             names = ("wald_ratio",) if len(checked.bx) == 1 else DEFAULT_METHODS
         for name in names:
-            rows.append(labels | _row(find_method(name), known, given, correlation, seed, level))
-    labels_used = list(sets[0][0]) if sets else []
+            rows.append(
+                entry.labels | _row(find_method(name), known, given, correlation, seed, level)
+            )
+    labels_used = list(sets[0].labels)
     return pd.DataFrame(rows, columns=[*labels_used, *COLUMNS])
 
 
@@ -180,36 +163,6 @@ def _options(options: Any, chosen: tuple[str, ...] | None) -> dict[str, dict[str
                     "options", f"options of {name} ({', '.join(sorted(known))})", repr(key)
                 )
     return {name: dict(entry) for name, entry in options.items()}
-
-
-def _data_sets(data: Any) -> list[tuple[dict[str, str], tuple[Any, ...]]]:
-    """Labels and arrays of every pair of traits of a table."""
-    import pandas as pd
-
-    if isinstance(data, Harmonised):
-        table = data.kept
-    elif isinstance(data, pd.DataFrame):
-        table = data
-        if "keep" in table:
-            table = table[table["keep"].to_numpy(dtype=bool)]
-    else:
-        raise check.fail("data", "a Harmonised or a DataFrame", type(data).__name__)
-    needed = [name for name in _ARRAYS if name not in table and name != "se_exposure"]
-    if needed:
-        raise check.fail("data", f"a column {needed[0]}", f"columns {', '.join(map(str, table))}")
-    if not len(table):
-        raise check.fail("data", "at least one row that is kept", "none")
-    traits = [name for name in ("exposure", "outcome") if name in table]
-
-    def arrays(part: pd.DataFrame) -> tuple[Any, ...]:
-        return tuple(
-            part[name].to_numpy(dtype=np.float64) if name in part else None for name in _ARRAYS
-        )
-
-    if not traits:
-        return [({}, arrays(table))]
-    groups = table.groupby(traits, sort=False, observed=True, dropna=False)
-    return [(dict(zip(traits, map(str, key), strict=True)), arrays(part)) for key, part in groups]
 
 
 def _row(

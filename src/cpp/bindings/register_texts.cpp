@@ -1,0 +1,84 @@
+#include <algorithm>
+#include <cmath>
+#include <string_view>
+
+#include "mrfast/parallel.hpp"
+#include "mrfast/text_table.hpp"
+#include "pybind.hpp"
+
+namespace mrfast::bindings {
+
+namespace {
+
+using IndexArray = py::array_t<std::int64_t, py::array::c_style>;
+
+constexpr std::size_t kBetweenChecks = std::size_t{1} << 16;
+
+// The texts of an array of objects; no text (null data) for None and NaN.
+std::vector<std::string_view> texts_of(const py::array& values) {
+  if (values.dtype().kind() != 'O' || values.ndim() != 1)
+    throw std::invalid_argument("values: expected a vector of objects");
+  const auto n = static_cast<std::size_t>(values.size());
+  const auto* at = static_cast<const char*>(values.data());
+  const py::ssize_t stride = n > 0 ? values.strides(0) : 0;
+  std::vector<std::string_view> texts(n);
+  for (std::size_t i = 0; i < n; ++i, at += stride) {
+    if (i % kBetweenChecks == 0 && PyErr_CheckSignals() != 0) throw py::error_already_set();
+    PyObject* const value = *reinterpret_cast<PyObject* const*>(at);
+    if (value == nullptr || value == Py_None) continue;
+    if (PyUnicode_Check(value)) {
+      Py_ssize_t size = 0;
+      const char* const data = PyUnicode_AsUTF8AndSize(value, &size);
+      if (data == nullptr) throw py::error_already_set();
+      texts[i] = {data, static_cast<std::size_t>(size)};
+    } else if (!PyFloat_Check(value) || !std::isnan(PyFloat_AS_DOUBLE(value))) {
+      throw py::type_error("values: expected texts, None or NaN");
+    }
+  }
+  return texts;
+}
+
+BoolArray among(const py::array& values, const std::vector<std::string>& words) {
+  const std::vector<std::string_view> texts = texts_of(values);
+  std::size_t longest = 0;
+  for (const auto& word : words) longest = std::max(longest, word.size());
+  BoolArray out(values.size());
+  bool* const found = out.mutable_data();
+  for (std::size_t i = 0; i < texts.size(); ++i) {
+    found[i] = texts[i].data() == nullptr;
+    if (texts[i].size() <= longest)
+      for (const auto& word : words) found[i] = found[i] || texts[i] == word;
+  }
+  return out;
+}
+
+py::tuple match(const py::array& first, const py::array& second) {
+  const std::vector<std::string_view> left = texts_of(first), right = texts_of(second);
+  IndexArray own(first.size()), other(second.size());
+  std::int64_t *const a = own.mutable_data(), *const b = other.mutable_data();
+  Attendant attendant{py::none()};
+  {
+    const py::gil_scoped_release release;
+    Monitor monitor([&](std::uint64_t done) { return attendant(done); });
+    TextTable table(left.size());
+    for (std::size_t i = 0; i < left.size(); ++i) {
+      a[i] = left[i].data() == nullptr ? -1 : table.insert(left[i]);
+      if (i % kBetweenChecks == 0 && monitor.step()) break;
+    }
+    for (std::size_t i = 0; i < right.size(); ++i) {
+      b[i] = right[i].data() == nullptr ? -1 : table.find(right[i]);
+      if (i % kBetweenChecks == 0 && monitor.step()) break;
+    }
+  }
+  attendant.rethrow();
+  return py::make_tuple(own, other);
+}
+
+}  // namespace
+
+void register_texts(py::module_ module) {
+  module.def("missing_or_among", &among, py::arg("values").noconvert(), py::arg("words"));
+  module.def("match", &match, py::arg("first").noconvert(), py::arg("second").noconvert());
+}
+
+}  // namespace mrfast::bindings

@@ -1,0 +1,211 @@
+"""Constrained maximum likelihood of one or several exposures: models, averages, perturbed data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrfast import _core
+from mrfast._validation import Float
+from mrfast.errors import ConvergenceError
+from mrfast.summary._draws import standard_deviation
+
+ASSUMED_N = 100_000
+"""Sample size where none was given."""
+
+_CUTOFF = 80.0  # of BIC above its least: a model has less than exp(-40) of the weight there
+_STARTS = 128
+_SUBSETS = 800  # of as many SNPs as exposures, whose exact fits are starts
+_FEWER_SUBSETS = 100
+_FARTHEST = 1e6  # starts beyond so many ratios of the standard errors see no more than those at it
+_LARGE_ERROR = 0.2  # Monte-Carlo error of a standard error, relative
+
+
+class Data(NamedTuple):
+    """Associations of J SNPs with L exposures (x) and an outcome (y), ready for the kernels.
+
+    The first exposure's associations are not negative and the SNPs sorted, so that neither
+    orientation nor order changes the draws; `order` leads back.
+    """
+
+    x: Float
+    sx: Float
+    y: Float
+    sy: Float
+    correlation: Float
+    order: NDArray[np.intp]
+
+    def arguments(self) -> dict[str, Float]:
+        """Arrays as the kernels name them."""
+        return {
+            "beta_exposure": self.x,
+            "se_exposure": self.sx,
+            "beta_outcome": self.y,
+            "se_outcome": self.sy,
+            "correlation": self.correlation,
+        }
+
+
+def prepared(x: Float, sx: Float, y: Float, sy: Float, correlation: Float) -> Data:
+    """Data from arrays of shapes (J, L), (J, L), (J,), (J,) and (L + 1, L + 1)."""
+    sign = np.where(x[:, 0] < 0, -1.0, 1.0)
+    x, y = x * sign[:, None] + 0.0, y * sign + 0.0
+    order = np.lexsort((sy, y, *sx.T, *x.T))
+    x, sx, y, sy = (np.ascontiguousarray(values[order]) for values in (x, sx, y, sy))
+    return Data(x, sx, y, sy, np.ascontiguousarray(correlation), order)
+
+
+class Models(NamedTuple):
+    """Fits with K = 0, ..., J - L - 1 invalid SNPs: rows are models."""
+
+    effects: Float
+    std_errors: Float
+    deviance: Float
+    bic: Float
+    weights: Float
+
+    @property
+    def selected(self) -> int:
+        """K of the least BIC among the models in the average."""
+        return int(np.argmax(self.weights))
+
+    def averaged(self) -> tuple[Float, Float]:
+        """Estimates and standard errors, shape (L,), averaged over the models by weight."""
+        used = self.weights > 0
+        weights, effects = self.weights[used, None], self.effects[used]
+        mean = (weights * effects).sum(axis=0)
+        spread = np.sqrt(self.std_errors[used] ** 2 + (effects - mean) ** 2)
+        return mean, (weights * spread).sum(axis=0)
+
+
+def fitted_models(data: Data, n: float) -> Models:
+    """Every model, at the least deviance found.
+
+    Raises
+    ------
+    ConvergenceError
+        None of them has a peak.
+    """
+    width = data.x.shape[1]
+    starts = _ratio_starts(data, max(512, 4 * len(data.y))) if width == 1 else _exact_fits(data)
+    effects, deviance, curvature = _core.constrained.models(**data.arguments(), starts=starts)
+    bic = deviance + math.log(n) * np.arange(len(deviance))
+    std_errors = np.full(effects.shape, np.nan)
+    for k, matrix in enumerate(curvature):
+        scale = np.sqrt(np.abs(matrix.diagonal()))
+        if scale.all() and np.linalg.eigvalsh(matrix / np.outer(scale, scale))[0] > 1e-12:
+            std_errors[k] = np.sqrt(np.linalg.inv(matrix).diagonal())
+    weights = np.exp((bic.min() - bic) / 2)
+    weights[np.isnan(std_errors).any(axis=1)] = 0.0  # flat: its effect lies at infinity
+    if not weights.any():
+        raise ConvergenceError("no likelihood has a peak: the SNPs are too weak")
+    return Models(effects, std_errors, deviance, bic, weights / weights.sum())
+
+
+def contributions(data: Data, effects: Float) -> Float:
+    """Squared residual over its variance of each SNP."""
+    width = len(effects)
+    weights = np.column_stack([-data.sx * effects, data.sy])
+    variance = np.einsum("ja,ab,jb->j", weights, data.correlation, weights)
+    residual = data.y - np.einsum("ja,a->j", data.x.reshape(-1, width), effects)
+    return np.asarray(residual**2 / variance)
+
+
+def invalid_snps(data: Data, effects: Float, count: int) -> tuple[int, ...]:
+    """Positions, in the order given, of the SNPs with the largest contributions."""
+    largest = np.argsort(contributions(data, effects), kind="stable")[len(data.y) - count :]
+    return tuple(sorted(int(i) for i in data.order[largest]))
+
+
+@dataclass(frozen=True)
+class Perturbed:
+    """Estimates of perturbed data, shape (D, L): averaged over models, and of the least BIC."""
+
+    averaged: Float
+    selected: Float
+
+    @staticmethod
+    def moments(draws: Float) -> tuple[Float, Float, Float, Float]:
+        """Mean, its Monte-Carlo error, standard deviation, its Monte-Carlo error; (L,) each."""
+        deviations = [standard_deviation(np.ascontiguousarray(column)) for column in draws.T]
+        sd, error = (np.array(values) for values in zip(*deviations, strict=True))
+        return draws.mean(axis=0), sd / math.sqrt(len(draws)), sd, error
+
+
+def perturbed_fits(
+    data: Data, models: Models, n: float, count: int, seed: int, n_threads: int
+) -> Perturbed:
+    """Fits of `count` data sets, each the data with their own errors added once more."""
+    if data.x.shape[1] == 1:
+        starts = _ratio_starts(data, _STARTS)
+    else:
+        near = models.effects[models.bic < models.bic.min() + 2 * _CUTOFF]
+        starts = np.concatenate([models.effects[models.selected][None], near, _exact_fits(data)])
+        starts = np.ascontiguousarray(starts[: 1 + len(near) + _FEWER_SUBSETS])
+    averaged, selected = _core.constrained.draws(
+        **data.arguments(),
+        starts=starts,
+        penalty=math.log(n),
+        cutoff=_CUTOFF,
+        seed=seed,
+        count=count,
+        threads=n_threads,
+    )
+    return Perturbed(averaged, selected)
+
+
+def _ratio_starts(data: Data, count: int) -> Float:
+    """Quantiles of the ratios, the median first."""
+    x = data.x[:, 0]
+    there = x != 0
+    bound = _FARTHEST * float((data.sy / data.sx[:, 0]).max())
+    with np.errstate(over="ignore"):
+        ratios = np.clip(data.y[there] / x[there], -bound, bound)
+    quantiles = np.quantile(ratios, np.linspace(0, 1, count))
+    return np.concatenate([[np.median(ratios)], quantiles])[:, None]
+
+
+def _exact_fits(data: Data) -> Float:
+    """Effects that fit as many SNPs as there are exposures, after those of least squares."""
+    snps, width = data.x.shape
+    if math.comb(snps, width) <= _SUBSETS:
+        subsets = np.array(list(combinations(range(snps), width)))
+    else:
+        rng = np.random.default_rng(snps)
+        subsets = np.array([rng.choice(snps, width, replace=False) for _ in range(_SUBSETS)])
+    x, y = data.x / data.sy[:, None], data.y / data.sy
+    gram = np.einsum("ja,jb->ab", x, x)
+    fits = [np.linalg.solve(gram, np.einsum("ja,j->a", x, y))]
+    for subset in subsets:
+        if np.linalg.cond(x[subset]) < 1e8:
+            fits.append(np.linalg.solve(x[subset], y[subset]))
+    return np.array(fits)
+
+
+def common_messages(
+    models: Models, n_snps: int, n_given: bool, relative_error: float
+) -> tuple[str, ...]:
+    """What a reader should know of either method."""
+    messages = []
+    if not n_given:
+        messages.append(
+            f"n was not given, {ASSUMED_N} was taken: log(n) is what an invalid SNP costs"
+        )
+    if 2 * models.selected >= n_snps:
+        messages.append(
+            f"{models.selected} of {n_snps} SNPs count as invalid: the estimate rests on the "
+            "largest group of SNPs that agree being valid"
+        )
+    share = np.exp((models.bic.min() - models.bic) / 2)
+    if float(share[np.isnan(models.std_errors).any(axis=1)].sum()) > 1e-6 * float(share.sum()):
+        messages.append("models whose likelihood has no peak were left out of the average")
+    if relative_error > _LARGE_ERROR:
+        messages.append(
+            "a few perturbed data sets rule the standard error: the SNPs are too weak, or too few"
+        )
+    return tuple(messages)
