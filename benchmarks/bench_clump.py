@@ -3,22 +3,20 @@
     python benchmarks/bench_clump.py [--variants 20000] [--persons 503] [--repeats 3]
 
 The baseline keeps the standardised dosages of all candidates in memory and takes the correlations
-of an index SNP with its whole window by one matrix product (BLAS); no genotype
-is missing, which spares it the pairwise sums. Both find the same clumps, which is asserted; reading
-the files counts for mrfast only.
+of an index SNP with its whole window by one matrix product (BLAS); no genotype is missing, which
+spares it the pairwise sums. Both find the same clumps, which is asserted; reading the files counts
+for mrfast only.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from timing import header, row, seconds
 
 import mrfast
 
@@ -79,25 +77,13 @@ def plain(table: pd.DataFrame, dosage: np.ndarray) -> np.ndarray:
     return kept
 
 
-def seconds(call: Callable[[], object], repeats: int) -> float:
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        call()
-        times.append(time.process_time() - start)
-    return statistics.median(times)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--variants", type=int, default=20_000)
     parser.add_argument("--persons", type=int, default=503)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
-    print(
-        f"CPU time, median of {options.repeats}; {options.variants} SNPs, {options.persons} people"
-    )
-    print(f"{'work':<32} {'mrfast':>10} {'numpy':>10} {'ratio':>7}")
+    header("numpy")
     with tempfile.TemporaryDirectory() as folder:
         prefix = Path(folder) / "panel"
         table, dosage = simulated(prefix, options.variants, options.persons)
@@ -107,18 +93,13 @@ def main() -> None:
 
         kept = ours().table["keep"].to_numpy()
         assert (kept == plain(table, dosage)).all()
-        rows = [(f"clump, {kept.sum()} kept", ours, lambda: plain(table, dosage))]
+        base = seconds(lambda: plain(table, dosage), options.repeats)
+        size = f"{options.variants} SNPs, {options.persons} people"
+        row(f"clump, {size}, {kept.sum()} kept", seconds(ours, options.repeats), base)
         some = table.iloc[:1000]
-        rows.append(
-            (
-                "LD matrix of 1,000 SNPs",
-                lambda: mrfast.ld_matrix(prefix, some, n_threads=1),
-                lambda: np.corrcoef(dosage[:1000]),
-            )
-        )
-        for name, mine, theirs in rows:
-            own, other = seconds(mine, options.repeats), seconds(theirs, options.repeats)
-            print(f"{name:<32} {own:>9.3f}s {other:>9.3f}s {other / own:>7.1f}")
+        own = seconds(lambda: mrfast.ld_matrix(prefix, some, n_threads=1), options.repeats)
+        base = seconds(lambda: np.corrcoef(dosage[:1000]), options.repeats)
+        row(f"LD matrix of 1,000 SNPs, {options.persons} people", own, base)
 
 
 if __name__ == "__main__":

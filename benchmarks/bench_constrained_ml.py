@@ -3,35 +3,24 @@
 The baseline fits data sets one by one: every model K by an alternation of sorting and Newton steps
 from the best of 48 quantiles of the ratios, with the models that cannot count left out. It stops
 at the first minimum, and is scaled from fewer data sets. The R package takes 26.6 s for 200
-perturbed data sets of 100 SNPs. Times are of the processor, on one thread.
+perturbed data sets of 100 SNPs. One thread.
 
-python benchmarks/bench_constrained_ml.py [--sizes 10 30 100 300] [--perturbations 200]
+    python benchmarks/bench_constrained_ml.py [--sizes 10 30 100 300] [--perturbations 200]
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import time
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
+from timing import header, row, seconds
 
 import mrfast
 
 Float = NDArray[np.float64]
 N = 100_000
-
-
-def seconds(function: Callable[[], object], repeats: int) -> float:
-    """Shortest processor time of a call."""
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        function()
-        times.append(time.process_time() - start)
-    return min(times)
 
 
 def associations(j: int, exposures: int, invalid: float) -> tuple[Float, Float, Float, Float]:
@@ -81,14 +70,14 @@ def plain(x: Float, sx: Float, y: Float, sy: Float, draws: int) -> float:
 
 
 def main() -> None:
-    """Print one line for each size."""
+    """Print some lines for each size."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10, 30, 100, 300])
     parser.add_argument("--perturbations", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     count = options.perturbations
-    print("SNPs  invalid  all models  perturbed data  plain numpy  ratio  three exposures")
+    header("numpy")
     for j in options.sizes:
         for invalid in (0.0, 0.3):
             x, sx, y, sy = associations(j, 1, invalid)
@@ -109,15 +98,13 @@ def main() -> None:
             def run_plain(draws: int, arrays: dict[str, Float] = arrays) -> float:
                 return plain(*arrays.values(), draws)
 
-            models = seconds(lambda run=run: run(0), options.repeats)
-            perturbed = seconds(lambda run=run: run(count), options.repeats)
+            size = f"{j} SNPs, {100 * invalid:.0f}% invalid"
+            row(f"{size}: all models", seconds(lambda run=run: run(0), options.repeats))
             fewer = max(2, min(count, 600 // j))
             base = seconds(lambda run=run_plain, fewer=fewer: run(fewer), 1) * count / fewer
-            joint = seconds(run_several, options.repeats)
-            print(
-                f"{j:4d}  {100 * invalid:6.0f}%  {models * 1e3:7.2f} ms  {perturbed * 1e3:11.2f} ms"
-                f"  {base:9.2f} s  {base / perturbed:5.0f}  {joint * 1e3:12.1f} ms"
-            )
+            perturbed = seconds(lambda run=run: run(count), options.repeats)
+            row(f"{size}: {count} perturbed data sets", perturbed, base)
+            row(f"{size}: the same, three exposures", seconds(run_several, options.repeats))
 
 
 if __name__ == "__main__":

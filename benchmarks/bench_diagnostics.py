@@ -1,35 +1,25 @@
 """Time of leave-one-out, influence, Steiger's filter, radial regression and the whole panel.
 
 The baselines are plain numpy and scipy: a loop that fits every subset anew, the hat matrix, one
-pass of formulas. CPU time of one thread, the shortest of several turns.
+pass of formulas. One thread.
 
-python benchmarks/bench_diagnostics.py [--repeats 5]
+    python benchmarks/bench_diagnostics.py [--repeats 5]
 """
 
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+from timing import header, row, seconds
 
 import mrfast
 
 Float = NDArray[np.float64]
-
-
-def seconds(function: Callable[[], object], repeats: int) -> float:
-    """Shortest CPU time."""
-    best = np.inf
-    for _ in range(repeats):
-        start = time.process_time()
-        function()
-        best = min(best, time.process_time() - start)
-    return best
 
 
 def study(j: int, rng: np.random.Generator) -> dict[str, Float]:
@@ -99,7 +89,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=20265)
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
-    print(f"{'what':34}{'J':>6}{'mrfast ms':>12}{'numpy ms':>12}{'ratio':>8}")
+    header("numpy")
     for j in (10, 100, 1000):
         data = study(j, rng)
         sizes = {"n_exposure": 300_000, "n_outcome": 200_000}
@@ -133,12 +123,8 @@ def main() -> None:
         for name, ours, plain in rows:
             if j == 1000 and plain is None and "filter" not in name:
                 continue
-            own = seconds(ours, options.repeats)
-            text = f"{name:34}{j:6d}{1e3 * own:12.3f}"
-            if plain is not None:
-                other = seconds(plain, options.repeats)
-                text += f"{1e3 * other:12.3f}{other / own:8.1f}"
-            print(text)
+            base = None if plain is None else seconds(plain, options.repeats)
+            row(f"{name}, {j} SNPs", seconds(ours, options.repeats), base)
 
 
 if __name__ == "__main__":

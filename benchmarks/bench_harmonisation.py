@@ -14,17 +14,14 @@ another occasion and a machine of the same kind): a scale, not a measurement of 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
+from timing import header, row, seconds
 
 from mrfast.data.harmonisation import harmonise
 
 COMPLEMENT = {"A": "T", "T": "A", "C": "G", "G": "C"}
-TWOSAMPLEMR_SECONDS = {100_000: 1.047}
 
 
 def simulated(rows: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -79,44 +76,23 @@ def pandas_merge(exposure: pd.DataFrame, outcome: pd.DataFrame) -> pd.DataFrame:
     return both[(same | swapped) & ~ambiguous]
 
 
-def seconds(calls: list[Callable[[], object]], repeats: int) -> list[float]:
-    """Median CPU time of each call (on one thread); they take turns, to share busy spells."""
-    times: list[list[float]] = [[] for _ in calls]
-    for _ in range(repeats):
-        for call, own in zip(calls, times, strict=True):
-            start = time.process_time()
-            call()
-            own.append(time.process_time() - start)
-    return [statistics.median(own) for own in times]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    print(f"CPU time, numpy {np.__version__}, pandas {pd.__version__}, median of {options.repeats}")
-    print(f"{'rows':>9} {'.kept':>9} {'.table':>9} {'merge':>9} {'merge/.kept':>12}", end="")
-    print(f" {'TwoSampleMR/.kept':>18}")
+    header("pandas")
     for rows in options.rows:
         exposure, outcome = simulated(rows, seed=1)
         ours = harmonise(exposure, outcome).kept
         theirs = pandas_merge(exposure, outcome)
         assert ours["snp"].tolist() == theirs["snp"].tolist()
         np.testing.assert_allclose(ours["beta_outcome"], theirs["beta_outcome"])
-        plain, full, merge = seconds(
-            [
-                lambda e=exposure, o=outcome: harmonise(e, o).kept,
-                lambda e=exposure, o=outcome: harmonise(e, o).table,
-                lambda e=exposure, o=outcome: pandas_merge(e, o),
-            ],
-            options.repeats,
-        )
-        scale = TWOSAMPLEMR_SECONDS.get(rows)
-        print(
-            f"{rows:>9} {plain:>8.3f}s {full:>8.3f}s {merge:>8.3f}s {merge / plain:>12.2f}", end=""
-        )
-        print(f" {scale / plain:>18.1f}" if scale else f" {'-':>18}")
+        base = seconds(lambda e=exposure, o=outcome: pandas_merge(e, o), options.repeats)
+        kept = seconds(lambda e=exposure, o=outcome: harmonise(e, o).kept, options.repeats)
+        row(f"{rows} rows, those kept", kept, base)
+        every = seconds(lambda e=exposure, o=outcome: harmonise(e, o).table, options.repeats)
+        row(f"{rows} rows, all of them with reasons", every, base)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,8 @@
 The baselines: least squares by numpy on rows times the roots of their weights, with the standard
 errors that follow, and conditional F statistics; median regression as a linear program by scipy
 (HiGHS), its bootstrap from the time of a few draws; MM-estimation by iterated weighted least
-squares in numpy from 100 random subsets (mrfast starts from 2,000). CPU time of one thread (both
-sides), the shortest of several turns. Baselines return less than mrfast (no checks, p-values,
-heterogeneity, messages).
+squares in numpy from 100 random subsets (mrfast starts from 2,000). One thread. Baselines return
+less than mrfast (no checks, p-values, heterogeneity, messages).
 
     python benchmarks/bench_multivariable.py [--repeats 5] [--draws 10000]
 """
@@ -13,29 +12,18 @@ heterogeneity, messages).
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import linprog
+from timing import header, row, seconds
 
 import mrfast
 
 Float = NDArray[np.float64]
 Data = dict[str, Float]
-
-
-def seconds(function: Callable[[], object], repeats: int) -> float:
-    """Shortest CPU time."""
-    best = np.inf
-    for _ in range(repeats):
-        start = time.process_time()
-        function()
-        best = min(best, time.process_time() - start)
-    return best
 
 
 def study(j: int, k: int, seed: int = 1) -> Data:
@@ -186,21 +174,17 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000)
     options = parser.parse_args()
     repeats, draws = options.repeats, options.draws
-    print(f"{'work':<52}{'mrfast':>12}{'baseline':>12}{'ratio':>8}")
-
-    def row(name: str, ours: float, plain: float) -> None:
-        print(f"{name:<52}{ours:>10.6f} s{plain:>10.6f} s{plain / ours:>8.1f}")
-
+    header("baseline")
     for j, k in ((28, 3), (100, 3), (1000, 3)):
         data = study(j, k)
         size = f"{j} SNPs, {k} exposures"
         weight = data["se_outcome"] ** -2.0 / 1e4
         arrays = data["beta_exposure"], data["beta_outcome"], weight
-        ours = seconds(partial(mrfast.mv_ivw, **data), 20 * repeats)
-        row(f"mv_ivw, {size}", ours, seconds(partial(numpy_ivw, data), 20 * repeats))
-        ours = seconds(partial(mrfast.mv_egger, **data), 20 * repeats)
-        row(f"mv_egger, {size}", ours, seconds(partial(numpy_ivw, data, True), 20 * repeats))
-        ours = seconds(partial(mrfast.mv_median, **data, std_error="robust"), 20 * repeats)
+        ours = seconds(partial(mrfast.mv_ivw, **data), repeats)
+        row(f"mv_ivw, {size}", ours, seconds(partial(numpy_ivw, data), repeats))
+        ours = seconds(partial(mrfast.mv_egger, **data), repeats)
+        row(f"mv_egger, {size}", ours, seconds(partial(numpy_ivw, data, True), repeats))
+        ours = seconds(partial(mrfast.mv_median, **data, std_error="robust"), repeats)
         row(f"mv_median, robust error, {size}", ours, seconds(partial(scipy_median, *arrays), 2))
         some = 5 if j > 500 else 20
         ours = seconds(partial(mrfast.mv_median, **data, n_draws=draws, rng=1), repeats)

@@ -2,35 +2,23 @@
 
 The baseline draws data sets one by one, and takes the leave-one-out residuals of each by the same
 identity; the R package, which refits without each SNP, takes 62 s for 1,000 draws of 100 SNPs.
-Times are of the processor, on one thread; the baseline's are scaled from fewer draws.
+One thread; the baseline is scaled from fewer draws.
 
-python benchmarks/bench_presso.py [--sizes 10 100 300] [--draws 10000] [--repeats 3]
+    python benchmarks/bench_presso.py [--sizes 10 100 300] [--draws 10000] [--repeats 3]
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
+from timing import header, row, seconds
 
 import mrfast
 from mrfast import _core
 
 Float = NDArray[np.float64]
-
-
-def seconds(function: Callable[[], object], repeats: int, calls: int = 1) -> float:
-    """Shortest processor time of a call."""
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        for _ in range(calls):
-            function()
-        times.append((time.process_time() - start) / calls)
-    return min(times)
 
 
 def associations(j: int) -> tuple[Float, Float, Float, Float]:
@@ -72,13 +60,13 @@ def plain(x: Float, sx: Float, y: Float, sy: Float, draws: int, dropped: int) ->
 
 
 def main() -> None:
-    """Print one line for each size."""
+    """Print some lines for each size."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10, 100, 300])
     parser.add_argument("--draws", type=int, default=10_000)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
-    print("SNPs  closed form (kernel)  mr_presso  all by draws  plain numpy  ratio")
+    header("numpy")
     for j in options.sizes:
         x, sx, y, sy = associations(j)
         sets = 500
@@ -118,10 +106,9 @@ def main() -> None:
             1,
         )
         base *= options.draws / fewer
-        print(
-            f"{j:4d}  {kernel / sets * 1e6:17.2f} us  {default * 1e3:6.2f} ms  "
-            f"{classic * 1e3:9.2f} ms  {base * 1e3:8.0f} ms  {base / classic:5.0f}"
-        )
+        row(f"{j} SNPs: global and outlier test, closed form (kernel)", kernel / sets)
+        row(f"{j} SNPs: mr_presso by default", default)
+        row(f"{j} SNPs: all three tests, {options.draws} draws", classic, base)
 
 
 if __name__ == "__main__":

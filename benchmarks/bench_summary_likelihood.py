@@ -2,21 +2,21 @@
 
 The baselines work from the same formulas: maximum likelihood by a scan of the ratios and a bounded
 minimiser, RAPS with that inside a root search in the over-dispersion, the bootstrap of penalised
-IVW with numpy's generator. Times are of the processor, on one thread. R, 100 SNPs (resolution 1
-ms): maximum likelihood 0.318 s, penalised IVW with 1,000 draws 0.023 s, RAPS 0.004 s.
+IVW with numpy's generator. One thread. R, 100 SNPs (resolution 1 ms): maximum likelihood 0.318 s,
+penalised IVW with 1,000 draws 0.023 s, RAPS 0.004 s.
 
-python benchmarks/bench_summary_likelihood.py [--sizes 10 100 1000] [--draws 10000] [--repeats 5]
+    python benchmarks/bench_summary_likelihood.py [--sizes 10 100 1000] [--draws 10000]
 """
 
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq, minimize_scalar
+from timing import header, row, seconds
 
 import mrfast
 
@@ -25,24 +25,6 @@ Data = tuple[Float, Float, Float, Float]
 
 _K = 1.345
 _DELTA = 0.8213747654313259  # mean of t rho'(t) of Huber's loss under the normal law
-
-
-def seconds(function: Callable[[], object], repeats: int) -> float:
-    """Shortest processor time of a call, in runs of at least 20 ms."""
-    calls, used = 1, 0.0
-    while used < 0.02:
-        start = time.process_time()
-        for _ in range(calls):
-            function()
-        used = time.process_time() - start
-        calls = calls * 2 if used < 0.02 else calls
-    times = [used / calls]
-    for _ in range(repeats - 1):
-        start = time.process_time()
-        for _ in range(calls):
-            function()
-        times.append((time.process_time() - start) / calls)
-    return min(times)
 
 
 def associations(j: int) -> Data:
@@ -126,7 +108,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=10_000)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    print("SNPs  method                                  mrfast        plain  ratio")
+    header("scipy")
     for j in options.sizes:
         data = associations(j)
         names = ("beta_exposure", "se_exposure", "beta_outcome", "se_outcome")
@@ -155,12 +137,7 @@ def main() -> None:
             ),
         ]
         for name, own, plain in rows:
-            fast = seconds(own, options.repeats)
-            slow = seconds(plain, 1)
-            print(
-                f"{j:4d}  {name:34s}  {fast * 1e6:9.1f} us  {slow * 1e6:9.0f} us  "
-                f"{slow / fast:5.1f}"
-            )
+            row(f"{name}, {j} SNPs", seconds(own, options.repeats), seconds(plain, 1))
 
 
 if __name__ == "__main__":

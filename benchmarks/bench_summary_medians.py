@@ -1,38 +1,27 @@
 """Time of medians and modes of ratio estimates, against plain numpy.
 
 The baselines are what one would write in numpy, vectorised over draws: sorted cumulative weights
-for the medians, densities on 512 points for the modes (in pieces that fit into memory). CPU time
-of one thread (both sides), the shortest of several turns.
+for the medians, densities on 512 points for the modes (in pieces that fit into memory). One
+thread.
 
-python benchmarks/bench_summary_medians.py [--repeats 5] [--draws 1000]
+    python benchmarks/bench_summary_medians.py [--repeats 5] [--draws 1000]
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
+from timing import header, row, seconds
 
 from mrfast import _core
 from mrfast.summary.median_methods import median_matrix, weighted_median
 from mrfast.summary.mode_methods import weighted_mode
 
 Float = NDArray[np.float64]
-
-
-def seconds(function: Callable[[], object], repeats: int) -> float:
-    """Shortest CPU time."""
-    best = np.inf
-    for _ in range(repeats):
-        start = time.process_time()
-        function()
-        best = min(best, time.process_time() - start)
-    return best
 
 
 def study(j: int, rng: np.random.Generator) -> dict[str, Float]:
@@ -134,13 +123,6 @@ def numpy_matrix(by: Float, sy: Float, bx: Float, sx: Float) -> tuple[Float, Flo
     return b, 0.5 * np.sqrt((weights**2).sum(axis=1)) / (weights * kernel).sum(axis=1)
 
 
-def row(name: str, ours: float, baseline: float, unit: str, scale: float) -> None:
-    print(
-        f"{name:<58} {ours * scale:>10.3f} {baseline * scale:>12.3f} {unit:<5}"
-        f"{baseline / ours:>9.1f}"
-    )
-
-
 def one_exposure(j: int, rng: np.random.Generator, repeats: int, draws: int) -> None:
     kernel = _core.medians
     data = study(j, rng)
@@ -150,16 +132,16 @@ def one_exposure(j: int, rng: np.random.Generator, repeats: int, draws: int) -> 
     b = kernel.weighted_median(ratios, weights)
     ours = seconds(lambda: weighted_median(**data, simulate=True, n_draws=draws, rng=1), repeats)
     base = seconds(lambda: numpy_median_error(data, weights, draws), repeats)
-    row(f"weighted median, {draws} draws, {j} SNPs", ours, base, "ms", 1e3)
+    row(f"weighted median, {draws} draws, {j} SNPs", ours, base)
 
     copies = 200
     many = [np.tile(a, copies) for a in (*data.values(), weights)]
     offsets, estimates = np.arange(0, copies * j + 1, j), np.full(copies, b)
     ours = seconds(lambda: kernel.median_errors(*many, estimates, offsets), repeats) / copies
     base = seconds(lambda: numpy_law(data, weights, b), repeats)
-    row(f"law of the median and robust error (kernel), {j} SNPs", ours, base, "us", 1e6)
-    call = seconds(lambda: weighted_median(**data), 20 * repeats)
-    row(f"the same, one call of weighted_median, {j} SNPs", call, base, "us", 1e6)
+    row(f"law of the median and robust error (kernel), {j} SNPs", ours, base)
+    call = seconds(lambda: weighted_median(**data), repeats)
+    row(f"the same, one call of weighted_median, {j} SNPs", call, base)
 
     errors = np.sqrt(
         (data["se_outcome"] / data["beta_exposure"]) ** 2
@@ -171,7 +153,7 @@ def one_exposure(j: int, rng: np.random.Generator, repeats: int, draws: int) -> 
     for maximum in ("grid", "exact"):
         options = {"n_draws": draws, "rng": 1, "maximum": maximum}
         ours = seconds(partial(weighted_mode, **data, **options), repeats)
-        row(f"weighted mode, {maximum}, {draws} draws, {j} SNPs", ours, base, "ms", 1e3)
+        row(f"weighted mode, {maximum}, {draws} draws, {j} SNPs", ours, base)
 
 
 def many_outcomes(j: int, rng: np.random.Generator, repeats: int) -> None:
@@ -194,7 +176,7 @@ def many_outcomes(j: int, rng: np.random.Generator, repeats: int) -> None:
         )
         ours = seconds(task, repeats) / (exposures * outcomes)
         name = f"median and robust error, a pair of {j} SNPs, {np.dtype(kind).name}"
-        row(name, ours, base, "us", 1e6)
+        row(name, ours, base)
 
 
 def main() -> None:
@@ -203,7 +185,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=1000)
     options = parser.parse_args()
     rng = np.random.default_rng(1)
-    print(f"{'':<58} {'mrfast':>10} {'numpy':>12} {'':<5}{'ratio':>9}")
+    header("numpy")
     for j in (20, 100, 500):
         one_exposure(j, rng, options.repeats, options.draws)
         many_outcomes(j, rng, options.repeats)

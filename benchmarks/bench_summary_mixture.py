@@ -1,39 +1,24 @@
 """Time of methods that choose or weigh SNPs, against plain numpy.
 
 Contamination mixture and heterogeneity-penalised averaging: the same density on a grid, set by set
-for the latter (baseline scaled from 2,000 sets). MR-Lasso: descent at 50
-penalties. Times are of the processor, on one thread.
+for the latter (baseline scaled from 2,000 sets). MR-Lasso: descent at 50 penalties. One thread.
 
-python benchmarks/bench_summary_mixture.py [--repeats 5]
+    python benchmarks/bench_summary_mixture.py [--repeats 5]
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from timing import header, row, seconds
 
 import mrfast
 
 Float = NDArray[np.float64]
 _SETS = 2_000
-
-
-def seconds(function: Callable[[], object], repeats: int) -> float:
-    """Shortest processor time of a call; fast functions are called several times."""
-    start = time.process_time()
-    function()
-    calls = max(1, int(0.02 / max(time.process_time() - start, 1e-6)))
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        for _ in range(calls):
-            function()
-        times.append((time.process_time() - start) / calls)
-    return min(times)
 
 
 def associations(j: int) -> dict[str, Float]:
@@ -100,42 +85,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    print(f"{'work':<44} {'mrfast s':>10} {'numpy s':>10} {'ratio':>8}")
-
-    def row(
-        work: str, ours: Callable[[], object], plain: Callable[[], object], scale: float
-    ) -> None:
-        fast = seconds(ours, options.repeats)
-        slow = scale * seconds(plain, 1 if scale > 1 else options.repeats)
-        print(f"{work:<44} {fast:>10.3g} {slow:>10.3g} {slow / fast:>8.0f}", flush=True)
-
+    header("numpy")
+    repeats = options.repeats
     for j in (10, 100, 1000):
         data = associations(j)
-        arrays = tuple(data.values())
-        row(
-            f"contamination_mixture, {j} SNPs",
-            lambda data=data: mrfast.contamination_mixture(**data),
-            lambda arrays=arrays: mixture_on_a_grid(*arrays),
-            1.0,
-        )
+        ours = seconds(partial(mrfast.contamination_mixture, **data), repeats)
+        base = seconds(partial(mixture_on_a_grid, *data.values()), repeats)
+        row(f"contamination_mixture, {j} SNPs", ours, base)
     for j in (10, 16, 20, 24):
         data = associations(j)
-        arrays = tuple(data.values())
         sets = min(_SETS, 2**j - 1)
-        row(
-            f"heterogeneity_penalised, {j} SNPs",
-            lambda data=data: mrfast.heterogeneity_penalised(**data),
-            lambda arrays=arrays, sets=sets: sets_on_a_grid(*arrays, sets),
-            (2**j - 1) / sets,
-        )
+        ours = seconds(partial(mrfast.heterogeneity_penalised, **data), repeats)
+        base = seconds(partial(sets_on_a_grid, *data.values(), sets), 1) * (2**j - 1) / sets
+        row(f"heterogeneity_penalised, {j} SNPs", ours, base)
     for j in (10, 100, 1000):
         data = associations(j)
-        arrays = tuple(data.values())
+        ours = seconds(partial(mrfast.mr_lasso, **data), repeats)
         row(
-            f"mr_lasso, {j} SNPs",
-            lambda data=data: mrfast.mr_lasso(**data),
-            lambda arrays=arrays: lasso_by_descent(*arrays),
-            1.0,
+            f"mr_lasso, {j} SNPs", ours, seconds(partial(lasso_by_descent, *data.values()), repeats)
         )
 
 

@@ -14,7 +14,7 @@ from mrfast import _validation as check
 from mrfast._runtime import thread_count
 from mrfast._validation import Float
 from mrfast.errors import ConvergenceError
-from mrfast.summary._draws import kernel_seed, standard_deviation
+from mrfast.summary._draws import kernel_seed, standard_deviations
 from mrfast.summary.estimate import chi_square_p
 
 ASSUMED_N = 100_000
@@ -127,8 +127,7 @@ def _invalid_snps(data: Data, effects: Float, count: int) -> tuple[int, ...]:
 
 def _moments(draws: Float) -> tuple[Float, Float, Float, Float]:
     """Mean, its Monte-Carlo error, standard deviation, its Monte-Carlo error; (L,) each."""
-    deviations = [standard_deviation(np.ascontiguousarray(column)) for column in draws.T]
-    sd, error = (np.array(values) for values in zip(*deviations, strict=True))
+    sd, error = standard_deviations(draws)
     return draws.mean(axis=0), sd / math.sqrt(len(draws)), sd, error
 
 

@@ -42,6 +42,13 @@ def standard_deviation(draws: Float) -> tuple[float, float]:
     return sd, math.sqrt(max(spread, 0.0) / len(draws)) / (2 * sd)
 
 
+def standard_deviations(draws: Float) -> tuple[Float, Float]:
+    """The same of every column."""
+    found = [standard_deviation(np.ascontiguousarray(column)) for column in draws.T]
+    sd, error = np.array(found).T
+    return sd, error
+
+
 def halfwidth(draws: Float) -> tuple[float, float]:
     """Half of the central 68.27% interval of draws, and its Monte-Carlo standard error."""
     low, high = np.quantile(draws, [_LOWER, _UPPER])

@@ -74,43 +74,82 @@ def labels_of(ld: Any, ld_snps: Sequence[object] | None) -> Sequence[object] | N
     return columns
 
 
-def whitened(
-    columns: Float, response: Float, s: Float, z: Float, r: Float, components: float | int | None
-) -> tuple[Float, Float]:
-    """Columns and response made uncorrelated, with variance 1.
+class Whitening:
+    """Makes associations uncorrelated, with variance 1.
 
-    With components, first projected on the leading eigenvectors of (z_i z_j r_ij).
+    Parameters
+    ----------
+    r : ndarray, shape (J, J), or None
+        Correlations between SNPs; None: independent.
+
+    Raises
+    ------
+    InvalidInputError
+        The matrix is nearly singular.
     """
-    if components is None:
-        values, vectors = regular_spectrum(r)
-        return _decorrelated(values, vectors, columns / s[:, None], response / s)
-    values, vectors = symmetric_eigen(np.outer(z, z) * r)
-    values, vectors = values[::-1], vectors[:, ::-1]
-    if values[-1] < _NEGATIVE * values[0]:
-        raise check.fail("ld", "a positive semi-definite matrix", f"eigenvalue {values[-1]:.3g}")
-    positive = int((values > _POSITIVE * values[0]).sum())
-    if isinstance(components, (int, np.integer)) and not isinstance(components, bool):
-        k = check.integer("components", components, minimum=1, maximum=positive)
-    else:
-        share = check.scalar("components", components, above=0, below=1)
-        kept = np.cumsum(np.maximum(values, 0))
-        k = min(int(np.searchsorted(kept, share * kept[-1])) + 1, positive)
-    basis = vectors[:, :k]
-    omega = np.einsum("ja,jb->ab", basis, np.einsum("ji,ib->jb", np.outer(s, s) * r, basis))
-    error = np.sqrt(omega.diagonal())
-    omega = omega / np.outer(error, error)
-    values, vectors = symmetric_eigen((omega + omega.T) / 2)
-    if not values[0] > _POSITIVE:
-        raise check.fail("components", "fewer components: their covariance is singular", f"{k}")
-    return _decorrelated(
-        values,
-        vectors,
-        np.einsum("jk,jp->kp", basis, columns) / error[:, None],
-        np.einsum("jk,j->k", basis, response) / error,
-    )
+
+    def __init__(self, r: Float | None) -> None:
+        self._spectrum = None if r is None else _regular_spectrum(r)
+
+    def __call__(self, columns: Float, error: Float) -> Float:
+        """Columns, shape (J, ...), whose errors have the standard deviations `error`, (J,)."""
+        scaled = (columns.T / error).T
+        if self._spectrum is None:
+            return np.asarray(scaled)
+        return _decorrelated(*self._spectrum, scaled)
 
 
-def regular_spectrum(r: Float) -> tuple[Float, Float]:
+class ComponentWhitening:
+    """As `Whitening`, on principal components.
+
+    Parameters
+    ----------
+    r : ndarray, shape (J, J)
+        Correlations between SNPs.
+    z : ndarray, shape (J,)
+        The components are the leading eigenvectors of (z_i z_j r_ij).
+    components : int or float
+        Their number, or the share of the trace that they explain at least.
+
+    Raises
+    ------
+    InvalidInputError
+        A matrix with negative eigenvalues; more components than it has, or than are independent.
+    """
+
+    def __init__(self, r: Float, z: Float, components: float | int) -> None:
+        values, vectors = symmetric_eigen(np.outer(z, z) * r)
+        values, vectors = values[::-1], vectors[:, ::-1]
+        if values[-1] < _NEGATIVE * values[0]:
+            raise check.fail(
+                "ld", "a positive semi-definite matrix", f"eigenvalue {values[-1]:.3g}"
+            )
+        positive = int((values > _POSITIVE * values[0]).sum())
+        if isinstance(components, (int, np.integer)) and not isinstance(components, bool):
+            k = check.integer("components", components, minimum=1, maximum=positive)
+        else:
+            share = check.scalar("components", components, above=0, below=1)
+            kept = np.cumsum(np.maximum(values, 0))
+            k = min(int(np.searchsorted(kept, share * kept[-1])) + 1, positive)
+        self._r, self._basis = r, vectors[:, :k]
+
+    def __call__(self, columns: Float, error: Float) -> Float:
+        """Components of columns, shape (J, ...), whose errors have standard deviations `error`."""
+        basis = self._basis
+        carried = np.einsum("ji,ib->jb", np.outer(error, error) * self._r, basis)
+        omega = np.einsum("ja,jb->ab", basis, carried)
+        scale = np.sqrt(omega.diagonal())
+        omega = omega / np.outer(scale, scale)
+        values, vectors = symmetric_eigen((omega + omega.T) / 2)
+        if not values[0] > _POSITIVE:
+            raise check.fail(
+                "components", "fewer components: their covariance is singular", f"{len(values)}"
+            )
+        projected = (np.einsum("jk,j...->k...", basis, columns).T / scale).T
+        return _decorrelated(values, vectors, projected)
+
+
+def _regular_spectrum(r: Float) -> tuple[Float, Float]:
     """Eigenvalues and eigenvectors of a correlation matrix; an error where it is near singular."""
     values, vectors = symmetric_eigen(r)
     if values[0] < SMALLEST_EIGENVALUE:
@@ -123,15 +162,10 @@ def regular_spectrum(r: Float) -> tuple[Float, Float]:
     return values, vectors
 
 
-def _decorrelated(
-    values: Float, vectors: Float, columns: Float, response: Float
-) -> tuple[Float, Float]:
+def _decorrelated(values: Float, vectors: Float, columns: Float) -> Float:
     """Coordinates on the eigenvectors of a correlation matrix, over their standard deviations."""
-    root = np.sqrt(values)
-    return (
-        np.einsum("jk,jp->kp", vectors, columns) / root[:, None],
-        np.einsum("jk,j->k", vectors, response) / root,
-    )
+    rotated = np.einsum("jk,j...->k...", vectors, columns)
+    return np.asarray((rotated.T / np.sqrt(values)).T)
 
 
 def least_squares(columns: Float, response: Float) -> tuple[Float, Float]:

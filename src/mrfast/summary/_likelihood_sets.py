@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.special import ndtr, ndtri
@@ -42,6 +43,16 @@ class SetEstimate(MREstimate):
         ]
 
 
+def set_fields(intervals: Float) -> dict[str, Any]:
+    """Fields of `SetEstimate` that follow from the intervals."""
+    return {
+        "ci_lower": float(intervals[0, 0]),
+        "ci_upper": float(intervals[-1, 1]),
+        "intervals": intervals,
+        "bounded": bool(np.isfinite(intervals).all()),
+    }
+
+
 def chi_square_drop(ci_level: float) -> float:
     """Quantile of the chi-squared law with 1 df, halved: how far a log-likelihood may fall."""
     return float(ndtri((1 + ci_level) / 2)) ** 2 / 2
@@ -56,7 +67,7 @@ def set_messages(intervals: Float) -> list[str]:
     """What to say of the form of a confidence set."""
     messages = []
     if not np.isfinite(intervals).all():
-        messages.append("the confidence set is unbounded: no effect, however large, is ruled out")
+        messages.append("the confidence set is unbounded: it holds effects of any size")
     if len(intervals) > 1:
         messages.append(
             f"the confidence set is {len(intervals)} separate intervals (field intervals); "

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from mrfast import _validation as check
 from mrfast._validation import Float
-from mrfast.summary._least_squares import labels_of, regular_spectrum
+from mrfast.summary._least_squares import labels_of
 
 COLLINEAR = 1e-10
 """Smallest eigenvalue of scaled cross products below which no estimate follows."""
@@ -105,6 +105,15 @@ def _names(beta_exposure: ArrayLike, exposures: Sequence[object] | None, k: int)
     return tuple(f"exposure {i + 1}" for i in range(k))
 
 
+def exposure_position(orientation: object, exposures: tuple[str, ...]) -> int:
+    """Position of the exposure that alleles are turned by, given by position or name."""
+    if isinstance(orientation, str):
+        if orientation not in exposures:
+            raise check.fail("orientation", f"one of {check.listed(exposures)}", repr(orientation))
+        return exposures.index(orientation)
+    return check.integer("orientation", orientation, minimum=0, maximum=len(exposures) - 1)
+
+
 def error_correlations(argument: str, values: Any, exposures: tuple[str, ...]) -> Float:
     """Correlations of the errors of a SNP's associations, shape (K, K); None: independent.
 
@@ -129,28 +138,6 @@ def error_correlations(argument: str, values: Any, exposures: tuple[str, ...]) -
     if not np.linalg.eigvalsh(matrix)[0] > COLLINEAR:
         raise check.fail(argument, "a positive definite matrix", "one that is not")
     return np.asarray((matrix + matrix.T) / 2)
-
-
-class Whitening:
-    """Makes associations uncorrelated, with variance 1.
-
-    Parameters
-    ----------
-    ld : ndarray, shape (J, J), or None
-        Correlations between SNPs; None: independent.
-    """
-
-    def __init__(self, ld: Float | None) -> None:
-        self._spectrum = None if ld is None else regular_spectrum(ld)
-
-    def __call__(self, columns: Float, error: Float) -> Float:
-        """Columns, shape (J, ...), whose errors have the standard deviations `error`, (J,)."""
-        scaled = (columns.T / error).T
-        if self._spectrum is None:
-            return np.asarray(scaled)
-        values, vectors = self._spectrum
-        rotated = np.einsum("jk,j...->k...", vectors, scaled)
-        return np.asarray((rotated.T / np.sqrt(values)).T)
 
 
 def scaled_inverse(columns: Float) -> Float:

@@ -10,11 +10,11 @@ from scipy.special import ndtr
 from mrfast import _core
 from mrfast import _validation as check
 from mrfast._validation import Float
-from mrfast.summary._inputs import Associations
+from mrfast.summary._inputs import WEIGHTS, Associations
 
 PENALTY = 100.0  # weights fall where the p-value of a SNP's heterogeneity is below 1 / PENALTY
 MOST_SUBSETS = 2_000  # elemental subsets that a robust fit starts from
-FEW_FOR_ROBUST = 10
+FEW_FOR_ROBUST = 10  # SNPs for one exposure, below which a reader should know
 
 
 class Options(NamedTuple):
@@ -41,7 +41,7 @@ def regression_options(
 ) -> Options:
     """Check the options, and that they go together."""
     check.choice("model", model, models)
-    check.choice("weights", weights, ("first_order", "second_order", "simple"))
+    check.choice("weights", weights, WEIGHTS)
     check.choice("distribution", distribution, ("normal", "t"))
     robust, penalised = check.flag("robust", robust), check.flag("penalised", penalised)
     if weights == "simple" and (robust or penalised or has_ld):
@@ -100,6 +100,13 @@ def robust_fit(columns: Float, y: Float, s: Float) -> RobustLine:
             "True: half of them or more lie exactly on one line, or too few differ",
         )
     return RobustLine(coefficients, covariance, scale)
+
+
+def robust_messages(n: int) -> list[str]:
+    """What to say of a robust fit to n SNPs."""
+    if n < FEW_FOR_ROBUST:
+        return [f"{n} SNPs are few for a robust fit: its error is uncertain"]
+    return []
 
 
 def unweighted_variances(columns: Float, sy: Float) -> Float:

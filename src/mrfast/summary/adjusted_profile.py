@@ -20,7 +20,13 @@ from mrfast import _validation as check
 from mrfast._validation import Float
 from mrfast.errors import ConvergenceError
 from mrfast.summary._inputs import Associations, associations
-from mrfast.summary.estimate import Inference, MREstimate, chi_square_p, inference
+from mrfast.summary.estimate import (
+    Inference,
+    MREstimate,
+    chi_square_p,
+    ignored_heterogeneity,
+    inference,
+)
 from mrfast.summary.likelihood_method import INFINITE
 
 __all__ = ["LossMoments", "RAPSEstimate", "loss_moments", "raps", "raps_errors"]
@@ -28,7 +34,6 @@ __all__ = ["LossMoments", "RAPSEstimate", "loss_moments", "raps", "raps_errors"]
 LOSSES = {"l2": math.inf, "huber": 1.345, "tukey": 4.685}
 """Losses and their tuning constants: efficiency 95% under the normal law."""
 
-_HETEROGENEOUS = 0.05
 _CLOSE = 1.92  # rise of the sum of rho up to which another minimum is nearly as good
 
 
@@ -216,11 +221,8 @@ def raps(
     residuals = (data.by - theta * data.bx) / np.sqrt(data.sy**2 + tau2 + (theta * data.sx) ** 2)
     chi_square = float((residuals**2).sum())
     p = chi_square_p(chi_square, n - 1)
-    if not dispersed and p < _HETEROGENEOUS:
-        messages.append(
-            f"the ratios of the SNPs differ (p = {p:.2g}), which over_dispersion=False takes no "
-            "account of: the standard error is too small"
-        )
+    if not dispersed:
+        messages += ignored_heterogeneity(p, "over_dispersion=False")
     return RAPSEstimate(
         method="raps",
         n_snps=n,

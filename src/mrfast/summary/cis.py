@@ -20,7 +20,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mrfast import _validation as check
-from mrfast.summary._least_squares import correlations, least_squares, whitened
+from mrfast.summary._least_squares import (
+    ComponentWhitening,
+    Whitening,
+    correlations,
+    least_squares,
+)
 from mrfast.summary.estimate import Inference, chi_square_p
 
 __all__ = ["CisEstimate", "cis_mr"]
@@ -199,12 +204,12 @@ def cis_mr(
         sign = np.where(x < 0, -1.0, 1.0)
         x, y, r = x * sign, y * sign, r * np.outer(sign, sign)
     columns = np.column_stack([x, np.ones(len(x))][:parameters])
-    z = x / s
-    columns, response = whitened(columns, y, s, z, r, components)
+    whiten = Whitening(r) if components is None else ComponentWhitening(r, x / s, components)
+    both = whiten(np.column_stack([columns, y]), s)
+    columns, response, strength = both[:, :-1], both[:, -1], whiten(x, sx)
     k = len(response)
     if k < fewest:
         raise check.fail("components", f"at least {fewest} for {method}", f"{k}")
-    _, strength = whitened(x[:, None], x, sx, z, r, components)
     coefficients, inverse = least_squares(columns, response)
     residual = response - (columns * coefficients).sum(axis=1)
     q, df = float((residual**2).sum()), k - parameters

@@ -11,10 +11,9 @@ from numpy.typing import ArrayLike
 
 from mrfast import _validation as check
 from mrfast._validation import Float
-from mrfast.summary._least_squares import correlations
+from mrfast.summary._least_squares import Whitening, correlations
 from mrfast.summary._multivariable import (
     MVAssociations,
-    Whitening,
     error_correlations,
     mv_associations,
 )

@@ -15,6 +15,7 @@ from mrfast.summary._likelihood_sets import (
     SetEstimate,
     chi_square_drop,
     ratio_p_value,
+    set_fields,
     set_messages,
 )
 
@@ -157,13 +158,10 @@ def contamination_mixture(
         method="contamination_mixture",
         estimate=estimate,
         std_error=phi / math.sqrt(float((1 / error[valid] ** 2).sum())),
-        ci_lower=float(intervals[0, 0]),
-        ci_upper=float(intervals[-1, 1]),
         p_value=ratio_p_value(2 * (gained - null) / phi**2),
         n_snps=len(ratio),
         ci_level=level,
-        intervals=intervals,
-        bounded=bool(np.isfinite(intervals).all()),
+        **set_fields(intervals),
         psi=psi,
         phi=phi,
         valid=valid,

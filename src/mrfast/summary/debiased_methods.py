@@ -22,6 +22,7 @@ from mrfast._validation import Float
 from mrfast.errors import ConvergenceError
 from mrfast.summary._draws import kernel_seed, quantile_error
 from mrfast.summary._inputs import Associations, associations
+from mrfast.summary._likelihood_sets import SetEstimate, set_fields, set_messages
 from mrfast.summary.estimate import Inference, MREstimate, inference
 
 __all__ = ["DebiasedEstimate", "PenalisedIVWEstimate", "debiased_ivw", "penalised_ivw"]
@@ -59,8 +60,8 @@ class DebiasedEstimate(MREstimate):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PenalisedIVWEstimate(DebiasedEstimate):
-    """Result of `penalised_ivw`; further fields than those of `DebiasedEstimate`.
+class PenalisedIVWEstimate(SetEstimate, DebiasedEstimate):
+    """Result of `penalised_ivw`; further fields as in `DebiasedEstimate` and `SetEstimate`.
 
     Attributes
     ----------
@@ -71,10 +72,6 @@ class PenalisedIVWEstimate(DebiasedEstimate):
         SNPs that were kept, of those given.
     interval : {"wald", "bootstrap_fieller"}
         The one that was used.
-    intervals : ndarray, shape (P, 2)
-        Pieces of the confidence set, ascending; `ci_lower` and `ci_upper` are its outer ends.
-    bounded : bool
-        The confidence set has finite ends.
     n_draws : int
         Draws that were made.
     monte_carlo_error : float
@@ -89,11 +86,12 @@ class PenalisedIVWEstimate(DebiasedEstimate):
     delta: float
     selected: np.ndarray[Any, np.dtype[np.bool_]]
     interval: str
-    intervals: Float
-    bounded: bool
     n_draws: int
     monte_carlo_error: float
     ci_monte_carlo_error: tuple[float, float]
+
+    def _more_rows(self) -> list[tuple[str, str]]:
+        return [*SetEstimate._more_rows(self), *DebiasedEstimate._more_rows(self)]
 
 
 def debiased_ivw(
@@ -300,8 +298,7 @@ def penalised_ivw(
         limit_errors = (spread * law.reach(lower), spread * law.reach(upper))
         share = (1 + int((pivots >= abs(float(law.pivot(0.0)))).sum())) / (1 + draws)
         p_error = math.sqrt(share * (1 - share) / draws)
-        summary |= {"ci_lower": lower, "ci_upper": upper, "p_value": share}
-    bounded = bool(np.isfinite(pieces).all())
+        summary["p_value"] = share
     messages = []
     if used == "wald" and condition < _BOOTSTRAP_BELOW:
         messages.append(
@@ -312,11 +309,7 @@ def penalised_ivw(
         messages.append(
             "the SNPs are not stronger than their errors: the sign is not to be trusted"
         )
-    if not bounded or len(pieces) != 1:
-        messages.append(
-            f"the confidence set is {'bounded' if bounded else 'unbounded'}, in {len(pieces)} "
-            f"piece{'s' * (len(pieces) != 1)} (see intervals)"
-        )
+    messages += set_messages(pieces)
     return PenalisedIVWEstimate(
         method="penalised_ivw",
         n_snps=len(bx),
@@ -328,13 +321,11 @@ def penalised_ivw(
         delta=threshold,
         selected=selected,
         interval=used,
-        intervals=pieces,
-        bounded=bounded,
         n_draws=made,
         monte_carlo_error=p_error,
         ci_monte_carlo_error=limit_errors,
         messages=tuple(messages),
-        **summary,
+        **(summary | set_fields(pieces)),
     )
 
 

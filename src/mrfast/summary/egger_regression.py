@@ -15,12 +15,12 @@ from mrfast import _validation as check
 from mrfast._runtime import generator
 from mrfast._validation import Float
 from mrfast.summary._inputs import Associations, associations, outcome_error
-from mrfast.summary._least_squares import correlations, least_squares, whitened
+from mrfast.summary._least_squares import Whitening, correlations, least_squares
 from mrfast.summary._regression import (
-    FEW_FOR_ROBUST,
     penalised_error,
     regression_options,
     robust_fit,
+    robust_messages,
     unweighted_variances,
 )
 from mrfast.summary.estimate import (
@@ -28,6 +28,8 @@ from mrfast.summary.estimate import (
     RegressionEstimate,
     heterogeneity_fields,
     inference,
+    intercept_fields,
+    no_heterogeneity_fields,
     strength_messages,
 )
 
@@ -231,15 +233,8 @@ def egger(
             slope, intercept = (float(value) for value in line.coefficients)
             variances, spread = [float(value) for value in line.variances], line.scale
             scale_up = 1 / min(1.0, spread)
-            if n < FEW_FOR_ROBUST:
-                messages.append(f"{n} SNPs are few for a robust fit: its error is uncertain")
-        found = {
-            "q": math.nan,
-            "q_df": n - 2,
-            "q_p_value": math.nan,
-            "i2": math.nan,
-            "residual_std_error": spread,
-        }
+            messages += robust_messages(n)
+        found = no_heterogeneity_fields(n - 2, spread)
     else:
         if weights == "simple":
             turned, y = np.abs(data.bx), np.where(data.bx < 0, -data.by, data.by)
@@ -265,7 +260,6 @@ def egger(
             "about that share of its size"
         )
     law = Inference(distribution, n - 2, options.ci_level)
-    at_zero = inference(intercept, errors[1], law, options.ci_level)
     return EggerEstimate(
         method="egger",
         n_snps=n,
@@ -275,14 +269,10 @@ def egger(
         distribution=distribution,
         robust=robust,
         penalised=penalised,
-        intercept=intercept,
-        intercept_std_error=errors[1],
-        intercept_ci_lower=at_zero["ci_lower"],
-        intercept_ci_upper=at_zero["ci_upper"],
-        intercept_p_value=at_zero["p_value"],
         i2_gx=share,
         i2_gx_definition=i2_gx,
         messages=tuple(messages + strength_messages(f)),
+        **intercept_fields(intercept, errors[1], law),
         **more,
         **found,
         **inference(slope, errors[0], law, options.ci_level),
@@ -306,7 +296,8 @@ def _correlated(
     """Slope, intercept, variances, Q, mean F and Q of the sizes by generalised least squares."""
     sign = np.where(data.bx < 0, -1.0, 1.0)
     x, y, r = data.bx * sign, data.by * sign, r * np.outer(sign, sign)
-    columns, response = whitened(np.column_stack([x, np.ones(len(x))]), y, s, s, r, None)
+    whiten = Whitening(r)
+    columns, response = whiten(np.column_stack([x, np.ones(len(x))]), s), whiten(y, s)
     coefficients, inverse = least_squares(columns, response)
     q = float(((response - (columns * coefficients).sum(axis=1)) ** 2).sum())
     slope, intercept = (float(value) for value in coefficients)
@@ -314,12 +305,10 @@ def _correlated(
     if np.isnan(data.sx[0]):
         return slope, intercept, variances, q, math.nan, math.nan
     scale = data.sy if i2_gx == "weighted" else np.ones(len(x))
-    ones = np.ones((len(x), 1))
-    level, size = whitened(ones, x / scale, data.sx / scale, s, r, None)
+    level, size = whiten(np.ones((len(x), 1)), data.sx / scale), whiten(x, data.sx)
     mean, _ = least_squares(level, size)
     q_size = float(((size - level[:, 0] * mean[0]) ** 2).sum())
-    _, strength = whitened(ones, x, data.sx, s, r, None)
-    return slope, intercept, variances, q, float((strength**2).mean()), q_size
+    return slope, intercept, variances, q, float((size**2).mean()), q_size
 
 
 def _bootstrap(data: Associations, n_draws: int, rng: object) -> tuple[list[float], list[float]]:

@@ -13,15 +13,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "HETEROGENEOUS",
     "Inference",
     "MREstimate",
     "RegressionEstimate",
     "chi_square_p",
     "heterogeneity_fields",
+    "ignored_heterogeneity",
     "inference",
+    "intercept_fields",
+    "no_heterogeneity_fields",
     "plain",
     "strength_messages",
 ]
+
+HETEROGENEOUS = 0.05
+"""p-value of Q below which a reader should know."""
 
 _WEAK = 10.0  # mean F below which a reader should know
 
@@ -147,6 +154,27 @@ def heterogeneity_fields(q: float, df: int) -> dict[str, Any]:
     }
 
 
+def no_heterogeneity_fields(df: int, scale: float) -> dict[str, Any]:
+    """The same of a fit whose Q has no chi-squared law, with the scale of its residuals."""
+    return {
+        "q": math.nan,
+        "q_df": df,
+        "q_p_value": math.nan,
+        "i2": math.nan,
+        "residual_std_error": scale,
+    }
+
+
+def ignored_heterogeneity(q_p_value: float, option: str) -> list[str]:
+    """What to say of a Q that an option takes no account of."""
+    if q_p_value < HETEROGENEOUS:
+        return [
+            f"the SNPs do not agree on one effect (p = {q_p_value:.2g}), which {option} takes no "
+            "account of: standard errors are too small"
+        ]
+    return []
+
+
 def strength_messages(f_statistic: float) -> list[str]:
     """What to say of a mean F."""
     if f_statistic < _WEAK:
@@ -208,6 +236,13 @@ def inference(estimate: float, std_error: float, law: Inference, ci_level: float
         "p_value": p_value,
         "ci_level": ci_level,
     }
+
+
+def intercept_fields(intercept: float, std_error: float, law: Inference) -> dict[str, Any]:
+    """Fields of an intercept that follow from it, its error and their law."""
+    found = inference(intercept, std_error, law, math.nan)
+    names = ("std_error", "ci_lower", "ci_upper", "p_value")
+    return {"intercept": intercept, **{f"intercept_{name}": found[name] for name in names}}
 
 
 def chi_square_p(statistic: float, df: float) -> float:

@@ -20,6 +20,7 @@ from mrfast.summary._likelihood_sets import (
     high_set,
     highest,
     ratio_p_value,
+    set_fields,
     set_messages,
 )
 
@@ -166,13 +167,10 @@ def heterogeneity_penalised(
         method="heterogeneity_penalised",
         estimate=mode,
         std_error=1 / math.sqrt(-curvature) if curvature < 0 else math.nan,
-        ci_lower=float(intervals[0, 0]),
-        ci_upper=float(intervals[-1, 1]),
         p_value=ratio_p_value(2 * (top - null)),
         n_snps=n,
         ci_level=level,
-        intervals=intervals,
-        bounded=bool(np.isfinite(intervals).all()),
+        **set_fields(intervals),
         form=form,
         prior=prior,
         n_models=models,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from mrfast import _core
 from mrfast import _validation as check
 from mrfast._validation import Float
 from mrfast.summary._inputs import WEIGHTS, Associations, associations, outcome_error
-from mrfast.summary.estimate import chi_square_p
+from mrfast.summary.estimate import heterogeneity_fields, plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,14 +68,7 @@ class Heterogeneity:
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain Python numbers and lists."""
-        return {
-            "ivw": vars(self.ivw).copy(),
-            "egger": None if self.egger is None else vars(self.egger).copy(),
-            "contributions": list(self.contributions),
-            "contribution_p_values": list(self.contribution_p_values),
-            "n_snps": self.n_snps,
-            "weights": self.weights,
-        }
+        return dict(plain(self))
 
     def to_frame(self) -> pd.DataFrame:
         """One row a fit."""
@@ -173,10 +165,6 @@ def _about_line(data: Associations, s: Float, scale: Float) -> HeterogeneityTest
 
 
 def _test(method: str, q: float, df: int) -> HeterogeneityTest:
-    return HeterogeneityTest(
-        method=method,
-        q=float(q),
-        q_df=df,
-        q_p_value=chi_square_p(q, df),
-        i2=float(np.clip((q - df) / q, 0, 1)) if q > 0 and df else 0.0 if df else math.nan,
-    )
+    found = heterogeneity_fields(q, df)
+    del found["residual_std_error"]
+    return HeterogeneityTest(method=method, **found)

@@ -15,6 +15,7 @@ from mrfast._validation import Float
 from mrfast.summary import _deletion
 from mrfast.summary._data_sets import one_data_set
 from mrfast.summary._inputs import outcome_error
+from mrfast.summary.estimate import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,10 +101,7 @@ class Influence:
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain Python numbers, strings and lists."""
-        return {
-            name: value.tolist() if isinstance(value, np.ndarray) else value
-            for name, value in vars(self).items()
-        }
+        return dict(plain(self))
 
     def __str__(self) -> str:
         def named(places: tuple[int, ...]) -> str:

@@ -7,34 +7,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from mrfast import _core
 from mrfast import _validation as check
 from mrfast._validation import Float
 from mrfast.summary._inputs import Associations, associations, outcome_error
-from mrfast.summary._least_squares import correlations, least_squares, whitened
+from mrfast.summary._least_squares import Whitening, correlations, least_squares
 from mrfast.summary._regression import (
-    FEW_FOR_ROBUST,
     penalised_error,
     ratio_squares,
     regression_options,
     robust_fit,
+    robust_messages,
     unweighted_variances,
 )
 from mrfast.summary.estimate import (
     Inference,
     RegressionEstimate,
     heterogeneity_fields,
+    ignored_heterogeneity,
     inference,
+    no_heterogeneity_fields,
     strength_messages,
 )
 
 __all__ = ["IVWEstimate", "ivw"]
 
 _FEW = 4  # SNPs below which model="auto" is "fixed"
-_HETEROGENEOUS = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,19 +162,12 @@ def ivw(
             fit = robust_fit(data.bx[:, None], data.by, s)
             slope, error = float(fit.coefficients[0]), math.sqrt(fit.variances[0])
             spread, error = fit.scale, error / min(1.0, fit.scale)
-            if n < FEW_FOR_ROBUST:
-                messages.append(f"{n} SNPs are few for a robust fit: its error is uncertain")
+            messages += robust_messages(n)
         else:
             slope, information, q = _core.summary.fit_origin(data.bx, data.by, s)
             spread = math.sqrt(q / (n - 1))
             error = max(1.0, spread) / math.sqrt(information)
-        found: dict[str, Any] = {
-            "q": math.nan,
-            "q_df": n - 1,
-            "q_p_value": math.nan,
-            "i2": math.nan,
-            "residual_std_error": spread,
-        }
+        found = no_heterogeneity_fields(n - 1, spread)
     else:
         if ld is not None:
             slope, variance, q, f = _correlated(data, s, correlations(ld, snps, ld_snps, n))
@@ -189,11 +182,8 @@ def ivw(
         error = float(s[0] / abs(data.bx[0])) if n == 1 else math.sqrt(variance)
         if model == "random" and n > 1:
             error *= max(1.0, found["residual_std_error"])
-        elif found["q_p_value"] < _HETEROGENEOUS:
-            messages.append(
-                f"the ratios of the SNPs differ (p = {found['q_p_value']:.2g}), which "
-                "model='fixed' takes no account of: the standard error is too small"
-            )
+        else:
+            messages += ignored_heterogeneity(found["q_p_value"], "model='fixed'")
     messages += strength_messages(f)
     return IVWEstimate(
         method="ivw",
@@ -212,10 +202,9 @@ def ivw(
 
 def _correlated(data: Associations, s: Float, r: Float) -> tuple[float, float, float, float]:
     """Slope, variance, Q and mean F by generalised least squares."""
-    columns, response = whitened(data.bx[:, None], data.by, s, s, r, None)
+    whiten = Whitening(r)
+    columns, response = whiten(data.bx[:, None], s), whiten(data.by, s)
     coefficients, inverse = least_squares(columns, response)
     q = float(((response - columns[:, 0] * coefficients[0]) ** 2).sum()) if len(s) > 1 else 0.0
-    if np.isnan(data.sx[0]):
-        return float(coefficients[0]), float(inverse[0, 0]), q, math.nan
-    _, strength = whitened(data.bx[:, None], data.bx, data.sx, data.sx, r, None)
-    return float(coefficients[0]), float(inverse[0, 0]), q, float((strength**2).mean())
+    f = float((whiten(data.bx, data.sx) ** 2).mean())  # NaN without errors
+    return float(coefficients[0]), float(inverse[0, 0]), q, f

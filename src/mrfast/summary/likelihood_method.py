@@ -16,11 +16,13 @@ from mrfast._runtime import symmetric_eigen
 from mrfast._validation import Float
 from mrfast.errors import ConvergenceError
 from mrfast.summary._inputs import Associations, associations
-from mrfast.summary._least_squares import correlations, whitened
+from mrfast.summary._least_squares import Whitening, correlations
+from mrfast.summary._likelihood_sets import SetEstimate, set_fields, set_messages
 from mrfast.summary.estimate import (
+    HETEROGENEOUS,
     Inference,
-    MREstimate,
     heterogeneity_fields,
+    ignored_heterogeneity,
     inference,
 )
 
@@ -33,13 +35,12 @@ INFINITE = (
 
 _WEAK = 10.0  # mean F below which the normal interval is not to be trusted
 _WEAK_IF_DISPERSED = 30.0  # the same, where the ratios differ
-_HETEROGENEOUS = 0.05
 _SMALLEST = 1e-14  # variance of an exposure error in turned coordinates, over the largest
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LikelihoodEstimate(MREstimate):
-    """Result of `maximum_likelihood`.
+class LikelihoodEstimate(SetEstimate):
+    """Result of `maximum_likelihood`; further fields as in `SetEstimate`.
 
     Attributes
     ----------
@@ -53,10 +54,6 @@ class LikelihoodEstimate(MREstimate):
     overlap : float
     interval : {"wald", "profile"}
     distribution : {"normal", "t"}
-    intervals : ndarray, shape (P, 2)
-        Pieces of the confidence set, ascending; `ci_lower` and `ci_upper` are its outer ends.
-    bounded : bool
-        The confidence set has finite ends.
     minima : ndarray, shape (M, 2)
         Every local minimum of Q: effect and Q.
     """
@@ -73,8 +70,6 @@ class LikelihoodEstimate(MREstimate):
     overlap: float
     interval: str
     distribution: str
-    intervals: Float
-    bounded: bool
     minima: Float
 
     def _more_rows(self) -> list[tuple[str, str]]:
@@ -82,7 +77,7 @@ class LikelihoodEstimate(MREstimate):
         if self.q_df:
             text = f"Q = {self.q:.4g} on {self.q_df} df, p = {self.q_p_value:.3g}, "
             rows.append(("heterogeneity", text + f"I2 = {100 * self.i2:.0f}%"))
-        return [*rows, ("mean F", f"{self.f_statistic:.4g}")]
+        return [*super()._more_rows(), *rows, ("mean F", f"{self.f_statistic:.4g}")]
 
 
 def maximum_likelihood(
@@ -184,26 +179,14 @@ def maximum_likelihood(
         pieces = _profile(data, psi, (law.reach * spread) ** 2 / 2)[3]
         at_zero = float(((data.by / data.sy) ** 2).sum()) - 2 * half_q
         ratio = math.sqrt(max(at_zero, 0.0)) / spread
-        summary |= {
-            "ci_lower": float(pieces[0, 0]),
-            "ci_upper": float(pieces[-1, 1]),
-            "p_value": law.p_value(ratio),
-        }
-    bounded = bool(np.isfinite(pieces).all())
-    if not bounded or len(pieces) > 1:
-        shape = "" if bounded else "unbounded"
-        shape += " and " if not bounded and len(pieces) > 1 else ""
-        shape += f"in {len(pieces)} pieces" if len(pieces) > 1 else ""
-        messages.append(f"the confidence set is {shape} (see intervals)")
+        summary["p_value"] = law.p_value(ratio)
+    messages += set_messages(pieces)
     minima[:, 1] *= 2
     if (minima[:, 1] < 2 * half_q + (law.reach * spread) ** 2).sum() > 1:
         messages.append("other effects fit nearly as well: Q has several minima (see minima)")
-    if model == "fixed" and found["q_p_value"] < _HETEROGENEOUS:
-        messages.append(
-            f"the ratios of the SNPs differ (p = {found['q_p_value']:.2g}), which model='fixed' "
-            "takes no account of: the standard error is too small"
-        )
-    if f < _WEAK_IF_DISPERSED and found["q_p_value"] < _HETEROGENEOUS:
+    if model == "fixed":
+        messages += ignored_heterogeneity(found["q_p_value"], "model='fixed'")
+    if f < _WEAK_IF_DISPERSED and found["q_p_value"] < HETEROGENEOUS:
         messages.append(
             f"the ratios of the SNPs differ and mean F is {f:.3g}: pleiotropy and weak instruments "
             "together draw the estimate away from zero; see raps and debiased_ivw"
@@ -221,12 +204,10 @@ def maximum_likelihood(
         overlap=psi,
         interval=interval,
         distribution=distribution,
-        intervals=pieces,
-        bounded=bounded,
         minima=minima,
         messages=tuple(messages),
         **found,
-        **summary,
+        **(summary | set_fields(pieces)),
     )
 
 
@@ -256,16 +237,15 @@ def _independent(data: Associations, r: Float) -> tuple[Associations, float]:
 
     Both error matrices, sy sy' r and sx sx' r, are made diagonal at once.
     """
-    columns = np.column_stack([data.bx, np.diag(data.sx)])
-    columns, by = whitened(columns, data.by, data.sy, data.sy, r, None)
-    bx, carried = columns[:, 0], columns[:, 1:]
+    whiten = Whitening(r)
+    bx, by = whiten(data.bx, data.sy), whiten(data.by, data.sy)
+    carried = whiten(np.diag(data.sx), data.sy)
     matrix = np.einsum("ik,lk->il", np.einsum("ij,jk->ik", carried, r), carried)
     values, vectors = symmetric_eigen((matrix + matrix.T) / 2)
-    _, strength = whitened(data.bx[:, None], data.bx, data.sx, data.sx, r, None)
     turned = Associations(
         np.ascontiguousarray(np.einsum("jk,j->k", vectors, bx)),
         np.sqrt(np.maximum(values, _SMALLEST * values[-1])),
         np.ascontiguousarray(np.einsum("jk,j->k", vectors, by)),
         np.ones(len(values)),
     )
-    return turned, float((strength**2).mean())
+    return turned, float((whiten(data.bx, data.sx) ** 2).mean())

@@ -17,7 +17,8 @@ from numpy.typing import ArrayLike
 from mrfast import _validation as check
 from mrfast._validation import Float
 from mrfast.summary import _constrained
-from mrfast.summary._multivariable import COLLINEAR, Whitening, error_correlations, mv_associations
+from mrfast.summary._least_squares import Whitening
+from mrfast.summary._multivariable import COLLINEAR, error_correlations, mv_associations
 from mrfast.summary.conditional_strength import strength_of
 from mrfast.summary.estimate import Inference
 from mrfast.summary.mv_estimate import MVEstimate, mv_inference

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mrfast import _validation as check
-from mrfast.summary._least_squares import correlations
-from mrfast.summary._multivariable import Whitening, mv_associations
+from mrfast.summary._least_squares import Whitening, correlations
+from mrfast.summary._multivariable import exposure_position, mv_associations
 from mrfast.summary._regression import regression_options
-from mrfast.summary.estimate import Inference, inference
+from mrfast.summary.estimate import Inference, intercept_fields
 from mrfast.summary.mv_estimate import MVRegressionEstimate, mv_inference
 from mrfast.summary.mv_inverse_variance import mv_fit, strength_fields
 
@@ -133,7 +132,7 @@ def mv_egger(
         needs_se_exposure=False,
     )
     j, k = data.bx.shape
-    chosen = _position(orientation, data.exposures)
+    chosen = exposure_position(orientation, data.exposures)
     sign = np.where(data.bx[:, chosen] < 0, -1.0, 1.0)
     r = None if ld is None else correlations(ld, snps, ld_snps, j)
     strength, messages = strength_fields(data, exposure_correlation, Whitening(r))
@@ -142,7 +141,6 @@ def mv_egger(
     fit = mv_fit(design, data.by * sign, data.sy, whiten, options.model, options.robust)
     errors = np.sqrt(fit.covariance.diagonal())
     law = Inference(distribution, j - k - 1, options.ci_level)
-    at_zero = inference(float(fit.estimate[k]), float(errors[k]), law, options.ci_level)
     return MVEggerEstimate(
         method="mv_egger",
         exposures=data.exposures,
@@ -151,23 +149,10 @@ def mv_egger(
         distribution=distribution,
         robust=options.robust,
         covariance=fit.covariance[:k, :k],
-        intercept=at_zero["estimate"],
-        intercept_std_error=at_zero["std_error"],
-        intercept_ci_lower=at_zero["ci_lower"],
-        intercept_ci_upper=at_zero["ci_upper"],
-        intercept_p_value=at_zero["p_value"],
         orientation=data.exposures[chosen],
         messages=tuple(messages),
         **strength,
         **fit.q,
+        **intercept_fields(float(fit.estimate[k]), float(errors[k]), law),
         **mv_inference(fit.estimate[:k], errors[:k], law, options.ci_level),
     )
-
-
-def _position(orientation: object, exposures: tuple[str, ...]) -> int:
-    """Position of the exposure that alleles are turned by."""
-    if isinstance(orientation, str):
-        if orientation not in exposures:
-            raise check.fail("orientation", f"one of {check.listed(exposures)}", repr(orientation))
-        return exposures.index(orientation)
-    return check.integer("orientation", orientation, minimum=0, maximum=len(exposures) - 1)

@@ -12,22 +12,25 @@ from numpy.typing import ArrayLike
 
 from mrfast import _validation as check
 from mrfast._validation import Float
-from mrfast.summary._least_squares import correlations
+from mrfast.summary._least_squares import Whitening, correlations
 from mrfast.summary._multivariable import (
     MVAssociations,
-    Whitening,
     error_correlations,
     multiple_least_squares,
     mv_associations,
 )
 from mrfast.summary._regression import FEW_FOR_ROBUST, regression_options, robust_fit
 from mrfast.summary.conditional_strength import combined_variance, strength_of, weak_exposures
-from mrfast.summary.estimate import Inference, chi_square_p, heterogeneity_fields
+from mrfast.summary.estimate import (
+    Inference,
+    chi_square_p,
+    heterogeneity_fields,
+    ignored_heterogeneity,
+    no_heterogeneity_fields,
+)
 from mrfast.summary.mv_estimate import MVRegressionEstimate, mv_inference
 
 __all__ = ["MVFit", "MVIVWEstimate", "mv_fit", "mv_ivw", "strength_fields"]
-
-_HETEROGENEOUS = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -154,11 +157,8 @@ def mv_ivw(
         messages.append("as many SNPs as exposures: heterogeneity cannot be seen")
     if options.robust and j < FEW_FOR_ROBUST * k:
         messages.append(f"{j} SNPs are few for a robust fit of {k} exposures")
-    elif options.model == "fixed" and fit.q["q_p_value"] < _HETEROGENEOUS:
-        messages.append(
-            f"the SNPs do not agree (p = {fit.q['q_p_value']:.2g}), which model='fixed' takes no "
-            "account of: the standard errors are too small"
-        )
+    elif options.model == "fixed":
+        messages += ignored_heterogeneity(fit.q["q_p_value"], "model='fixed'")
     law = Inference(distribution, j - k, options.ci_level)
     return MVIVWEstimate(
         method="mv_ivw",
@@ -193,13 +193,7 @@ def mv_fit(
     j, p = columns.shape
     if robust:
         line = robust_fit(columns, by, sy)
-        q: dict[str, Any] = {
-            "q": math.nan,
-            "q_df": j - p,
-            "q_p_value": math.nan,
-            "i2": math.nan,
-            "residual_std_error": line.scale,
-        }
+        q = no_heterogeneity_fields(j - p, line.scale)
         return MVFit(line.coefficients, line.covariance / min(1.0, line.scale) ** 2, q)
     estimate, inverse, square = multiple_least_squares(whiten(columns, sy), whiten(by, sy))
     q = heterogeneity_fields(square if j > p else 0.0, j - p)

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mrfast._validation import Float
-from mrfast.summary._multivariable import Whitening, mv_associations
+from mrfast.summary._least_squares import Whitening
+from mrfast.summary._multivariable import exposure_position, mv_associations
 from mrfast.summary.estimate import Inference
 from mrfast.summary.lasso_selection import lasso_messages, lasso_options, select_valid
-from mrfast.summary.mv_egger_regression import _position
 from mrfast.summary.mv_estimate import MVRegressionEstimate, mv_inference
 from mrfast.summary.mv_inverse_variance import mv_fit, strength_fields
 
@@ -125,7 +125,7 @@ def mv_lasso(
         needs_se_exposure=False,
     )
     j, k = data.bx.shape
-    turned_by = data.bx[:, _position(orientation, data.exposures)]
+    turned_by = data.bx[:, exposure_position(orientation, data.exposures)]
     choice = select_valid(data.bx, data.by, data.sy, turned_by, penalties, own)
     valid = choice.valid
     whiten = Whitening(None)

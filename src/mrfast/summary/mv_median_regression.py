@@ -15,7 +15,7 @@ from mrfast import _validation as check
 from mrfast._runtime import thread_count
 from mrfast._validation import Float
 from mrfast.errors import ConvergenceError
-from mrfast.summary._draws import kernel_seed, standard_deviation
+from mrfast.summary._draws import kernel_seed, standard_deviations
 from mrfast.summary._multivariable import MVAssociations, error_correlations, mv_associations
 from mrfast.summary.conditional_strength import combined_variance
 from mrfast.summary.estimate import Inference
@@ -193,8 +193,7 @@ def mv_median(
         )
         if not np.isfinite(values).all():
             raise ConvergenceError("mv_median: exposures are collinear in a draw")
-        found = [standard_deviation(np.ascontiguousarray(column)) for column in values.T]
-        drawn, drawn_error = np.array(found).T
+        drawn, drawn_error = standard_deviations(values)
     else:
         draws = 0
     used, used_error = {

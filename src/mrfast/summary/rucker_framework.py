@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from numpy.typing import ArrayLike
 
 from mrfast import _validation as check
-from mrfast.summary._deletion import line, through_origin
+from mrfast.summary import _deletion
 from mrfast.summary._inputs import Associations, associations
 from mrfast.summary.egger_regression import EggerEstimate, egger
 from mrfast.summary.estimate import MREstimate, RegressionEstimate, chi_square_p
@@ -192,7 +192,8 @@ def rucker(
 
 
 def _cooks_distance(data: Associations, fit: RegressionEstimate) -> tuple[float, ...]:
-    regression = line if isinstance(fit, EggerEstimate) else through_origin
+    egger_fit = isinstance(fit, EggerEstimate)
+    regression = _deletion.line if egger_fit else _deletion.through_origin
     found = regression(data.bx, data.by, data.sy)
     assert found is not None  # Egger regression has gone well
     return tuple(found.cooks_distance().tolist())
