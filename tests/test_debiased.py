@@ -202,7 +202,7 @@ def test_bootstrap_fieller(strength: float) -> None:
         assert 0 < error < 0.05 * (found.ci_upper - found.ci_lower)
         assert limit == pytest.approx(want, abs=6 * error + 4e-4)  # two sets of draws
     share = (drawn >= abs(pivot(own, 0.0))).mean()
-    assert found.p_value == pytest.approx(share, abs=6 * found.monte_carlo_error + 1e-5)
+    assert found.p_value == pytest.approx(share, abs=6 * found.p_value_monte_carlo_error + 1e-5)
 
 
 @pytest.mark.reference

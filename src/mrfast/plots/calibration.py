@@ -8,7 +8,7 @@ import numpy as np
 
 from mrfast import _validation as check
 from mrfast._optional import import_extra
-from mrfast.plots.massive_posterior import BLUE, GREY, ORANGE
+from mrfast.plots.colours import BLUE, GREY, ORANGE
 
 if TYPE_CHECKING:
     from mrfast.summary.calibration import EmpiricalNull

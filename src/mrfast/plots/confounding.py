@@ -10,11 +10,9 @@ import numpy as np
 from mrfast import _validation as check
 from mrfast._optional import import_extra
 from mrfast._validation import Float
+from mrfast.plots.colours import BLUE, GREY, ORANGE
 from mrfast.plots.confounding_surface import asinh_ticks
 from mrfast.plots.massive_posterior import (
-    BLUE,
-    GREY,
-    ORANGE,
     check_reference,
     density_curve,
     effect_limits,

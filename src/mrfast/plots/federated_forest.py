@@ -11,6 +11,7 @@ import numpy as np
 from mrfast import _validation as check
 from mrfast._optional import import_extra
 from mrfast._validation import fail
+from mrfast.plots.colours import BLUE, GREY
 from mrfast.plots.federated_profiles import (
     EXPOSURE_SCALE,
     checked_set,
@@ -18,7 +19,6 @@ from mrfast.plots.federated_profiles import (
     odds_ratio_axis,
     set_text,
 )
-from mrfast.plots.massive_posterior import BLUE, GREY
 
 if TYPE_CHECKING:
     from mrfast.federated.estimate import FederatedEstimate

@@ -12,7 +12,7 @@ import numpy as np
 from mrfast import _validation as check
 from mrfast._optional import import_extra
 from mrfast._validation import Float, fail
-from mrfast.plots.massive_posterior import GREY
+from mrfast.plots.colours import GREY
 
 if TYPE_CHECKING:
     from mrfast.federated.estimate import FederatedEstimate

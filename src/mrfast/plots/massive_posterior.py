@@ -10,6 +10,7 @@ import numpy as np
 from mrfast import _validation as check
 from mrfast._optional import import_extra
 from mrfast._validation import Float
+from mrfast.plots.colours import BLUE, GREY, ORANGE
 
 if TYPE_CHECKING:
     from mrfast.bayes.result import MassiveResult
@@ -22,7 +23,6 @@ __all__ = [
     "massive_posterior_figure",
 ]
 
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#555555"  # Okabe and Ito: safe for colour blindness
 _NAMED = 20  # candidates with a bar
 _LONGEST_NAME = 22  # characters
 # Probability inside the axis, while the axis is at most so many times wider than half of it.

@@ -12,7 +12,7 @@ import numpy as np
 
 from mrfast._optional import import_extra
 from mrfast._validation import Float, fail
-from mrfast.plots.massive_posterior import BLUE, GREY, ORANGE
+from mrfast.plots.colours import BLUE, GREY, ORANGE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mrfast import _validation as check
 from mrfast._optional import import_extra
-from mrfast.plots.massive_posterior import BLUE, GREY, ORANGE
+from mrfast.plots.colours import BLUE, GREY, ORANGE
 
 if TYPE_CHECKING:
     import pandas as pd

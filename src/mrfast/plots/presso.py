@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mrfast._optional import import_extra
-from mrfast.plots.massive_posterior import BLUE, GREY, ORANGE
+from mrfast.plots.colours import BLUE, GREY, ORANGE
 
 if TYPE_CHECKING:
     from mrfast.summary.presso_test import MVPressoResult, PressoResult

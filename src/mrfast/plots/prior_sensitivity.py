@@ -6,7 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 from mrfast._optional import import_extra
-from mrfast.plots.massive_posterior import BLUE, GREY, ORANGE
+from mrfast.plots.colours import BLUE, GREY, ORANGE
 
 if TYPE_CHECKING:
     from mrfast.bayes.sensitivity import PriorSensitivity

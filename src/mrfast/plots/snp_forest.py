@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mrfast._optional import import_extra
-from mrfast.plots.massive_posterior import BLUE, GREY, ORANGE
+from mrfast.plots.colours import BLUE, GREY, ORANGE
 from mrfast.plots.mr_panel import interval_text, method_label, method_styles, robust_limits
 
 if TYPE_CHECKING:

@@ -17,14 +17,12 @@ from mrfast.summary._multivariable import (
     error_correlations,
     mv_associations,
 )
-from mrfast.summary.estimate import chi_square_p, plain
+from mrfast.summary.estimate import WEAK, chi_square_p, plain
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["ConditionalStrength", "conditional_f", "strength_of", "weak_exposures"]
-
-_WEAK = 10.0  # conditional F below which a reader should know
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -218,5 +216,5 @@ def weak_exposures(exposures: tuple[str, ...], conditional: Float) -> list[str]:
         f"conditional F of {name} is {value:.3g}: weak instruments given the other exposures, "
         "whose estimates are biased as well"
         for name, value in zip(exposures, conditional, strict=True)
-        if value < _WEAK
+        if value < WEAK
     ]

@@ -191,9 +191,9 @@ def constrained_ml(
     0.501
     """
     given = associations(beta_exposure, se_exposure, beta_outcome, se_outcome, minimum=_MINIMUM)
-    psi = check.scalar("overlap", overlap, above=-1, below=1)
+    overlap = check.scalar("overlap", overlap, above=-1, below=1)
     level = check.scalar("ci_level", ci_level, above=0, below=1)
-    correlation = np.array([[1, psi], [psi, 1]])
+    correlation = np.array([[1, overlap], [overlap, 1]])
     found = _constrained.analysed(
         _constrained.prepared(
             given.bx[:, None], given.sx[:, None], given.by, given.sy, correlation

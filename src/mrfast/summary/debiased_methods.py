@@ -74,7 +74,7 @@ class PenalisedIVWEstimate(SetEstimate, DebiasedEstimate):
         The one that was used.
     n_draws : int
         Draws that were made.
-    monte_carlo_error : float
+    p_value_monte_carlo_error : float
         Monte-Carlo standard error of `p_value`; 0 without draws.
     ci_monte_carlo_error : tuple of float
         Of the two limits; 0 without draws, NaN for infinite ones.
@@ -87,7 +87,7 @@ class PenalisedIVWEstimate(SetEstimate, DebiasedEstimate):
     selected: np.ndarray[Any, np.dtype[np.bool_]]
     interval: str
     n_draws: int
-    monte_carlo_error: float
+    p_value_monte_carlo_error: float
     ci_monte_carlo_error: tuple[float, float]
 
     def _more_rows(self) -> list[tuple[str, str]]:
@@ -322,7 +322,7 @@ def penalised_ivw(
         selected=selected,
         interval=used,
         n_draws=made,
-        monte_carlo_error=p_error,
+        p_value_monte_carlo_error=p_error,
         ci_monte_carlo_error=limit_errors,
         messages=tuple(messages),
         **(summary | set_fields(pieces)),

@@ -14,6 +14,7 @@ from mrfast import _core
 from mrfast import _validation as check
 from mrfast._runtime import generator
 from mrfast._validation import Float
+from mrfast.summary._draws import standard_deviations
 from mrfast.summary._inputs import Associations, associations, outcome_error
 from mrfast.summary._least_squares import Whitening, correlations, least_squares
 from mrfast.summary._regression import (
@@ -35,7 +36,9 @@ from mrfast.summary.estimate import (
 
 __all__ = ["EggerEstimate", "egger"]
 
-_DILUTED = 0.9  # I2_GX below which a reader should know
+DILUTED = 0.9
+"""I2_GX below which a reader should know."""
+
 _CHUNK = 1 << 19  # numbers drawn at a time
 
 
@@ -53,11 +56,11 @@ class EggerEstimate(RegressionEstimate):
         Share of the variation of the exposure associations that is not their error, 0 to 1: the
         slope is about that share of its size too near zero. NaN without `se_exposure`.
     i2_gx_definition : {"weighted", "unweighted"}
-    std_error_source : {"analytic", "bootstrap"}
-    n_draws : int or None
-        Of the bootstrap.
-    std_error_mc_error, intercept_std_error_mc_error : float or None
-        Monte-Carlo standard errors of the bootstrap's standard errors.
+    std_error_method : {"analytic", "bootstrap"}
+    n_draws : int
+        Draws that were made.
+    monte_carlo_error, intercept_monte_carlo_error : float
+        Monte-Carlo standard errors of `std_error` and `intercept_std_error`; 0 without draws.
     """
 
     title = "Egger regression"
@@ -69,10 +72,10 @@ class EggerEstimate(RegressionEstimate):
     intercept_p_value: float
     i2_gx: float
     i2_gx_definition: str
-    std_error_source: str = "analytic"
-    n_draws: int | None = None
-    std_error_mc_error: float | None = None
-    intercept_std_error_mc_error: float | None = None
+    std_error_method: str = "analytic"
+    n_draws: int = 0
+    monte_carlo_error: float = 0.0
+    intercept_monte_carlo_error: float = 0.0
 
     def _more_rows(self) -> list[tuple[str, str]]:
         text = (
@@ -82,12 +85,12 @@ class EggerEstimate(RegressionEstimate):
         rows = [("intercept", text), *super()._more_rows()]
         if not math.isnan(self.i2_gx):
             rows.append(("I2_GX", f"{self.i2_gx:.3f} ({self.i2_gx_definition})"))
-        if self.n_draws is not None:
+        if self.n_draws:
             rows.append(
                 (
                     "bootstrap",
                     f"{self.n_draws} draws, Monte-Carlo error of the standard error "
-                    f"{self.std_error_mc_error:.2g}",
+                    f"{self.monte_carlo_error:.2g}",
                 )
             )
         return rows
@@ -246,15 +249,17 @@ def egger(
     errors = [scale_up * math.sqrt(variance) for variance in variances]
     more: dict[str, Any] = {}
     if bootstrap:
-        errors, mc_errors = _bootstrap(data, n_draws, rng)
+        draws = _bootstrap(data, check.integer("n_draws", n_draws, minimum=100), generator(rng))
+        deviations, monte_carlo_errors = standard_deviations(draws)
+        errors = deviations.tolist()
         more = {
-            "std_error_source": "bootstrap",
-            "n_draws": int(n_draws),
-            "std_error_mc_error": mc_errors[0],
-            "intercept_std_error_mc_error": mc_errors[1],
+            "std_error_method": "bootstrap",
+            "n_draws": len(draws),
+            "monte_carlo_error": float(monte_carlo_errors[0]),
+            "intercept_monte_carlo_error": float(monte_carlo_errors[1]),
         }
     share = max(0.0, (q_size - (n - 1)) / q_size) if q_size > 0 else q_size
-    if share < _DILUTED:
+    if share < DILUTED:
         messages.append(
             f"I2_GX is {share:.2f}: the errors of the exposure associations draw the slope to "
             "about that share of its size"
@@ -311,13 +316,11 @@ def _correlated(
     return slope, intercept, variances, q, float((size**2).mean()), q_size
 
 
-def _bootstrap(data: Associations, n_draws: int, rng: object) -> tuple[list[float], list[float]]:
-    """Standard deviations of slope and intercept over draws, and their Monte-Carlo errors."""
-    draws = check.integer("n_draws", n_draws, minimum=100)
-    source = generator(rng)
+def _bootstrap(data: Associations, draws: int, source: np.random.Generator) -> Float:
+    """Slope and intercept of every draw, shape (draws, 2)."""
     weight = data.sy**-2.0
     total, n = weight.sum(), len(data.bx)
-    values = np.empty((2, draws))
+    values = np.empty((draws, 2))
     step = max(1, _CHUNK // (2 * n))
     for start in range(0, draws, step):
         z = source.standard_normal((2, min(step, draws - start), n))
@@ -328,12 +331,5 @@ def _bootstrap(data: Associations, n_draws: int, rng: object) -> tuple[list[floa
         mean_y = (y * weight).sum(axis=1) / total
         x -= mean_x[:, None]
         slope = (x * y * weight).sum(axis=1) / (x * x * weight).sum(axis=1)
-        values[:, start : start + step] = slope, mean_y - slope * mean_x
-    errors, mc_errors = [], []
-    for value in values:
-        centred = value - value.mean()
-        variance = float((centred**2).sum() / (draws - 1))
-        kurtosis = float((centred**4).mean()) / variance**2
-        errors.append(math.sqrt(variance))
-        mc_errors.append(math.sqrt(max(0.0, kurtosis - 1) / (4 * draws) * variance))
-    return errors, mc_errors
+        values[start : start + step] = np.column_stack([slope, mean_y - slope * mean_x])
+    return values

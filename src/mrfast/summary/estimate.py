@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HETEROGENEOUS",
+    "WEAK",
     "Inference",
     "MREstimate",
     "RegressionEstimate",
@@ -30,7 +31,8 @@ __all__ = [
 HETEROGENEOUS = 0.05
 """p-value of Q below which a reader should know."""
 
-_WEAK = 10.0  # mean F below which a reader should know
+WEAK = 10.0
+"""F statistic below which a reader should know."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +179,7 @@ def ignored_heterogeneity(q_p_value: float, option: str) -> list[str]:
 
 def strength_messages(f_statistic: float) -> list[str]:
     """What to say of a mean F."""
-    if f_statistic < _WEAK:
+    if f_statistic < WEAK:
         return [
             f"mean F is {f_statistic:.3g}: weak instruments draw the estimate of two separate "
             "samples towards zero, that of one sample towards the confounded association"

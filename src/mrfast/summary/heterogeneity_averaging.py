@@ -183,23 +183,17 @@ def _mixture(weight: Float, mean: Float, width: Float) -> LogDensity:
     height = np.log(weight / width)
 
     def density(x: Float) -> tuple[Float, Float, Float]:
-        out = np.empty((3, len(x)))
-        rows = max(1, _BLOCK // len(mean))
-        for first in range(0, len(x), rows):
-            some = slice(first, first + rows)
-            z = (mean - x[some, None]) / width
-            value = height - z**2 / 2
-            top = value.max(axis=1)
-            share = np.exp(value - top[:, None])
-            total = share.sum(axis=1)
-            pull = z / width
-            slope = (share * pull).sum(axis=1) / total
-            out[0, some] = top + np.log(total)
-            out[1, some] = slope
-            out[2, some] = (share * (pull**2 - width**-2)).sum(axis=1) / total - slope**2
-        return out[0], out[1], out[2]
+        z = (mean - x[:, None]) / width
+        value = height - z**2 / 2
+        top = value.max(axis=1)
+        share = np.exp(value - top[:, None])
+        total = share.sum(axis=1)
+        pull = z / width
+        slope = (share * pull).sum(axis=1) / total
+        curvature = (share * (pull**2 - width**-2)).sum(axis=1) / total - slope**2
+        return top + np.log(total), slope, curvature
 
-    return density
+    return _in_blocks(density, len(mean))
 
 
 def _product(ratio: Float, error: Float, prior: float) -> LogDensity:
@@ -207,19 +201,25 @@ def _product(ratio: Float, error: Float, prior: float) -> LogDensity:
     outside, inside = math.log1p(-prior), math.log(prior) - np.log(error)
 
     def density(x: Float) -> tuple[Float, Float, Float]:
-        out = np.empty((3, len(x)))
-        rows = max(1, _BLOCK // len(ratio))
-        for first in range(0, len(x), rows):
-            some = slice(first, first + rows)
-            z = (ratio - x[some, None]) / error
-            part = inside - z**2 / 2
-            share, pull = expit(part - outside), z / error
-            out[0, some] = np.logaddexp(part, outside).sum(axis=1)
-            out[1, some] = (share * pull).sum(axis=1)
-            out[2, some] = (share * ((1 - share) * pull**2 - error**-2)).sum(axis=1)
-        return out[0], out[1], out[2]
+        z = (ratio - x[:, None]) / error
+        part = inside - z**2 / 2
+        share, pull = expit(part - outside), z / error
+        curvature = (share * ((1 - share) * pull**2 - error**-2)).sum(axis=1)
+        return np.logaddexp(part, outside).sum(axis=1), (share * pull).sum(axis=1), curvature
 
-    return density
+    return _in_blocks(density, len(ratio))
+
+
+def _in_blocks(density: LogDensity, width: int) -> LogDensity:
+    """The same in bounded memory, where every point takes `width` numbers."""
+    rows = max(1, _BLOCK // width)
+
+    def in_blocks(x: Float) -> tuple[Float, Float, Float]:
+        parts = [density(x[first : first + rows]) for first in range(0, len(x), rows)]
+        value, slope, curvature = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return value, slope, curvature
+
+    return in_blocks
 
 
 def _thinned(means: Float, widths: Float) -> tuple[Float, Float]:

@@ -116,8 +116,8 @@ def leave_one_out(
     sets = data_sets(data, (beta_exposure, se_exposure, beta_outcome, se_outcome))
     if ld is not None and len(sets) > 1:
         raise check.fail("ld", "None with several data sets", f"{len(sets)} data sets")
-    if ld is not None and not chosen.accepts_ld:
-        raise check.fail("ld", f"None with {method}, which takes SNPs as independent", "some")
+    if ld is not None:
+        chosen.refuse_ld()
     if snps is not None and len(sets) > 1:
         raise check.fail("snps", "None with several data sets", f"{len(sets)} data sets")
     entropy = [int(generator(rng).integers(2**63)), *chosen.name.encode()]

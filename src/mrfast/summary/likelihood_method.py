@@ -155,7 +155,7 @@ def maximum_likelihood(
     check.choice("model", model, ("random", "fixed"))
     check.choice("interval", interval, ("wald", "profile"))
     check.choice("distribution", distribution, ("normal", "t"))
-    psi = check.scalar("overlap", overlap, above=-1, below=1)
+    overlap = check.scalar("overlap", overlap, above=-1, below=1)
     level = check.scalar("ci_level", ci_level, above=0, below=1)
     data = associations(beta_exposure, se_exposure, beta_outcome, se_outcome, minimum=1)
     n = len(data.bx)
@@ -164,19 +164,19 @@ def maximum_likelihood(
     if ld is None:
         f = _core.summary.mean_square_ratio(data.bx, data.sx)
     else:
-        if psi:
-            raise check.fail("overlap", "0 together with ld", f"{psi!r}")
+        if overlap:
+            raise check.fail("overlap", "0 together with ld", f"{overlap!r}")
         data, f = _independent(data, correlations(ld, snps, ld_snps, n))
     law = Inference(distribution, n - 1, level)
-    theta, half_q, minima, _ = _profile(data, psi, 0.0)
+    theta, half_q, minima, _ = _profile(data, overlap, 0.0)
     found = heterogeneity_fields(2 * half_q, n - 1)
     spread = max(1.0, found["residual_std_error"]) if model == "random" and n > 1 else 1.0
-    error = spread / math.sqrt(_information(data, psi, theta))
+    error = spread / math.sqrt(_information(data, overlap, theta))
     summary = inference(theta, error, law, level)
     pieces = np.array([[summary["ci_lower"], summary["ci_upper"]]])
     messages: list[str] = []
     if interval == "profile":
-        pieces = _profile(data, psi, (law.reach * spread) ** 2 / 2)[3]
+        pieces = _profile(data, overlap, (law.reach * spread) ** 2 / 2)[3]
         at_zero = float(((data.by / data.sy) ** 2).sum()) - 2 * half_q
         ratio = math.sqrt(max(at_zero, 0.0)) / spread
         summary["p_value"] = law.p_value(ratio)
@@ -201,7 +201,7 @@ def maximum_likelihood(
         n_snps=n,
         f_statistic=f,
         model=model,
-        overlap=psi,
+        overlap=overlap,
         interval=interval,
         distribution=distribution,
         minima=minima,
@@ -211,22 +211,22 @@ def maximum_likelihood(
     )
 
 
-def _profile(data: Associations, psi: float, rise: float) -> tuple[float, float, Float, Float]:
+def _profile(data: Associations, overlap: float, rise: float) -> tuple[float, float, Float, Float]:
     """Effect and Q/2 at its least, all minima, and where it is at most `rise` higher."""
     found = _core.likelihood.profile(
-        *data, overlap=psi, tau2=0.0, loss="l2", constant=0.0, rise=rise
+        *data, overlap=overlap, tau2=0.0, loss="l2", constant=0.0, rise=rise
     )
     if not math.isfinite(found[0]):
         raise ConvergenceError(INFINITE)
     return found
 
 
-def _information(data: Associations, psi: float, theta: float) -> float:
+def _information(data: Associations, overlap: float, theta: float) -> float:
     """Half the second derivative of Q."""
     bx, sx, by, sy = data
     e = by - theta * bx
-    v = sy**2 + theta * (theta * sx**2 - 2 * psi * sx * sy)
-    dv = 2 * (theta * sx**2 - psi * sx * sy)
+    v = sy**2 + theta * (theta * sx**2 - 2 * overlap * sx * sy)
+    dv = 2 * (theta * sx**2 - overlap * sx * sy)
     share = e / v
     terms = bx**2 / v + share * (2 * bx * dv / v + share * (dv**2 / v - sx**2))
     return float(terms.sum())

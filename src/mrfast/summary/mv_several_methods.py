@@ -151,8 +151,7 @@ def mv_mr(
         method = MV_METHODS[name]
         arguments = {**shared, **given.get(name, {})}
         if ld is not None:
-            if not method.accepts_ld:
-                raise check.fail("ld", f"None with {name}, which takes SNPs as independent", "some")
+            method.refuse_ld()
             arguments |= {"ld": ld, "snps": snps, "ld_snps": ld_snps}
         if exposure_correlation is not None and se_exposure is not None and _correlated(method):
             arguments["exposure_correlation"] = exposure_correlation

@@ -60,6 +60,11 @@ class Method:
         module, _, name = self.function.partition(":")
         return getattr(importlib.import_module(module), name)
 
+    def refuse_ld(self) -> None:
+        """Raise an error if the method cannot use `ld`."""
+        if not self.accepts_ld:
+            raise fail("ld", f"None with {self.name}, which takes SNPs as independent", "some")
+
     def checked_options(self, options: Any) -> dict[str, Any]:
         """Options of this method alone, none for None; unknown ones are refused."""
         if options is None:
@@ -329,9 +334,7 @@ _ENTRIES: tuple[Method, ...] = (
 METHODS: Mapping[str, Method] = MappingProxyType({method.name: method for method in _ENTRIES})
 """All methods, by name."""
 
-DEFAULT_METHODS = tuple(
-    name for name in ("ivw", "egger", "weighted_median", "weighted_mode") if name in METHODS
-)
+DEFAULT_METHODS = ("ivw", "egger", "weighted_median", "weighted_mode")
 """What `mrfast.mr` runs without being told; each rests on other assumptions."""
 
 

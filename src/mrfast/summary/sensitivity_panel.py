@@ -18,7 +18,8 @@ from mrfast._runtime import generator
 from mrfast.errors import ConvergenceError, InvalidInputError
 from mrfast.summary._data_sets import ARRAYS, DataSet, one_data_set
 from mrfast.summary.directionality import SteigerTest, steiger
-from mrfast.summary.egger_regression import EggerEstimate, egger
+from mrfast.summary.egger_regression import DILUTED, EggerEstimate, egger
+from mrfast.summary.estimate import WEAK
 from mrfast.summary.heterogeneity_tests import Heterogeneity, heterogeneity
 from mrfast.summary.influence_measures import Influence, influence
 from mrfast.summary.leaving_out import ALL, leave_one_out, single_snp
@@ -81,8 +82,6 @@ ASSUMPTIONS: Mapping[str, str] = {
 
 _DIAGNOSTICS = ("egger", "mr_presso")  # use options, also where they are not among the methods
 _FEWEST = {"heterogeneity": 2, "egger": 3, "radial": 2, "influence": 3, "presso": 4}
-_WEAK = 10.0
-_DILUTED = 0.9
 _WIDE = 2.0  # Egger's interval over that of inverse-variance weighting
 
 
@@ -519,7 +518,7 @@ def panel_methods(
         if not chosen:
             raise check.fail("methods", "at least one name", "none")
     else:
-        chosen = [name for name in PANEL if name in METHODS] if n > 1 else ["wald_ratio"]
+        chosen = list(PANEL) if n > 1 else ["wald_ratio"]
         for name in chosen:
             given[name] = {**PANEL.get(name, {}), **given.get(name, {})}
     for name in given:
@@ -620,7 +619,7 @@ def _checks(panel: Sensitivity) -> dict[str, str]:
     alpha = 1 - panel.ci_level
     f = panel.f_statistic
     if not math.isnan(f):
-        weak = "weak: estimates may be drawn towards zero" if f < _WEAK else "not weak on average"
+        weak = "weak: estimates may be drawn towards zero" if f < WEAK else "not weak on average"
         found["instrument strength"] = f"mean F = {f:.3g}, {weak}."
     if panel.heterogeneity is not None:
         test = panel.heterogeneity.ivw
@@ -640,7 +639,7 @@ def _checks(panel: Sensitivity) -> dict[str, str]:
             if line.intercept_p_value < alpha
             else "no sign of directional pleiotropy, which is no proof of its absence."
         )
-        if line.i2_gx < _DILUTED:
+        if line.i2_gx < DILUTED:
             text += f" I2_GX = {line.i2_gx:.2f}: the slope is diluted to about that share."
         found["Egger intercept"] = text
     if panel.presso is not None:

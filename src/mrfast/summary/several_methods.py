@@ -173,10 +173,7 @@ def _row(
     row |= {"method": method.name, "n_snps": len(arrays["beta_exposure"]), "note": ""}
     arguments = {**arrays, "ci_level": level, **options.get(method.name, {})}
     if correlation["ld"] is not None:
-        if not method.accepts_ld:
-            raise check.fail(
-                "ld", f"None with {method.name}, which takes SNPs as independent", "some"
-            )
+        method.refuse_ld()
         arguments |= correlation
     result = attempt(
         method,
