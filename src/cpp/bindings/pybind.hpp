@@ -5,10 +5,15 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cstdint>
 #include <exception>
+#include <limits>
 #include <stdexcept>
 #include <string>
 #include <vector>
+
+#include "mrfast/parallel.hpp"
+#include "mrfast/random.hpp"
 
 namespace py = pybind11;
 
@@ -17,6 +22,7 @@ namespace mrfast::bindings {
 // C-contiguous arrays of exactly this type; conversions happen in Python, where they are visible.
 using DoubleArray = py::array_t<double, py::array::c_style>;
 using BoolArray = py::array_t<bool, py::array::c_style>;
+using IndexArray = py::array_t<std::int64_t, py::array::c_style>;
 
 inline std::vector<double> to_vector(const DoubleArray& array) {
   return {array.data(), array.data() + array.size()};
@@ -61,6 +67,28 @@ class Attendant {
   py::object progress_;
   std::exception_ptr failure_;
 };
+
+// Calls work(monitor) without the GIL, which may touch no Python object.
+template <class Work>
+void attended(const Work& work) {
+  Attendant attendant{py::none()};
+  {
+    const py::gil_scoped_release release;
+    Monitor monitor([&](std::uint64_t done) { return attendant(done); });
+    work(monitor);
+  }
+  attendant.rethrow();
+}
+
+// Key of counter-based random numbers, whose draws are counted by 32 bits.
+inline Philox::Key key_of(std::uint64_t seed) {
+  return {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)};
+}
+
+inline void require_draws(const char* name, std::size_t draws) {
+  if (draws > std::numeric_limits<std::uint32_t>::max())
+    throw std::invalid_argument(std::string(name) + ": expected less than 2^32");
+}
 
 void register_bayes(py::module_ module);
 void register_constrained(py::module_ module);

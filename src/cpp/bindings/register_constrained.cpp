@@ -1,6 +1,3 @@
-#include <cmath>
-#include <limits>
-
 #include "mrfast/constrained.hpp"
 #include "pybind.hpp"
 
@@ -45,13 +42,9 @@ py::tuple models(const DoubleArray& beta_exposure, const DoubleArray& se_exposur
   DoubleArray effects({count, width}), deviance(count), curvature({count, width, width});
   double *const e = effects.mutable_data(), *const d = deviance.mutable_data(),
                 *const c = curvature.mutable_data();
-  Attendant attendant{py::none()};
-  {
-    const py::gil_scoped_release release;
-    Monitor monitor([&](std::uint64_t done) { return attendant(done); });
+  attended([&](Monitor& monitor) {
     constrained_models(problem.data, problem.starts, e, d, c, monitor);
-  }
-  attendant.rethrow();
+  });
   return py::make_tuple(effects, deviance, curvature);
 }
 
@@ -61,21 +54,15 @@ py::tuple draws(const DoubleArray& beta_exposure, const DoubleArray& se_exposure
                 double cutoff, std::uint64_t seed, std::size_t count, std::size_t threads) {
   const Problem problem =
       problem_of(beta_exposure, se_exposure, beta_outcome, se_outcome, correlation, starts);
-  if (count > std::numeric_limits<std::uint32_t>::max())
-    throw std::invalid_argument("count: expected less than 2^32");
+  require_draws("count", count);
   const auto rows = static_cast<py::ssize_t>(count);
   const auto width = static_cast<py::ssize_t>(problem.data.exposures);
   DoubleArray averaged({rows, width}), selected({rows, width});
   double *const a = averaged.mutable_data(), *const s = selected.mutable_data();
-  const Philox::Key key{static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)};
-  Attendant attendant{py::none()};
-  {
-    const py::gil_scoped_release release;
-    Monitor monitor([&](std::uint64_t done) { return attendant(done); });
-    constrained_draws(problem.data, problem.starts, penalty, cutoff, key, count, threads, a, s,
-                      monitor);
-  }
-  attendant.rethrow();
+  attended([&](Monitor& monitor) {
+    constrained_draws(problem.data, problem.starts, penalty, cutoff, key_of(seed), count, threads,
+                      a, s, monitor);
+  });
   return py::make_tuple(averaged, selected);
 }
 

@@ -10,18 +10,6 @@ namespace mrfast::bindings {
 namespace {
 
 using ByteArray = py::array_t<std::uint8_t, py::array::c_style>;
-using IndexArray = py::array_t<std::int64_t, py::array::c_style>;
-
-template <class Work>
-void attended(const Work& work) {
-  Attendant attendant{py::none()};
-  {
-    const py::gil_scoped_release release;
-    Monitor monitor([&](std::uint64_t done) { return attendant(done); });
-    work(monitor);
-  }
-  attendant.rethrow();
-}
 
 void require_packed(const ByteArray& packed, const BoolArray& keep) {
   const auto bytes = (static_cast<std::size_t>(keep.size()) + 3) / 4;

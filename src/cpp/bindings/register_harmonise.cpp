@@ -2,7 +2,6 @@
 #include <tuple>
 
 #include "mrfast/harmonise.hpp"
-#include "mrfast/parallel.hpp"
 #include "pybind.hpp"
 
 namespace mrfast::bindings {
@@ -10,7 +9,6 @@ namespace mrfast::bindings {
 namespace {
 
 using CodeArray = py::array_t<std::int32_t, py::array::c_style>;
-using IndexArray = py::array_t<std::int64_t, py::array::c_style>;
 using ByteArray = py::array_t<std::int8_t, py::array::c_style>;
 
 constexpr std::size_t kBetweenChecks = std::size_t{1} << 16;
@@ -81,10 +79,7 @@ py::tuple align(const Table& exposure, const Table& outcome, const IndexArray& l
   std::int8_t* const kind = kinds.mutable_data();
   bool* const flag = flags.mutable_data();
   const std::int64_t *const from = left.data(), *const to = right.data();
-  Attendant attendant{py::none()};
-  {
-    const py::gil_scoped_release release;
-    Monitor monitor([&](std::uint64_t done) { return attendant(done); });
+  attended([&](Monitor& monitor) {
     for (std::size_t i = 0; i < n; ++i) {
       const AlignedRow row = aligner.row(from[i], to[i]);
       const std::int32_t four[] = {row.exposure[0], row.exposure[1], row.outcome[0],
@@ -97,8 +92,7 @@ py::tuple align(const Table& exposure, const Table& outcome, const IndexArray& l
       for (std::size_t k = 0; k < 8; ++k) flag[k * n + i] = eight[k];
       if (i % kBetweenChecks == 0 && monitor.step()) break;
     }
-  }
-  attendant.rethrow();
+  });
   return py::make_tuple(codes, kinds, flags);
 }
 

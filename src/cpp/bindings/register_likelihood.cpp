@@ -1,5 +1,4 @@
 #include <cstdint>
-#include <limits>
 #include <string>
 
 #include "mrfast/ratio_profile.hpp"
@@ -65,13 +64,7 @@ py::list dispersed(const DoubleArray& bx, const DoubleArray& sx, const DoubleArr
   const RatioData data = data_of(bx, sx, by, sy, 0);
   const LossForm form = loss_of(loss, constant);
   std::vector<DispersedRoot> roots;
-  Attendant attendant{py::none()};
-  {
-    const py::gil_scoped_release release;
-    Monitor monitor([&](std::uint64_t done) { return attendant(done); });
-    roots = dispersed_roots(data, form, delta, monitor);
-  }
-  attendant.rethrow();
+  attended([&](Monitor& monitor) { roots = dispersed_roots(data, form, delta, monitor); });
   py::list out;
   for (const auto& root : roots)
     out.append(py::make_tuple(root.tau2, root.theta, root.lower, root.upper, root.jump));
@@ -83,21 +76,15 @@ DoubleArray draws_of(const DoubleArray& bx, const DoubleArray& sx, const DoubleA
                      std::uint64_t seed, std::uint32_t purpose, std::size_t threads) {
   const RatioData data = data_of(bx, sx, mean, sy, 0);
   require_size("error", error, data.snps);
-  if (draws > std::numeric_limits<std::uint32_t>::max())
-    throw std::invalid_argument("draws: expected less than 2^32");
-  const NormalStream stream{
-      {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)}, 0, purpose};
+  require_draws("draws", draws);
+  const NormalStream stream{key_of(seed), 0, purpose};
   DoubleArray out({static_cast<py::ssize_t>(draws), static_cast<py::ssize_t>(kRatioSums)});
   double* const rows = out.mutable_data();
   const double* const centre = mean.data();
   const double* const spread = error.data();
-  Attendant attendant{py::none()};
-  {
-    const py::gil_scoped_release release;
-    Monitor monitor([&](std::uint64_t done) { return attendant(done); });
+  attended([&](Monitor& monitor) {
     ratio_sum_draws(data, centre, spread, stream, draws, rows, threads, monitor);
-  }
-  attendant.rethrow();
+  });
   return out;
 }
 

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cstdint>
-#include <limits>
 
 #include "mrfast/median.hpp"
 #include "mrfast/ratio_mode.hpp"
@@ -9,19 +8,6 @@
 namespace mrfast::bindings {
 
 namespace {
-
-using IndexArray = py::array_t<std::int64_t, py::array::c_style>;
-
-template <class Work>
-void attended(const Work& work) {
-  Attendant attendant{py::none()};
-  {
-    const py::gil_scoped_release release;
-    Monitor monitor([&](std::uint64_t done) { return attendant(done); });
-    work(monitor);
-  }
-  attendant.rethrow();
-}
 
 WeightedRatios ratios_of(const DoubleArray& bx, const DoubleArray& sx, const DoubleArray& by,
                          const DoubleArray& sy, const DoubleArray& weights) {
@@ -40,15 +26,6 @@ RatioSample sample_of(const DoubleArray& ratios, const DoubleArray& errors,
   require_size("errors", errors, n);
   require_size("weights", weights, n);
   return {n, ratios.data(), errors.data(), weights.data()};
-}
-
-NormalStream stream_of(std::uint64_t seed, std::uint32_t set, std::uint32_t purpose) {
-  return {{static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)}, set, purpose};
-}
-
-void require_draws(std::size_t draws) {
-  if (draws > std::numeric_limits<std::uint32_t>::max())
-    throw std::invalid_argument("draws: expected less than 2^32");
 }
 
 double median(const DoubleArray& values, const DoubleArray& weights) {
@@ -108,11 +85,11 @@ DoubleArray draw_medians(const DoubleArray& bx, const DoubleArray& sx, const Dou
                          double scale, std::size_t draws, std::uint64_t seed, std::uint32_t set,
                          std::uint32_t purpose, std::size_t threads) {
   const WeightedRatios data = ratios_of(bx, sx, by, sy, weights);
-  require_draws(draws);
+  require_draws("draws", draws);
   DoubleArray out(static_cast<py::ssize_t>(draws));
   double* const medians = out.mutable_data();
   attended([&](Monitor& monitor) {
-    bootstrap_medians(data, stream_of(seed, set, purpose), estimate, scale, draws, medians, threads,
+    bootstrap_medians(data, {key_of(seed), set, purpose}, estimate, scale, draws, medians, threads,
                       monitor);
   });
   return out;
@@ -123,12 +100,12 @@ py::tuple draw_modes(const DoubleArray& ratios, const DoubleArray& standard_erro
                      std::uint64_t seed, std::uint32_t set, std::uint32_t purpose,
                      std::size_t threads) {
   const RatioSample data = sample_of(ratios, standard_errors, weights);
-  require_draws(draws);
+  require_draws("draws", draws);
   DoubleArray out(static_cast<py::ssize_t>(draws));
   double* const modes = out.mutable_data();
   double coarse = 0;
   attended([&](Monitor& monitor) {
-    coarse = bootstrap_modes(data, stream_of(seed, set, purpose), factor, exact, draws, modes,
+    coarse = bootstrap_modes(data, {key_of(seed), set, purpose}, factor, exact, draws, modes,
                              threads, monitor);
   });
   return py::make_tuple(out, coarse);
@@ -156,13 +133,12 @@ DoubleArray sample_modes(const DoubleArray& samples, const DoubleArray& weights,
 // Normals of one index: (2, draws).
 DoubleArray normals(std::uint64_t seed, std::uint32_t set, std::uint32_t purpose,
                     std::uint32_t index, std::size_t draws) {
-  require_draws(draws);
+  require_draws("draws", draws);
   DoubleArray out({py::ssize_t{2}, static_cast<py::ssize_t>(draws)});
   double* const z = out.mutable_data();
   for (std::size_t d = 0; d < draws; d += kLanes) {
     double first[kLanes], second[kLanes];
-    normal_pairs(stream_of(seed, set, purpose), index, static_cast<std::uint32_t>(d), first,
-                 second);
+    normal_pairs({key_of(seed), set, purpose}, index, static_cast<std::uint32_t>(d), first, second);
     const std::size_t count = std::min(kLanes, draws - d);
     std::copy(first, first + count, z + d);
     std::copy(second, second + count, z + draws + d);

@@ -45,13 +45,7 @@ py::tuple subsets(const DoubleArray& ratios, const DoubleArray& errors, double p
   if (!(prior > 0 && prior < 1)) throw std::invalid_argument("prior: expected one from 0 to 1");
   const double *const r = ratios.data(), *const s = errors.data();
   SubsetMixture found;
-  Attendant attendant{py::none()};
-  {
-    const py::gil_scoped_release release;
-    Monitor monitor([&](std::uint64_t done) { return attendant(done); });
-    subset_mixture(n, r, s, prior, smallest, monitor, found);
-  }
-  attendant.rethrow();
+  attended([&](Monitor& monitor) { subset_mixture(n, r, s, prior, smallest, monitor, found); });
   DoubleArray parts({static_cast<py::ssize_t>(found.parts.size()), py::ssize_t{3}});
   double* row = parts.mutable_data();
   for (const NormalPart& part : found.parts) {
@@ -76,13 +70,7 @@ py::tuple path(const DoubleArray& columns, const DoubleArray& response, const Do
   require_size("scale", scale, n);
   const double *const x = columns.data(), *const y = response.data(), *const c = scale.data();
   LassoPath found;
-  Attendant attendant{py::none()};
-  {
-    const py::gil_scoped_release release;
-    Monitor monitor([&](std::uint64_t done) { return attendant(done); });
-    found = lasso_path(n, k, x, y, c, lowest, monitor);
-  }
-  attendant.rethrow();
+  attended([&](Monitor& monitor) { found = lasso_path(n, k, x, y, c, lowest, monitor); });
   const std::size_t m = found.penalty.size();
   return py::make_tuple(to_array(found.penalty.data(), m), to_array(found.estimate.data(), m, k),
                         to_array(found.slope.data(), m, k), to_array(found.q.data(), m),

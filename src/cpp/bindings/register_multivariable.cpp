@@ -1,5 +1,4 @@
 #include <cstdint>
-#include <limits>
 
 #include "mrfast/least_absolute.hpp"
 #include "pybind.hpp"
@@ -7,8 +6,6 @@
 namespace mrfast::bindings {
 
 namespace {
-
-using IndexArray = py::array_t<std::int64_t, py::array::c_style>;
 
 py::tuple least_absolute(const DoubleArray& x, const DoubleArray& y, const DoubleArray& weights) {
   if (x.ndim() != 2 || x.shape(1) < 1 || x.shape(0) < x.shape(1))
@@ -44,8 +41,7 @@ DoubleArray bootstrap(const DoubleArray& bx, const DoubleArray& sx, const Double
   require_size("weights", weights, j);
   require_size("lower", lower, k * k);
   require_size("basis", basis, k);
-  if (draws > std::numeric_limits<std::uint32_t>::max())
-    throw std::invalid_argument("draws: expected less than 2^32");
+  require_draws("draws", draws);
   std::vector<std::size_t> start;
   for (std::size_t i = 0; i < k; ++i) {
     const std::int64_t place = basis.data()[i];
@@ -57,15 +53,10 @@ DoubleArray bootstrap(const DoubleArray& bx, const DoubleArray& sx, const Double
                                   by.data(), sy.data(), weights.data(), lower.data()};
   DoubleArray out({static_cast<py::ssize_t>(draws), bx.shape(1)});
   double* const coefficients = out.mutable_data();
-  const NormalStream stream{
-      {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)}, set, purpose};
-  Attendant attendant{py::none()};
-  {
-    const py::gil_scoped_release release;
-    Monitor monitor([&](std::uint64_t done) { return attendant(done); });
+  const NormalStream stream{key_of(seed), set, purpose};
+  attended([&](Monitor& monitor) {
     bootstrap_least_absolute(data, stream, start, draws, coefficients, threads, monitor);
-  }
-  attendant.rethrow();
+  });
   return out;
 }
 

@@ -1,15 +1,12 @@
 #include <cstdint>
 #include <limits>
 
-#include "mrfast/parallel.hpp"
 #include "mrfast/presso.hpp"
 #include "pybind.hpp"
 
 namespace mrfast::bindings {
 
 namespace {
-
-using Offsets = py::array_t<std::int64_t, py::array::c_style>;
 
 PressoData make_data(const DoubleArray& beta_exposure, const DoubleArray& se_exposure,
                      const DoubleArray& beta_outcome, const DoubleArray& se_outcome) {
@@ -23,10 +20,6 @@ PressoData make_data(const DoubleArray& beta_exposure, const DoubleArray& se_exp
   return {j, k, beta_exposure.data(), se_exposure.data(), beta_outcome.data(), se_outcome.data()};
 }
 
-Philox::Key make_key(std::uint64_t seed) {
-  return {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)};
-}
-
 DoubleArray filled(std::vector<py::ssize_t> shape) {
   DoubleArray out(std::move(shape));
   std::fill(out.mutable_data(), out.mutable_data() + out.size(),
@@ -36,7 +29,7 @@ DoubleArray filled(std::vector<py::ssize_t> shape) {
 
 py::tuple closed_form(const DoubleArray& beta_exposure, const DoubleArray& se_exposure,
                       const DoubleArray& beta_outcome, const DoubleArray& se_outcome,
-                      const Offsets& offsets, std::size_t threads) {
+                      const IndexArray& offsets, std::size_t threads) {
   const PressoData all = make_data(beta_exposure, se_exposure, beta_outcome, se_outcome);
   if (offsets.size() < 1) throw std::invalid_argument("offsets: expected at least one number");
   const std::int64_t* const from = offsets.data();
@@ -56,10 +49,7 @@ py::tuple closed_form(const DoubleArray& beta_exposure, const DoubleArray& se_ex
   double* const r = residuals.mutable_data();
   double* const p = p_values.mutable_data();
   constexpr std::size_t kSets = 64;  // data sets that a thread takes at once
-  Attendant attendant{py::none()};
-  {
-    const py::gil_scoped_release release;  // no Python object is touched inside
-    Monitor monitor([&](std::uint64_t done) { return attendant(done); });
+  attended([&](Monitor& monitor) {
     parallel_for((sets + kSets - 1) / kSets, threads, monitor, [&](std::size_t chunk) {
       const std::size_t end = sets < (chunk + 1) * kSets ? sets : (chunk + 1) * kSets;
       for (std::size_t s = chunk * kSets; s < end; ++s) {
@@ -80,8 +70,7 @@ py::tuple closed_form(const DoubleArray& beta_exposure, const DoubleArray& se_ex
       }
       monitor.step(end - chunk * kSets);
     });
-  }
-  attendant.rethrow();
+  });
   return py::make_tuple(estimate, leave_one_out, residuals, p_values, centre, summary);
 }
 
@@ -97,14 +86,10 @@ py::tuple global_draws(const DoubleArray& beta_exposure, const DoubleArray& se_e
   const double* const about = residuals.data();
   std::uint64_t above = 0;
   std::vector<std::uint64_t> larger(outliers ? data.snps : 0);
-  Attendant attendant{py::none()};
-  {
-    const py::gil_scoped_release release;
-    Monitor monitor([&](std::uint64_t done) { return attendant(done); });
-    presso_global_draws(data, without, about, rss, {make_key(seed), first, count}, threads, monitor,
+  attended([&](Monitor& monitor) {
+    presso_global_draws(data, without, about, rss, {key_of(seed), first, count}, threads, monitor,
                         above, outliers ? larger.data() : nullptr);
-  }
-  attendant.rethrow();
+  });
   return py::make_tuple(above, larger);
 }
 
@@ -124,14 +109,10 @@ py::tuple distortion_draws(const DoubleArray& beta_exposure, const DoubleArray& 
   const double* const relative = ratio.data();
   const double* const plain = difference.data();
   std::vector<std::uint64_t> ratios(data.exposures), differences(data.exposures);
-  Attendant attendant{py::none()};
-  {
-    const py::gil_scoped_release release;
-    Monitor monitor([&](std::uint64_t done) { return attendant(done); });
-    presso_distortion_draws(data, centre, dropped, relative, plain, {make_key(seed), first, count},
+  attended([&](Monitor& monitor) {
+    presso_distortion_draws(data, centre, dropped, relative, plain, {key_of(seed), first, count},
                             threads, monitor, ratios.data(), differences.data());
-  }
-  attendant.rethrow();
+  });
   return py::make_tuple(ratios, differences);
 }
 

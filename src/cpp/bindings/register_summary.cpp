@@ -1,6 +1,5 @@
 #include <optional>
 
-#include "mrfast/parallel.hpp"
 #include "mrfast/regression.hpp"
 #include "mrfast/robust_regression.hpp"
 #include "pybind.hpp"
@@ -87,13 +86,7 @@ void pairs(const py::array_t<Real, py::array::c_style>& data, std::size_t outcom
   const ExposureLists lists{start, row, bx.data(), exposures};
   double* const to = out.mutable_data();
   std::int32_t* const count = counts ? counts->mutable_data() : nullptr;
-  Attendant attendant{py::none()};
-  {
-    const py::gil_scoped_release release;
-    Monitor monitor([&](std::uint64_t done) { return attendant(done); });
-    fit_pairs(panel, lists, to, count, threads, monitor);
-  }
-  attendant.rethrow();
+  attended([&](Monitor& monitor) { fit_pairs(panel, lists, to, count, threads, monitor); });
 }
 
 }  // namespace
