@@ -29,7 +29,7 @@ from mrfast.summary.several_methods import mr
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ASSUMPTIONS", "PANEL", "PLOTS", "Sensitivity", "funnel", "sensitivity"]
+__all__ = ["ASSUMPTIONS", "PANEL", "PLOTS", "Sensitivity", "funnel", "panel_methods", "sensitivity"]
 
 PANEL: Mapping[str, Mapping[str, Any]] = {
     "ivw": {},
@@ -367,7 +367,7 @@ def sensitivity(
         f"n_{side}": entry.column(f"n_{side}") if given is None else given
         for side, given in (("exposure", n_exposure), ("outcome", n_outcome))
     }
-    chosen, settings = _chosen(methods, options, n, sizes, skipped)
+    chosen, settings = panel_methods(methods, options, n, sizes, skipped)
     table = mr(**arrays, methods=chosen, options=settings, rng=seed, ci_level=level)
     table["assumption"] = [
         ASSUMPTIONS.get(name, METHODS[name].title) for name in table["method"].to_list()
@@ -477,14 +477,33 @@ def funnel(
     )
 
 
-def _chosen(
+def panel_methods(
     methods: Sequence[str] | str | None,
     options: Any,
     n: int,
     sizes: Mapping[str, Any],
     skipped: dict[str, str],
 ) -> tuple[list[str], dict[str, dict[str, Any]]]:
-    """Names and options of the methods; the smallest sample size where one is asked for."""
+    """Names and options of the methods; the smallest sample size where one is asked for.
+
+    Parameters
+    ----------
+    methods : sequence of str, or str, optional
+        Default: `PANEL`, or the Wald ratio of one SNP.
+    options : mapping of mapping, optional
+        Of single methods.
+    n : int
+        Number of SNPs.
+    sizes : mapping of str to array_like
+        Sample sizes of the two studies; None where not known.
+    skipped : dict
+        Takes the methods that cannot run for want of a sample size, with the reason.
+
+    Returns
+    -------
+    names : list of str
+    options : dict of dict
+    """
     if options is not None and not isinstance(options, Mapping):
         raise check.fail("options", "a mapping of method names to options", repr(options))
     given = {key: dict(value) for key, value in dict(options or {}).items()}
