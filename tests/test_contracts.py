@@ -32,15 +32,15 @@ KERNELS = {domain: {domain} for domain in DOMAINS}  # submodules of _core
 KERNELS["bayes"] = {"bayes", "exact", "identified", "ld"}
 KERNELS["summary"] = {
     "constrained",
+    "genotypes",
     "likelihood",
+    "matrix",
     "medians",
     "mixture",
     "multivariable",
     "presso",
     "summary",
 }
-KERNELS["summary"] = {"medians", "presso", "summary"}
-KERNELS["summary"] |= {"genotypes"}
 MAY_IMPORT: dict[str, set[str]] = {
     **{part: set(FOUNDATION[:i]) for i, part in enumerate(FOUNDATION)},
     **{domain: {*FOUNDATION, "_core"} for domain in DOMAINS},
@@ -54,8 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 MAY_IMPORT["_runtime"] |= {"_core"}
 # Inside functions, domains may also reach for the drawing of their own results.
 MAY_IMPORT_LATE = {domain: {"plots"} for domain in DOMAINS}
-MAY_IMPORT_LATE["summary"] |= {"io"}  # and for the writing of them
-MAY_IMPORT_LATE["summary"] |= {"io"}  # a user's reference panel
+MAY_IMPORT_LATE["summary"] |= {"io"}  # and for their writing, and a user's reference panel
 
 
 def python_files() -> list[Path]:

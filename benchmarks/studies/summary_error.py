@@ -64,6 +64,7 @@ class Method:
     options: tuple[tuple[str, Any], ...] = ()
     random: bool = False
     needs_n: bool = False
+    most_snps: int = 1_000
 
     def run(self, data: dict[str, Any], n: int, rng: np.random.Generator) -> Any:
         """The result on one data set."""
@@ -77,8 +78,10 @@ class Method:
 
 
 def _method(label: str, function: str, **options: Any) -> Method:
-    random, needs_n = options.pop("random", False), options.pop("needs_n", False)
-    return Method(label, function, tuple(options.items()), random, needs_n)
+    own = {
+        name: options.pop(name) for name in ("random", "needs_n", "most_snps") if name in options
+    }
+    return Method(label, function, tuple(options.items()), **own)
 
 
 UNIVARIABLE = (
@@ -86,6 +89,7 @@ UNIVARIABLE = (
     _method("IVW, random", "ivw"),
     _method("IVW, robust", "ivw", robust=True),
     _method("IVW, penalised", "ivw", penalised=True),
+    _method("radial IVW", "radial"),
     _method("Egger", "egger"),
     _method("simple median", "simple_median", random=True),
     _method("weighted median", "weighted_median", random=True),
@@ -97,16 +101,17 @@ UNIVARIABLE = (
     _method("maximum likelihood, fixed", "maximum_likelihood", model="fixed"),
     _method("maximum likelihood, random", "maximum_likelihood", model="random"),
     _method("debiased IVW", "debiased_ivw"),
-    _method("penalised-likelihood IVW", "penalised_ivw"),
+    _method("penalised IVW, corrected", "penalised_ivw", n_draws=500, random=True),
     _method("RAPS, l2, no over-dispersion", "raps", loss="l2", over_dispersion=False),
     _method("RAPS, l2", "raps", loss="l2"),
     _method("RAPS, Huber", "raps", loss="huber"),
     _method("RAPS, Tukey", "raps", loss="tukey"),
     _method("contamination mixture", "contamination_mixture"),
     _method("MR-Lasso", "mr_lasso"),
-    _method("heterogeneity-penalised", "heterogeneity_penalised"),
-    _method("cML-MA", "constrained_ml", perturbations=0, needs_n=True),
-    _method("cML-MA, perturbed", "constrained_ml", perturbations=100, random=True, needs_n=True),
+    _method("heterogeneity-penalised", "heterogeneity_penalised", most_snps=20),
+    _method("heterogeneity-penalised, product", "heterogeneity_penalised", form="product"),
+    _method("cML-MA", "constrained_ml", n_perturbations=0, needs_n=True),
+    _method("cML-MA, perturbed", "constrained_ml", n_perturbations=100, random=True, needs_n=True),
 )
 MULTIVARIABLE = (
     _method("IVW, fixed", "mv_ivw", model="fixed"),
@@ -114,7 +119,7 @@ MULTIVARIABLE = (
     _method("Egger", "mv_egger"),
     _method("median", "mv_median", random=True),
     _method("MR-Lasso", "mv_lasso"),
-    _method("cML", "mv_constrained_ml", perturbations=0, needs_n=True),
+    _method("cML", "mv_constrained_ml", n_perturbations=0, needs_n=True),
     _method("MR-PRESSO, corrected", "mv_presso", n_draws=1_000, random=True),
 )
 
@@ -139,7 +144,8 @@ class Cell:
     @property
     def methods(self) -> tuple[Method, ...]:
         """What runs in it."""
-        return MULTIVARIABLE if self.multivariable else UNIVARIABLE
+        methods = MULTIVARIABLE if self.multivariable else UNIVARIABLE
+        return tuple(method for method in methods if self.snps <= method.most_snps)
 
 
 def _cells() -> Iterator[Cell]:
@@ -314,6 +320,9 @@ def _rates(table: pd.DataFrame, n: int) -> str:
         for scenario in SCENARIOS:
             cells = []
             for snps in sizes:
+                if snps > method.most_snps:
+                    cells.append("-")
+                    continue
                 null = indexed.loc[(method.label, scenario, snps, 0.0)]
                 real = indexed.loc[(method.label, scenario, snps, EFFECT)]
                 shares = (null["rejects"], real["covers"], real["rejects"])
@@ -331,7 +340,7 @@ def _errors(table: pd.DataFrame) -> str:
         "| method | " + " | ".join(SCENARIOS.values()) + " |",
         "|---|" + "---|" * len(SCENARIOS),
     ]
-    for method in UNIVARIABLE:
+    for method in CELLS["none J50 N100000"].methods:
         texts = []
         for scenario in SCENARIOS:
             row = indexed.loc[(method.label, scenario)]

@@ -102,6 +102,8 @@ if TYPE_CHECKING:
     from mrfast.summary.leaving_out import single_snp as single_snp
     from mrfast.summary.likelihood_method import LikelihoodEstimate as LikelihoodEstimate
     from mrfast.summary.likelihood_method import maximum_likelihood as maximum_likelihood
+    from mrfast.summary.matrix_inputs import MatrixExposures as MatrixExposures
+    from mrfast.summary.matrix_inputs import MatrixOutcomes as MatrixOutcomes
     from mrfast.summary.median_methods import MedianEstimate as MedianEstimate
     from mrfast.summary.median_methods import MedianLaw as MedianLaw
     from mrfast.summary.median_methods import median_law as median_law
@@ -118,6 +120,8 @@ if TYPE_CHECKING:
     from mrfast.summary.mv_inverse_variance import mv_ivw as mv_ivw
     from mrfast.summary.mv_median_regression import MVMedianEstimate as MVMedianEstimate
     from mrfast.summary.mv_median_regression import mv_median as mv_median
+    from mrfast.summary.pair_scan import MRMatrix as MRMatrix
+    from mrfast.summary.pair_scan import mr_matrix as mr_matrix
     from mrfast.summary.presso_test import MVPressoResult as MVPressoResult
     from mrfast.summary.presso_test import PressoResult as PressoResult
     from mrfast.summary.presso_test import mr_presso as mr_presso
@@ -169,8 +173,11 @@ _HOME = {
     "MVEstimate": "summary.mv_estimate",
     "MVIVWEstimate": "summary.mv_inverse_variance",
     "MVMedianEstimate": "summary.mv_median_regression",
+    "MRMatrix": "summary.pair_scan",
     "MVPressoResult": "summary.presso_test",
     "MassiveResult": "bayes.result",
+    "MatrixExposures": "summary.matrix_inputs",
+    "MatrixOutcomes": "summary.matrix_inputs",
     "MedianEstimate": "summary.median_methods",
     "MedianLaw": "summary.median_methods",
     "ModeEstimate": "summary.mode_methods",
@@ -224,6 +231,7 @@ _HOME = {
     "missingness_check": "federated.diagnostics",
     "mr": "summary.several_methods",
     "mr_lasso": "summary.lasso_selection",
+    "mr_matrix": "summary.pair_scan",
     "mr_presso": "summary.presso_test",
     "mv_egger": "summary.mv_egger_regression",
     "mv_ivw": "summary.mv_inverse_variance",

@@ -14,9 +14,10 @@ from . import genotypes as genotypes
 from . import identified as identified
 from . import ld as ld
 from . import likelihood as likelihood
+from . import matrix as matrix
 from . import medians as medians
-from . import multivariable as multivariable
 from . import mixture as mixture
+from . import multivariable as multivariable
 from . import presso as presso
 from . import summary as summary
 from . import texts as texts

@@ -20,6 +20,7 @@ from mrfast.cli import (
     instruments_command,
     massive_command,
     mr_command,
+    phewas_command,
     pool_command,
     presso_command,
     selection_command,
@@ -75,6 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
         harmonise_command,
         mr_command,
         presso_command,
+        phewas_command,
         example_command,
     ):
         command.add_parser(commands)
