@@ -549,3 +549,16 @@ def test_one_snp_gives_a_wald_ratio(command, tmp_path):
     assert row["method"] == "wald_ratio"
     assert row["estimate"] == pytest.approx(outcome["beta"][0] / exposure["beta"][0])
     assert "at least 4 SNPs" in command.fails("presso", *words, "-o", tmp_path / "p")
+
+
+def test_what_one_method_cannot_do_does_not_stop_the_others(command, tmp_path):
+    """Egger regression needs associations that differ in size; here they do not."""
+    exposure, outcome = summary_data("none", 12, rng=1).tables(rng=1)
+    exposure.assign(beta=0.03).to_csv(tmp_path / "x.tsv", sep="\t", index=False)
+    outcome.to_csv(tmp_path / "y.tsv", sep="\t", index=False)
+    words = ("--exposure", tmp_path / "x.tsv", "--outcome", tmp_path / "y.tsv", "--no-plot")
+    assert command("mr", *words, "-o", tmp_path / "out") == 0
+    rows = read(tmp_path / "out" / "estimates.csv").set_index("method")
+    assert np.isnan(rows.loc["egger", "estimate"])
+    assert "differ in size" in rows.loc["egger", "note"]
+    assert np.isfinite(rows.loc["ivw", "estimate"])

@@ -512,7 +512,9 @@ def panel_methods(
     else:
         chosen = [name for name in PANEL if name in METHODS] if n > 1 else ["wald_ratio"]
         for name in chosen:
-            given[name] = {**PANEL.get(name, {}), **given.get(name, {})}
+            own = {**PANEL.get(name, {}), **given.get(name, {})}
+            if own:  # what has options raises where it cannot be done
+                given[name] = own
     known = [float(np.nanmin(value)) for value in sizes.values() if value is not None]
     for name in list(chosen):
         parameters = inspect.signature(find_method(name).resolve()).parameters
@@ -724,7 +726,8 @@ def _summary(panel: Sensitivity) -> str:
             cells.append(
                 (row["method"], f"{row['estimate']:.3g}", interval, f"{row['p_value']:.2g}")
             )
-    widths = [max(len(cell[i]) for cell in [*cells, ("", "estimate", level, "p")]) for i in (1, 2)]
+    shown = [("", "estimate", level, "p"), *(cell for cell in cells if cell[1])]
+    widths = [max(len(cell[i]) for cell in shown) for i in (1, 2)]
     lines.append(f"  {'':<{width}}  {'estimate':>{widths[0]}}  {level:<{widths[1]}}  p")
     lines += [
         f"  {name:<{width}}  {estimate:>{widths[0]}}  {interval:<{widths[1]}}  {p}".rstrip()
