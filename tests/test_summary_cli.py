@@ -196,7 +196,8 @@ def test_mr_replaces_its_own_files_only(command, example, tmp_path):
     assert command(*words, "--no-diagnostics", "--methods", "ivw") == 0
     assert (tmp_path / "notes.txt").read_text() == "mine"
     assert len(read(tmp_path / "estimates.csv")) == 1
-    assert not (tmp_path / "findings.csv").exists()
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"estimates.csv", "harmonisation.tsv", "mr.json", "notes.txt"}
 
 
 def test_methods_and_their_options(command, example, harmonised, tmp_path):
@@ -334,6 +335,19 @@ def test_several_pairs_each_get_the_numbers_of_their_own(command, several, tmp_p
         same_numbers(read(folder / "methods.csv"), panel.methods)
         assert entry["n_snps"] == (12 if entry["outcome"] == "CHD" else 11)
     assert command.out.count(" on ") >= 4
+
+
+def test_folders_of_earlier_pairs_go_unless_they_hold_other_files(command, several, tmp_path):
+    words = ["mr", "--outcome", several["outcomes"], "--no-plot", "--quiet", "-o", tmp_path / "out"]
+    assert command(*words, "--exposure", several["ldl"], several["hdl"]) == 0
+    folders = sorted(path for path in (tmp_path / "out").iterdir() if path.is_dir())
+    assert len(folders) == 4
+    (folders[3] / "notes.txt").write_text("mine")
+    assert command(*words, "--exposure", several["ldl"]) == 0
+    left = {path for path in (tmp_path / "out").iterdir() if path.is_dir()}
+    now = strict_json(tmp_path / "out" / "mr.json")["pairs"]
+    assert left == {tmp_path / "out" / entry["folder"] for entry in now} | {folders[3]}
+    assert [path.name for path in folders[3].iterdir()] == ["notes.txt"]
 
 
 def test_pairs_without_a_snp_are_named(command, several, tmp_path):

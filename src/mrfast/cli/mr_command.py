@@ -7,6 +7,7 @@ import ast
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -332,6 +333,7 @@ def _write(
     from mrfast.io.tables import write_table
 
     folder.mkdir(parents=True, exist_ok=True)
+    _remove_earlier(folder, {entry["folder"] for entry, _, panel in done if panel is not None})
     frames = {"estimates.csv": pd.concat(tables, ignore_index=True)}
     if findings:
         frames["findings.csv"] = pd.concat(findings, ignore_index=True)
@@ -362,6 +364,24 @@ def _write(
         if name not in written:
             (folder / name).unlink(missing_ok=True)
     return written
+
+
+def _remove_earlier(folder: Path, kept: set[str]) -> None:
+    """Remove the panels of an earlier run in folders that this one does not write."""
+    from mrfast.io.sensitivity_files import SENSITIVITY_FILES
+
+    earlier = set()
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        document = json.loads((folder / "mr.json").read_text(encoding="utf-8"))
+        earlier = {str(entry.get("folder", ".")) for entry in document["pairs"]}
+    for name in earlier - kept:
+        if not re.fullmatch(r"\.|\d[\w-]*", name):
+            continue
+        for file in SENSITIVITY_FILES:
+            (folder / name / file).unlink(missing_ok=True)
+        if name != ".":
+            with suppress(OSError):  # others' files stay, and so does then the folder
+                (folder / name).rmdir()
 
 
 def _report(

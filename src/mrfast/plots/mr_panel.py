@@ -48,7 +48,11 @@ _MORE = (
     (GREY, (0, (3, 1.5))),
 )
 _LABELS = {
+    "constrained_ml": "Constrained maximum likelihood",
+    "debiased_ivw": "Debiased inverse-variance weighted",
     "ivw": "Inverse-variance weighted",
+    "ivw_fixed": "Inverse-variance weighted, fixed effect",
+    "penalised_ivw": "Penalised inverse-variance weighted",
     "egger": "Egger regression",
     "mr_presso": "MR-PRESSO",
     "mr_lasso": "MR-Lasso",
