@@ -184,6 +184,22 @@ def test_no_weak_instrument_bias() -> None:
     assert np.mean(own) == pytest.approx(0.5, abs=4 * np.std(own) / 200**0.5)
 
 
+def test_pleiotropy_of_weak_instruments() -> None:
+    """What the message says: drawn away from zero, where raps is not."""
+    rng = np.random.default_rng(5)
+    g = rng.normal(0, 0.02, 4000)
+    data = {
+        "beta_exposure": g + rng.normal(0, 0.01, 4000),
+        "se_exposure": np.full(4000, 0.01),
+        "beta_outcome": 0.3 * g + rng.normal(0, 0.015, 4000),
+        "se_outcome": np.full(4000, 0.01),
+    }
+    found = mrfast.maximum_likelihood(**data)
+    assert found.estimate > 0.36
+    assert any("away from zero" in message for message in found.messages)
+    assert mrfast.raps(**data).estimate == pytest.approx(0.3, abs=0.05)
+
+
 # ------------------------------------------------------------------------- intervals
 
 

@@ -120,6 +120,42 @@ def test_converged(reference_dir: Path, name: str, loss: str) -> None:
     assert found.std_error == pytest.approx(want["se"], rel=1e-8)
 
 
+@pytest.mark.reference
+@pytest.mark.parametrize("name", DATA_SETS)
+@pytest.mark.parametrize("loss", ["huber", "tukey"])
+def test_number_of_the_package(reference_dir: Path, name: str, loss: str) -> None:
+    """Its one scale for all SNPs, to the tolerance of its searches."""
+    call = ("mr.raps.overdispersed.robust", f"loss={loss}")
+    want = expected(reference_dir, name, *call)
+    found = mrfast.compat.mr_raps_0_4_robust(**arrays(reference_dir, name), loss=loss)
+    if want["tau2.hat"][0] == 0:
+        assert found.tau2 == 0
+        assert found.estimate == pytest.approx(want["beta.hat"][0], rel=1e-6)
+        assert found.std_error == pytest.approx(want["beta.se"][0], rel=2e-6)
+        assert found.tau2_std_error == pytest.approx(want["tau2.se"][0], rel=3e-5)
+        assert found.p_value == pytest.approx(want["beta.p.value"][0], rel=1e-4, abs=1e-14)
+    else:
+        assert found.tau2 == pytest.approx(want["tau2.hat"][0], rel=0.01)
+        assert found.estimate == pytest.approx(want["beta.hat"][0], rel=1e-4)
+        assert found.std_error == pytest.approx(want["beta.se"][0], rel=1e-3)
+
+
+def test_package_is_right_with_equal_errors() -> None:
+    """With one error for all SNPs the largest scale is everyone's, and both agree."""
+    data = problem(40, spread=0.05)
+    data |= {"se_exposure": np.full(40, 0.01), "se_outcome": np.full(40, 0.02)}
+    data["beta_outcome"][3] += 0.4
+    for loss in ("huber", "tukey"):
+        found, peer = (
+            mrfast.raps(**data, loss=loss),
+            mrfast.compat.mr_raps_0_4_robust(**data, loss=loss),
+        )
+        assert found.tau2 > 0
+        assert found.estimate == pytest.approx(peer.estimate, rel=1e-6)
+        assert found.tau2 == pytest.approx(peer.tau2, rel=1e-6)
+        assert found.std_error == pytest.approx(peer.std_error, rel=1e-6)
+
+
 # ------------------------------------------------------------------------- the equations
 
 

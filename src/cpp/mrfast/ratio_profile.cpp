@@ -16,10 +16,15 @@ constexpr double kHalfTurn = std::numbers::pi;
 constexpr std::size_t kAngles = 32;      // even steps of the angle among the starting points
 constexpr std::size_t kAllRatios = 160;  // up to which every ratio is one
 constexpr std::size_t kQuantiles = 80;   // of the ratios, by rank and by weight, beyond
-constexpr std::size_t kFewQuantiles = 20;
+constexpr std::size_t kFewQuantiles = 16;
+constexpr std::size_t kFewAngles = 12;
 constexpr std::size_t kSteps = 16;  // of the coarse grid of tau2
+constexpr double kSteepest = 1.5;   // angle of an effect that a scale of tau2 is taken from
 constexpr int kIterations = 200;
-constexpr double kEqual = 1e-13;  // of two angles
+constexpr double kEqual = 1e-13;       // of two angles
+constexpr double kAngleError = 1e-15;  // relative
+constexpr double kTau2Error = 1e-12;   // relative
+constexpr double kSolved = 1e-6;       // score of tau2 at a root, over those at its bracket
 
 struct Sum {
   double value, slope;
@@ -69,12 +74,12 @@ struct Circle {
   }
 };
 
-template <Loss loss>
-MRFAST_INLINE void add(double square, double k2, double& value, double& weight) {
-  if constexpr (loss == Loss::kSquare) {
+// rho of a squared residual, and rho'(t)/t.
+MRFAST_INLINE void weigh(Loss loss, double square, double k2, double& value, double& weight) {
+  if (loss == Loss::kSquare) {
     value = 0.5 * square;
     weight = 1;
-  } else if constexpr (loss == Loss::kHuber) {
+  } else if (loss == Loss::kHuber) {
     const double root = std::sqrt(square * k2);  // k |t|
     const bool inside = square <= k2;
     value = inside ? 0.5 * square : root - 0.5 * k2;
@@ -99,7 +104,7 @@ MRFAST_INLINE Sum evaluate_as(const Circle& d, double cosine, double sine, doubl
       const double half_dv = (b[l] - a[l]) * sc + c[l] * turned;
       const double share = n / v;
       double part, weight;
-      add<loss>(n * share, k2, part, weight);
+      weigh(loss, n * share, k2, part, weight);
       value[l] += part;
       slope[l] += weight * share * (dn - share * half_dv);
     }
@@ -134,18 +139,23 @@ Sum evaluate(const Circle& d, LossForm loss, double angle) {
   }
 }
 
-// A root of `f` between two angles of opposite signs: regula falsi with the Illinois rule, and
-// bisection where that is slow.
+// A root of `f` between two numbers where it has opposite signs, within `tolerance` relative:
+// regula falsi with the Illinois rule, every eighth step a bisection.
 template <class Function>
-double root_between(double left, double f_left, double right, double f_right, const Function& f) {
+double root_between(double left, double f_left, double right, double f_right, double tolerance,
+                    const Function& f) {
+  double last = left;
   for (int i = 0; i < kIterations; ++i) {
     const double width = right - left;
-    if (!(width > 4e-16 * std::max(std::abs(left), std::abs(right)))) break;
-    double middle = i % 8 == 7 ? left + 0.5 * width : left - f_left * width / (f_right - f_left);
+    const bool halve = i % 8 == 7;
+    double middle = halve ? left + 0.5 * width : left - f_left * width / (f_right - f_left);
     if (!(middle > left && middle < right)) middle = left + 0.5 * width;
     if (!(middle > left && middle < right)) break;
     const double value = f(middle);
-    if (value == 0) return middle;
+    const double close = tolerance * std::abs(middle);
+    if (value == 0 || width <= close || (!halve && std::abs(middle - last) <= 0.1 * close))
+      return middle;
+    last = middle;
     if ((value < 0) == (f_left < 0)) {
       left = middle;
       f_left = value;
@@ -160,10 +170,11 @@ double root_between(double left, double f_left, double right, double f_right, co
 }
 
 // Angles between which stationary points are looked for, over half a turn from -pi/2.
-std::vector<double> starting_angles(const RatioData& data, const Circle& d, std::size_t quantiles) {
+std::vector<double> starting_angles(const RatioData& data, const Circle& d, std::size_t even,
+                                    std::size_t quantiles) {
   std::vector<double> angles;
-  for (std::size_t i = 0; i < kAngles; ++i)
-    angles.push_back(kHalfTurn * (static_cast<double>(i) / kAngles - 0.5));
+  for (std::size_t i = 0; i < even; ++i)
+    angles.push_back(kHalfTurn * (static_cast<double>(i) / static_cast<double>(even) - 0.5));
   std::vector<std::pair<double, double>> ratios;  // angle and weight
   double total = 0;
   for (std::size_t j = 0; j < data.snps; ++j) {
@@ -196,6 +207,10 @@ std::vector<double> starting_angles(const RatioData& data, const Circle& d, std:
   return angles;
 }
 
+std::vector<double> many_angles(const RatioData& data, const Circle& d) {
+  return starting_angles(data, d, kAngles, data.snps <= kAllRatios ? kAllRatios : kQuantiles);
+}
+
 std::vector<StationaryPoint> points_on(const Circle& d, LossForm loss,
                                        const std::vector<double>& angles, bool maxima) {
   std::vector<Sum> sums;
@@ -208,9 +223,9 @@ std::vector<StationaryPoint> points_on(const Circle& d, LossForm loss,
     const double f = sums[i].slope, g = wraps ? sums[0].slope : sums[i + 1].slope;
     const bool minimum = f < 0 && g >= 0, maximum = f > 0 && g <= 0;
     if (!minimum && !(maximum && maxima)) continue;
-    double at = g == 0 ? right : root_between(angles[i], f, right, g, [&](double angle) {
-      return evaluate(d, loss, angle).slope;
-    });
+    double at = g == 0 ? right
+                       : root_between(angles[i], f, right, g, kAngleError,
+                                      [&](double angle) { return evaluate(d, loss, angle).slope; });
     if (at >= 0.5 * kHalfTurn) at -= kHalfTurn;
     out.push_back({at, d.theta(at), evaluate(d, loss, at).value, minimum});
   }
@@ -239,8 +254,7 @@ std::size_t lowest(const std::vector<StationaryPoint>& points) {
 std::vector<StationaryPoint> stationary_points(const RatioData& data, LossForm loss, double tau2) {
   Circle d(data);
   d.set_tau2(tau2);
-  auto points = points_on(
-      d, loss, starting_angles(data, d, data.snps <= kAllRatios ? kAllRatios : kQuantiles), true);
+  auto points = points_on(d, loss, many_angles(data, d), true);
   require_minimum(d, loss, points);
   return points;
 }
@@ -265,8 +279,9 @@ LevelSet level_set(const RatioData& data, LossForm loss, double tau2,
     const auto [left, f] = nodes[i];
     const auto [right, g] = nodes[i + 1];
     if ((f <= 0) == (g <= 0)) continue;
-    const double at = root_between(
-        left, f, right, g, [&](double angle) { return evaluate(d, loss, angle).value - level; });
+    const double at = root_between(left, f, right, g, kAngleError, [&](double angle) {
+      return evaluate(d, loss, angle).value - level;
+    });
     const double theta = d.scale * std::tan(at);
     if (inside)
       out.pieces.emplace_back(start, theta);
@@ -303,11 +318,8 @@ Fit score_at(Circle& d, LossForm loss, double delta, double tau2, double scale2,
     const double n = d.y[j] * cosine - d.x[j] * sine;
     const double v = d.a[j] * cosine * cosine + 2 * d.c[j] * sine * cosine + d.b[j] * sine * sine;
     const double square = n * n / v;
-    double weight = 1;
-    if (loss.kind == Loss::kHuber)
-      weight = square <= k2 ? 1.0 : loss.constant / std::sqrt(square);
-    else if (loss.kind == Loss::kTukey)
-      weight = square < k2 ? (1 - square / k2) * (1 - square / k2) : 0.0;
+    double part, weight;
+    weigh(loss.kind, square, k2, part, weight);
     score += scale2 * d.b[j] * (weight * square - delta) / v;
   }
   return {angle, score * cosine * cosine};
@@ -321,16 +333,18 @@ std::vector<DispersedRoot> dispersed_roots(const RatioData& data, LossForm loss,
   // Padding has to add nothing to the score either.
   for (std::size_t j = data.snps; j < d.b.size(); ++j) d.b[j] = 0;
   const double scale2 = 1 / (d.scale * d.scale);
-  const auto all = starting_angles(data, d, data.snps <= kAllRatios ? kAllRatios : kQuantiles);
-  const auto few = starting_angles(data, d, kFewQuantiles);
+  const auto all = many_angles(data, d);
+  const auto few = starting_angles(data, d, kFewAngles, kFewQuantiles);
   std::vector<DispersedRoot> roots;
   const Fit first = score_at(d, loss, delta, 0, scale2, all, nullptr);
   if (!(first.score > 0)) roots.push_back({0, d.theta(first.angle), 0, 0, false});
 
-  // Above the largest squared residual over delta no SNP is further off than expected.
+  // Above the largest squared residual over delta no SNP is further off than expected; effects
+  // near the pole are not worth a scale.
+  const double slope = d.scale * std::tan(std::clamp(first.angle, -kSteepest, kSteepest));
   double largest = 0, smallest = std::numeric_limits<double>::infinity();
   for (std::size_t j = 0; j < data.snps; ++j) {
-    const double e = data.by[j] - d.scale * std::tan(first.angle) * data.bx[j];
+    const double e = data.by[j] - slope * data.bx[j];
     largest = std::max(largest, std::max(e * e, data.by[j] * data.by[j]));
     smallest = std::min(smallest, data.sy[j] * data.sy[j]);
   }
@@ -350,16 +364,20 @@ std::vector<DispersedRoot> dispersed_roots(const RatioData& data, LossForm loss,
     const Fit fit = score_at(d, loss, delta, right, scale2, few, &warm);
     warm = fit.angle;
     if (f_left > 0 && !(fit.score > 0)) {
-      const auto score = [&](double tau2) {
-        return score_at(d, loss, delta, tau2, scale2, few, &warm).score;
-      };
-      double size = 0;
-      const double tau2 =
-          fit.score == 0 ? right : root_between(left, f_left, right, fit.score, score);
-      const Fit found = score_at(d, loss, delta, tau2, scale2, all, &warm);
-      size = std::max(std::abs(f_left), std::abs(fit.score));
+      const double size = std::max(f_left, -fit.score);
+      double tau2 = right;
+      Fit found = fit;
+      // With few starting angles, and again with all where those missed the lowest minimum.
+      for (const auto* angles : {&few, &all}) {
+        if (fit.score < 0)
+          tau2 = root_between(left, f_left, right, fit.score, kTau2Error, [&](double at) {
+            return score_at(d, loss, delta, at, scale2, *angles, &warm).score;
+          });
+        found = score_at(d, loss, delta, tau2, scale2, all, &warm);
+        if (std::abs(found.score) <= kSolved * size) break;
+      }
       roots.push_back(
-          {tau2, d.theta(found.angle), left, right, std::abs(found.score) > 1e-6 * size});
+          {tau2, d.theta(found.angle), left, right, std::abs(found.score) > kSolved * size});
     }
     left = right;
     f_left = fit.score;
@@ -384,7 +402,7 @@ MRFAST_DISPATCH void draw_sums(const RatioData& data, const double* mean, const 
       sums[1][l] += xx;
       sums[2][l] += (xx - sx2 * precision) * sx2 * precision;
       sums[3][l] += xy * sx2 * precision;
-      sums[4][l] += xx * noise;
+      sums[4][l] += (xx - sx2 * precision) * noise + y * y * sx2 * precision * precision;
     }
   }
   for (std::size_t s = 0; s < kRatioSums; ++s)

@@ -64,7 +64,7 @@ std::vector<DispersedRoot> dispersed_roots(const RatioData& data, LossForm loss,
 
 // Sums over SNPs of draws by ~ N(mean, error^2), bx ~ N(bx, sx^2), one row a draw:
 // by bx / sy^2, bx^2 / sy^2, (bx^2 - sx^2) sx^2 / sy^4, by bx sx^2 / sy^4,
-// bx^2 error^2 / sy^4.
+// ((bx^2 - sx^2) error^2 + by^2 sx^2) / sy^4.
 inline constexpr std::size_t kRatioSums = 5;
 void ratio_sum_draws(const RatioData& data, const double* mean, const double* error,
                      const NormalStream& stream, std::size_t draws, double* out,

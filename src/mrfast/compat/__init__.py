@@ -10,6 +10,7 @@ from mrfast.compat.mendelianrandomization import (
     mendelianrandomization_0_10_egger,
     mendelianrandomization_0_10_penalised_ivw,
 )
+from mrfast.compat.mr_raps import RAPSPeerEstimate, mr_raps_0_4_robust
 from mrfast.compat.peer_estimate import PeerEstimate
 from mrfast.compat.presso import MRPresso10, mr_presso_1_0
 from mrfast.compat.twosamplemr import (
@@ -26,9 +27,11 @@ from mrfast.compat.twosamplemr import (
 __all__ = [
     "MRPresso10",
     "PeerEstimate",
+    "RAPSPeerEstimate",
     "mendelianrandomization_0_10_egger",
     "mendelianrandomization_0_10_penalised_ivw",
     "mr_presso_1_0",
+    "mr_raps_0_4_robust",
     "twosamplemr_0_7_directionality",
     "twosamplemr_0_7_effective_n",
     "twosamplemr_0_7_egger_bootstrap",

@@ -7,8 +7,8 @@ and the penalised one keeps mu2 away from 0.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -210,11 +210,12 @@ def penalised_ivw(
         p-values of the exposure associations in that sample, needed with `delta`. Those of the
         sample of `beta_exposure` itself bring the winner's curse.
     interval : {"auto", "wald", "bootstrap_fieller"}, default "auto"
-        ``"wald"``: normal law. ``"bootstrap_fieller"``: effects whose pivot is between quantiles of
-        its simulated law; it need not be bounded nor one piece. ``"auto"``: the second where the
-        condition is below 10.
+        ``"wald"``: normal law. ``"bootstrap_fieller"``: effects theta whose
+        (mu1 - theta mu2)/standard error is no larger than a quantile of its simulated size; the
+        set need not be bounded nor one piece. ``"auto"``: the second where the condition is below
+        10.
     n_draws : int, default 10000
-        Of the bootstrap.
+        Of the bootstrap, at most 10^7.
     rng : None, int or numpy.random.Generator
     ci_level : float, default 0.95
     n_threads : int or None, default 1
@@ -228,6 +229,8 @@ def penalised_ivw(
     ------
     InvalidInputError
         Bad arrays or options, no SNP above `delta`.
+    ConvergenceError
+        `penalty` is 0 and so is the denominator.
 
     References
     ----------
@@ -247,7 +250,7 @@ def penalised_ivw(
     dispersed = check.flag("over_dispersion", over_dispersion)
     threshold = check.scalar("delta", delta, minimum=0)
     check.choice("interval", interval, ("auto", "wald", "bootstrap_fieller"))
-    draws = check.integer("n_draws", n_draws, minimum=100, maximum=10**8)
+    draws = check.integer("n_draws", n_draws, minimum=100, maximum=10**7)
     level = check.scalar("ci_level", ci_level, above=0, below=1)
     threads = thread_count(n_threads)
     data = associations(beta_exposure, se_exposure, beta_outcome, se_outcome, minimum=1)
@@ -267,15 +270,15 @@ def penalised_ivw(
             raise check.fail("delta", "a threshold that some SNP passes", f"{threshold:g}")
         data = Associations(*(np.ascontiguousarray(values[selected]) for values in data))
     bx, sx, by, sy = data
-    curvature = float((sx**4 / sy**4).sum())
-    mu1, mu2 = _penalised(
+    sums = [
         float((bx * by / sy**2).sum()),
-        float(((bx**2 - sx**2) / sy**2).sum()),
+        float((bx**2 / sy**2).sum()),
         float(((bx**2 - sx**2) * sx**2 / sy**4).sum()),
         float((bx * by * sx**2 / sy**4).sum()),
-        curvature,
-        weight,
-    )
+    ]
+    mu1, mu2, *_ = _penalised(sums, data, weight)
+    if mu2 == 0:
+        raise ConvergenceError("penalised_ivw: without a penalty the denominator is 0")
     estimate = float(mu1 / mu2)
     tau2 = _tau2(data, estimate) if dispersed else 0.0
     constant, square = _variance_parts(data, tau2)
@@ -286,20 +289,18 @@ def penalised_ivw(
     used, made, p_error, limit_errors = "wald", 0, 0.0, (0.0, 0.0)
     if interval == "bootstrap_fieller" or (interval == "auto" and condition < _BOOTSTRAP_BELOW):
         used, made = "bootstrap_fieller", draws
-        pivots = _pivots(data, estimate, tau2, weight, draws, kernel_seed(rng), threads)
-        law = _PivotLaw(float(mu1), float(mu2), constant, square)
-        tail = (1 - level) / 2
-        pieces = law.pieces(*np.quantile(pivots, [tail, 1 - tail]).tolist())
+        sums.append(float((((bx**2 - sx**2) * (sy**2 + tau2) + by**2 * sx**2) / sy**4).sum()))
+        law = _pivot_law(sums, data, tau2, weight)
+        drawn = _draws(data, estimate, tau2, draws, kernel_seed(rng), threads)
+        pivots = np.abs(_pivot_law(drawn, data, tau2, weight).pivot(estimate))
+        quantile = float(np.quantile(pivots, level))
+        pieces = law.pieces(quantile)
         lower, upper = float(pieces[0, 0]), float(pieces[-1, 1])
-        # The lower limit belongs to the upper quantile where mu2 > 0.
-        tails = (1 - tail, tail) if mu2 > 0 else (tail, 1 - tail)
-        limit_errors = (
-            quantile_error(pivots, tails[0]) * law.reach(lower),
-            quantile_error(pivots, tails[1]) * law.reach(upper),
-        )
-        share = _share(pivots, law.pivot(0.0))
-        p_error = 2 * math.sqrt(share * (1 - share) / draws)
-        summary |= {"ci_lower": lower, "ci_upper": upper, "p_value": min(1.0, 2 * share)}
+        spread = quantile_error(pivots, level)
+        limit_errors = (spread * law.reach(lower), spread * law.reach(upper))
+        share = (1 + int((pivots >= abs(float(law.pivot(0.0)))).sum())) / (1 + draws)
+        p_error = math.sqrt(share * (1 - share) / draws)
+        summary |= {"ci_lower": lower, "ci_upper": upper, "p_value": share}
     bounded = bool(np.isfinite(pieces).all())
     messages = []
     if used == "wald" and condition < _BOOTSTRAP_BELOW:
@@ -357,27 +358,24 @@ def _strength(data: Associations, delta: float) -> tuple[float, float]:
     return f, (f - 1) * math.sqrt(len(data.bx)) / max(1.0, delta**2)
 
 
-def _penalised(
-    mu1: Any, mu2: Any, carried: Any, shared: Any, curvature: float, weight: float
-) -> Any:
-    """Penalised mu1 and mu2; `carried` sums (bx^2 - sx^2) sx^2, `shared` bx by sx^2 over sy^4."""
-    variance = np.maximum(4 * carried, 0) + 2 * curvature
+def _penalised(sums: Sequence[Any], data: Associations, weight: float) -> tuple[Any, ...]:
+    """Penalised mu1 and mu2, the covariance of mu1 and mu2 and the variance of mu2.
+
+    `sums` as of `mrfast._core.likelihood.ratio_sum_draws`, of the data or of draws.
+    """
+    _, sx, _, sy = data
+    mu1, mu2 = sums[0], sums[1] - float((sx**2 / sy**2).sum())
+    covariance = 2 * sums[3]
+    variance = 4 * np.maximum(sums[2], 0.0) + 2 * float((sx**4 / sy**4).sum())
     reached = mu2 / 2 + np.where(mu2 < 0, -1.0, 1.0) * np.sqrt(mu2**2 / 4 + weight * variance)
-    return mu1 + 2 * shared / variance * (reached - mu2), reached
+    return mu1 + covariance / variance * (reached - mu2), reached, covariance, variance
 
 
-def _pivots(
-    data: Associations,
-    estimate: float,
-    tau2: float,
-    weight: float,
-    draws: int,
-    seed: int,
-    threads: int,
-) -> Float:
-    """Simulated (mu1 - theta mu2) over its standard error, where theta is the effect."""
+def _draws(
+    data: Associations, estimate: float, tau2: float, draws: int, seed: int, threads: int
+) -> list[Float]:
+    """Sums of data sets where `estimate` is the effect."""
     bx, sx, _, sy = data
-    curvature = float((sx**4 / sy**4).sum())
     sums = _core.likelihood.ratio_sum_draws(
         bx,
         sx,
@@ -389,66 +387,56 @@ def _pivots(
         purpose=_PURPOSE,
         threads=threads,
     )
-    excess = sums[:, 1] - float((sx**2 / sy**2).sum())
-    mu1, mu2 = _penalised(sums[:, 0], excess, sums[:, 2], sums[:, 3], curvature, weight)
-    variance = sums[:, 4] + estimate**2 * (sums[:, 2] + 2 * curvature)
-    return np.asarray((mu1 - estimate * mu2) / np.sqrt(variance))
+    return list(np.ascontiguousarray(sums.T))
 
 
-def _share(pivots: Float, observed: float) -> float:
-    """Smaller tail of the draws beyond a value, with the value itself as one draw."""
-    above, below = int((pivots >= observed).sum()), int((pivots <= observed).sum())
-    return (1 + min(above, below)) / (1 + len(pivots))
+def _pivot_law(sums: Sequence[Any], data: Associations, tau2: float, weight: float) -> _PivotLaw:
+    """The pivot of the data or of every draw."""
+    _, sx, _, sy = data
+    mu1, mu2, covariance, variance = _penalised(sums, data, weight)
+    # The variance of mu1, not below what the errors alone make of it.
+    own = np.maximum(sums[4], float((sx**2 * (sy**2 + tau2) / sy**4).sum()))
+    bound = np.sqrt(own * variance)
+    covariance = np.clip(covariance, -bound, bound)
+    share = mu2**2 / (mu2**2 + weight * variance)  # by which the penalised mu2 follows mu2
+    return _PivotLaw(mu1, mu2, own, share * covariance, share**2 * variance)
 
 
 @dataclass(frozen=True)
 class _PivotLaw:
-    """The pivot (mu1 - theta mu2)/sqrt(constant + square theta^2) as a function of theta."""
+    """The pivot (mu1 - theta mu2)/sqrt(constant - 2 linear theta + square theta^2)."""
 
-    mu1: float
-    mu2: float
-    constant: float
-    square: float
+    mu1: Any
+    mu2: Any
+    constant: Any
+    linear: Any
+    square: Any
 
-    def pivot(self, theta: float) -> float:
-        spread = math.sqrt(self.constant + self.square * theta**2)
-        return (self.mu1 - theta * self.mu2) / spread
+    def _variance(self, theta: float) -> Any:
+        return self.constant - 2 * self.linear * theta + self.square * theta**2
+
+    def pivot(self, theta: float) -> Any:
+        return (self.mu1 - theta * self.mu2) / np.sqrt(self._variance(theta))
 
     def reach(self, theta: float) -> float:
         """How far theta moves with the pivot; NaN at infinity."""
         if not math.isfinite(theta):
             return math.nan
-        slope = abs(self.mu2 * self.constant + self.mu1 * self.square * theta)
-        return float((self.constant + self.square * theta**2) ** 1.5 / slope)
+        variance = self._variance(theta)
+        turn = (self.mu1 - theta * self.mu2) * (self.square * theta - self.linear)
+        return float(variance**1.5 / abs(self.mu2 * variance + turn))
 
-    def pieces(self, low: float, high: float) -> Float:
-        """Where the pivot is from low to high: intervals of theta, ascending."""
-        ends = sorted([*self._at(low), *self._at(high)])
-        found: list[list[float]] = []
-        for left, right in pairwise([-math.inf, *ends, math.inf]):
-            if not low <= self.pivot(_between(left, right)) <= high:
-                continue
-            if found and found[-1][1] == left:
-                found[-1][1] = right
-            else:
-                found.append([left, right])
-        return np.array(found).reshape(-1, 2)
-
-    def _at(self, value: float) -> list[float]:
-        """Every theta where the pivot has this value: roots of a quadratic of the right sign."""
-        a = self.mu2**2 - value**2 * self.square
-        half_b = self.mu1 * self.mu2
-        c = self.mu1**2 - value**2 * self.constant
-        discriminant = half_b**2 - a * c
-        if discriminant < 0:
-            return []
-        top = half_b + math.copysign(math.sqrt(discriminant), half_b)
-        roots = [top / a] if a else []
-        roots += [c / top] if top else []
-        return [theta for theta in roots if (self.mu1 - theta * self.mu2) * value >= 0]
-
-
-def _between(left: float, right: float) -> float:
-    if math.isinf(left):
-        return right - 1 - abs(right) if math.isfinite(right) else 0.0
-    return left + 1 + abs(left) if math.isinf(right) else (left + right) / 2
+    def pieces(self, quantile: float) -> Float:
+        """Where the pivot is at most `quantile` in size: intervals of theta, ascending."""
+        # (mu1 - theta mu2)^2 - quantile^2 variance = a theta^2 - 2 b theta + c <= 0
+        a = float(self.mu2**2 - quantile**2 * self.square)
+        b = float(self.mu1 * self.mu2 - quantile**2 * self.linear)
+        c = float(self.mu1**2 - quantile**2 * self.constant)
+        discriminant = b**2 - a * c
+        if discriminant <= 0:
+            return np.array([[-math.inf, math.inf]])
+        top = b + math.copysign(math.sqrt(discriminant), b)
+        low, high = sorted((top / a if a else math.copysign(math.inf, top), c / top))
+        if a >= 0:
+            return np.array([[low, high]])
+        return np.array([[-math.inf, low], [high, math.inf]])

@@ -32,8 +32,9 @@ INFINITE = (
 """What `ConvergenceError` says of instruments that are too weak for a ratio."""
 
 _WEAK = 10.0  # mean F below which the normal interval is not to be trusted
+_WEAK_IF_DISPERSED = 30.0  # the same, where the ratios differ
 _HETEROGENEOUS = 0.05
-_CLOSE = 3.84  # rise of Q up to which another minimum is inside the 95% set
+_SMALLEST = 1e-14  # variance of an exposure error in turned coordinates, over the largest
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,7 +105,9 @@ def maximum_likelihood(
     bx ~ N(g, sx^2), by ~ N(theta g, sy^2), with an effect g of its own for every SNP. At the best g
     minus twice the log-likelihood is Q(theta) = sum (by - theta bx)^2 / (sy^2 + theta^2 sx^2
     - 2 theta overlap sx sy), whose least value over all theta is found exactly. Unlike
-    inverse-variance weighting it is not drawn towards zero by weak instruments.
+    inverse-variance weighting it is not drawn towards zero by weak instruments. It has no
+    over-dispersion in its weights: balanced pleiotropy and weak instruments together draw it away
+    from zero, which `mrfast.raps` and `mrfast.debiased_ivw` avoid.
 
     Parameters
     ----------
@@ -193,12 +196,17 @@ def maximum_likelihood(
         shape += f"in {len(pieces)} pieces" if len(pieces) > 1 else ""
         messages.append(f"the confidence set is {shape} (see intervals)")
     minima[:, 1] *= 2
-    if (minima[:, 1] < 2 * half_q + _CLOSE).sum() > 1:
+    if (minima[:, 1] < 2 * half_q + (law.reach * spread) ** 2).sum() > 1:
         messages.append("other effects fit nearly as well: Q has several minima (see minima)")
     if model == "fixed" and found["q_p_value"] < _HETEROGENEOUS:
         messages.append(
             f"the ratios of the SNPs differ (p = {found['q_p_value']:.2g}), which model='fixed' "
             "takes no account of: the standard error is too small"
+        )
+    if f < _WEAK_IF_DISPERSED and found["q_p_value"] < _HETEROGENEOUS:
+        messages.append(
+            f"the ratios of the SNPs differ and mean F is {f:.3g}: pleiotropy and weak instruments "
+            "together draw the estimate away from zero; see raps and debiased_ivw"
         )
     if f < _WEAK and interval == "wald":
         messages.append(
@@ -251,12 +259,12 @@ def _independent(data: Associations, r: Float) -> tuple[Associations, float]:
     columns = np.column_stack([data.bx, np.diag(data.sx)])
     columns, by = whitened(columns, data.by, data.sy, data.sy, r, None)
     bx, carried = columns[:, 0], columns[:, 1:]
-    matrix = np.einsum("ij,jk,lk->il", carried, r, carried, optimize=True)
+    matrix = np.einsum("ik,lk->il", np.einsum("ij,jk->ik", carried, r), carried)
     values, vectors = symmetric_eigen((matrix + matrix.T) / 2)
     _, strength = whitened(data.bx[:, None], data.bx, data.sx, data.sx, r, None)
     turned = Associations(
         np.ascontiguousarray(np.einsum("jk,j->k", vectors, bx)),
-        np.sqrt(values),
+        np.sqrt(np.maximum(values, _SMALLEST * values[-1])),
         np.ascontiguousarray(np.einsum("jk,j->k", vectors, by)),
         np.ones(len(values)),
     )
