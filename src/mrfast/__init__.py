@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from mrfast.data.harmonisation import harmonise as harmonise
     from mrfast.data.instruments import InstrumentTable as InstrumentTable
     from mrfast.data.moments import Moments as Moments
+    from mrfast.data.mv_harmonisation import MVHarmonised as MVHarmonised
+    from mrfast.data.mv_harmonisation import mv_harmonise as mv_harmonise
     from mrfast.federated.cohort import Cohort as Cohort
     from mrfast.federated.decision import DecisionThresholds as DecisionThresholds
     from mrfast.federated.decision import StudyDecision as StudyDecision
@@ -120,6 +122,7 @@ if TYPE_CHECKING:
     from mrfast.summary.mv_inverse_variance import mv_ivw as mv_ivw
     from mrfast.summary.mv_median_regression import MVMedianEstimate as MVMedianEstimate
     from mrfast.summary.mv_median_regression import mv_median as mv_median
+    from mrfast.summary.mv_several_methods import mv_mr as mv_mr
     from mrfast.summary.pair_scan import MRMatrix as MRMatrix
     from mrfast.summary.pair_scan import mr_matrix as mr_matrix
     from mrfast.summary.presso_test import MVPressoResult as MVPressoResult
@@ -171,6 +174,7 @@ _HOME = {
     "MREstimate": "summary.estimate",
     "MVEggerEstimate": "summary.mv_egger_regression",
     "MVEstimate": "summary.mv_estimate",
+    "MVHarmonised": "data.mv_harmonisation",
     "MVIVWEstimate": "summary.mv_inverse_variance",
     "MVMedianEstimate": "summary.mv_median_regression",
     "MRMatrix": "summary.pair_scan",
@@ -234,8 +238,10 @@ _HOME = {
     "mr_matrix": "summary.pair_scan",
     "mr_presso": "summary.presso_test",
     "mv_egger": "summary.mv_egger_regression",
+    "mv_harmonise": "data.mv_harmonisation",
     "mv_ivw": "summary.mv_inverse_variance",
     "mv_median": "summary.mv_median_regression",
+    "mv_mr": "summary.mv_several_methods",
     "mv_presso": "summary.presso_test",
     "overlap_check": "federated.samples",
     "penalised_ivw": "summary.debiased_methods",

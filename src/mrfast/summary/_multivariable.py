@@ -161,10 +161,11 @@ def scaled_inverse(columns: Float) -> Float:
         raise check.fail(
             "beta_exposure", "associations with every exposure", "an exposure with zeros only"
         )
-    gram = gram / np.outer(scale, scale)
-    if not np.linalg.eigvalsh(gram)[0] > COLLINEAR:
+    values, vectors = np.linalg.eigh(gram / np.outer(scale, scale))
+    if not values[0] > COLLINEAR:
         raise check.fail("beta_exposure", "exposures that are not collinear", "collinear ones")
-    return np.asarray(np.linalg.inv(gram) / np.outer(scale, scale))
+    root = vectors / scale[:, None]
+    return np.asarray(np.einsum("ak,bk->ab", root / values, root))
 
 
 def multiple_least_squares(columns: Float, response: Float) -> tuple[Float, Float, float]:

@@ -16,7 +16,6 @@ from mrfast.summary._multivariable import (
     MVAssociations,
     Whitening,
     error_correlations,
-    multiple_least_squares,
     mv_associations,
 )
 from mrfast.summary.estimate import chi_square_p, plain
@@ -172,23 +171,28 @@ def strength_of(
 ) -> ConditionalStrength:
     """`conditional_f` of checked associations."""
     j, k = data.bx.shape
-    coefficients, q = np.zeros((k, k)), np.empty(k)
-    for i in range(k):
-        others = np.arange(k) != i
-        error = data.sx[:, i] if weights == "first_order" else np.ones(j)
-        combination = np.zeros(k)
-        combination[i] = 1
-        if k > 1:
-            found, _, _ = multiple_least_squares(
-                whiten(data.bx[:, others], error), whiten(data.bx[:, i], error)
-            )
-            coefficients[i, others] = found
-            combination[others] = -found
-        rest = np.einsum("jk,k->j", data.bx, combination)
-        q[i] = (
-            whiten(rest, np.sqrt(combined_variance(data.sx, combination, correlation))) ** 2
-        ).sum()
-    alone = np.array([(whiten(data.bx[:, i], data.sx[:, i]) ** 2).mean() for i in range(k)])
+    equal = np.ones(j)
+    scaled = np.stack(
+        [whiten(data.bx, data.sx[:, i] if weights == "first_order" else equal) for i in range(k)]
+    )
+    gram = np.einsum("ija,ijb->iab", scaled, scaled)
+    own = np.arange(k)
+    combination = np.zeros((k, k))  # row i: exposure i less its regression on the others
+    combination[own, own] = 1
+    if k > 1:
+        others = np.array([np.delete(own, i) for i in range(k)])
+        found = np.linalg.solve(
+            gram[own[:, None, None], others[:, :, None], others[:, None, :]],
+            gram[own[:, None], others, own[:, None]][:, :, None],
+        )
+        combination[own[:, None], others] = -found[:, :, 0]
+    rest = np.einsum("jk,ik->ij", data.bx, combination)
+    errors = [np.sqrt(combined_variance(data.sx, row, correlation)) for row in combination]
+    q = np.array([(whiten(rest[i], errors[i]) ** 2).sum() for i in range(k)])
+    if weights == "first_order":
+        alone = gram[own, own, own] / j
+    else:
+        alone = ((data.bx / data.sx) ** 2).mean(axis=0)
     conditional = q / (j - k + 1)
     return ConditionalStrength(
         exposures=data.exposures,
@@ -197,7 +201,7 @@ def strength_of(
         q=q,
         q_df=j - k + 1,
         q_p_value=np.array([chi_square_p(float(value), j - k + 1) for value in q]),
-        coefficients=coefficients,
+        coefficients=np.eye(k) - combination,
         n_snps=j,
         messages=tuple(weak_exposures(data.exposures, conditional)),
     )

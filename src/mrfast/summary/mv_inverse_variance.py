@@ -21,8 +21,8 @@ from mrfast.summary._multivariable import (
     mv_associations,
 )
 from mrfast.summary._regression import FEW_FOR_ROBUST, regression_options, robust_fit
-from mrfast.summary.conditional_strength import strength_of, weak_exposures
-from mrfast.summary.estimate import Inference, heterogeneity_fields
+from mrfast.summary.conditional_strength import combined_variance, strength_of, weak_exposures
+from mrfast.summary.estimate import Inference, chi_square_p, heterogeneity_fields
 from mrfast.summary.mv_estimate import MVRegressionEstimate, mv_inference
 
 __all__ = ["MVFit", "MVIVWEstimate", "mv_fit", "mv_ivw", "strength_fields"]
@@ -32,9 +32,20 @@ _HETEROGENEOUS = 0.05
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MVIVWEstimate(MVRegressionEstimate):
-    """Result of `mv_ivw`; fields as in `MVRegressionEstimate`."""
+    """Result of `mv_ivw`; further fields as in `MVRegressionEstimate`.
+
+    Attributes
+    ----------
+    q_adjusted, q_adjusted_p_value : float
+        Q with the errors of the exposure associations in the variances of the residuals, and its
+        chi-squared p-value: a test of pleiotropy that these errors do not trigger. NaN without
+        `se_exposure` and for robust fits.
+    """
 
     title = "multivariable inverse-variance weighted"
+
+    q_adjusted: float
+    q_adjusted_p_value: float
 
 
 def mv_ivw(
@@ -96,7 +107,8 @@ def mv_ivw(
     References
     ----------
     Burgess, Thompson (2015), doi:10.1093/aje/kwu283; Sanderson, Davey Smith, Windmeijer, Bowden
-    (2019), doi:10.1093/ije/dyy262; Grant, Burgess (2021), doi:10.1002/sim.9156 (robust).
+    (2019), doi:10.1093/ije/dyy262; Sanderson, Spiller, Bowden (2021), doi:10.1002/sim.9133
+    (adjusted Q); Grant, Burgess (2021), doi:10.1002/sim.9156 (robust).
 
     Examples
     --------
@@ -132,6 +144,12 @@ def mv_ivw(
     whiten = Whitening(None if ld is None else correlations(ld, snps, ld_snps, j))
     fit = mv_fit(data.bx, data.by, data.sy, whiten, options.model, options.robust)
     strength, messages = strength_fields(data, exposure_correlation, whiten)
+    adjusted = math.nan
+    if not (robust or np.isnan(data.sx).any()) and j > k:
+        correlation = error_correlations("", exposure_correlation, data.exposures)
+        variance = data.sy**2 + combined_variance(data.sx, fit.estimate, correlation)
+        rest = data.by - np.einsum("jk,k->j", data.bx, fit.estimate)
+        adjusted = float((whiten(rest, np.sqrt(variance)) ** 2).sum())
     if fit.q["q_df"] == 0:
         messages.append("as many SNPs as exposures: heterogeneity cannot be seen")
     if options.robust and j < FEW_FOR_ROBUST * k:
@@ -150,6 +168,8 @@ def mv_ivw(
         distribution=distribution,
         robust=options.robust,
         covariance=fit.covariance,
+        q_adjusted=adjusted,
+        q_adjusted_p_value=chi_square_p(adjusted, j - k),
         messages=tuple(messages),
         **strength,
         **fit.q,

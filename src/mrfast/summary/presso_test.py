@@ -399,6 +399,7 @@ def mv_presso(
     se_exposure: ArrayLike,
     beta_outcome: ArrayLike,
     se_outcome: ArrayLike,
+    exposures: Sequence[object] | None = None,
     alpha: float = 0.05,
     simulate: bool | None = None,
     n_draws: int = 100_000,
@@ -414,6 +415,8 @@ def mv_presso(
     beta_exposure, se_exposure : array_like, shape (J, K)
         One column an exposure; names of columns are kept. Their errors are taken as independent.
     beta_outcome, se_outcome : array_like, shape (J,)
+    exposures : sequence of str, optional
+        Names, where there is no table.
     alpha, simulate, n_draws, dispersion, rng, n_threads, ci_level
         As of `mr_presso`; the global test is simulated unless ``simulate=False``.
 
@@ -426,7 +429,9 @@ def mv_presso(
     InvalidInputError
         As of `mr_presso`.
     """
-    data = mv_associations(beta_exposure, se_exposure, beta_outcome, se_outcome, spare=3)
+    data = mv_associations(
+        beta_exposure, se_exposure, beta_outcome, se_outcome, exposures=exposures, spare=3
+    )
     analysis = _Analysis(
         data.bx,
         data.sx,

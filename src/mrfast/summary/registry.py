@@ -318,7 +318,9 @@ DEFAULT_METHODS = tuple(
 """What `mrfast.mr` runs without being told; each rests on other assumptions."""
 
 
-def find_method(name: object, *, argument: str = "methods") -> Method:
+def find_method(
+    name: object, *, argument: str = "methods", registry: Mapping[str, Method] = METHODS
+) -> Method:
     """The method of a name.
 
     Raises
@@ -326,12 +328,12 @@ def find_method(name: object, *, argument: str = "methods") -> Method:
     InvalidInputError
         Unknown name; the message lists the known ones.
     """
-    if not isinstance(name, str) or name not in METHODS:
-        raise fail(argument, f"names of methods ({', '.join(METHODS)})", repr(name))
-    return METHODS[name]
+    if not isinstance(name, str) or name not in registry:
+        raise fail(argument, f"names of methods ({', '.join(registry)})", repr(name))
+    return registry[name]
 
 
-def method_table() -> pd.DataFrame:
+def method_table(registry: Mapping[str, Method] = METHODS) -> pd.DataFrame:
     """The registry as a table, one row a method."""
     import pandas as pd
 
@@ -346,5 +348,5 @@ def method_table() -> pd.DataFrame:
             "random": method.random,
             "defaults": ", ".join(f"{key}={value!r}" for key, value in method.defaults.items()),
         }
-        for method in METHODS.values()
+        for method in registry.values()
     )

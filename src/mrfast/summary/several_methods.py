@@ -14,12 +14,12 @@ from mrfast import _validation as check
 from mrfast._runtime import generator
 from mrfast.errors import ConvergenceError, InvalidInputError
 from mrfast.summary._data_sets import data_sets
-from mrfast.summary.registry import DEFAULT_METHODS, Method, find_method
+from mrfast.summary.registry import DEFAULT_METHODS, METHODS, Method, find_method
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLUMNS", "mr"]
+__all__ = ["COLUMNS", "attempt", "chosen_methods", "method_options", "mr"]
 
 COLUMNS = (
     "method",
@@ -42,7 +42,7 @@ COLUMNS = (
 """Columns of the table; empty where a method has no such number."""
 
 _SHARED = {"beta_exposure", "se_exposure", "beta_outcome", "se_outcome", "ci_level", "rng"}
-_SHARED |= {"ld", "snps", "ld_snps"}
+_SHARED |= {"ld", "snps", "ld_snps", "exposures", "exposure_correlation"}
 
 
 def mr(
@@ -111,8 +111,8 @@ def mr(
     """
     import pandas as pd
 
-    chosen = None if methods is None else _chosen(methods)
-    given = _options(options, chosen)
+    chosen = None if methods is None else chosen_methods(methods)
+    given = method_options(options, chosen)
     level = check.scalar("ci_level", ci_level, above=0, below=1)
     arrays = (beta_exposure, se_exposure, beta_outcome, se_outcome)
     correlation = {"ld": ld, "snps": snps, "ld_snps": ld_snps}
@@ -135,28 +135,33 @@ def mr(
     return pd.DataFrame(rows, columns=[*labels_used, *COLUMNS])
 
 
-def _chosen(methods: Sequence[str] | str) -> tuple[str, ...]:
+def chosen_methods(
+    methods: Sequence[str] | str, registry: Mapping[str, Method] = METHODS
+) -> tuple[str, ...]:
+    """Names that the registry knows."""
     names = (methods,) if isinstance(methods, str) else tuple(methods)
     if not names:
         raise check.fail("methods", "at least one name", "none")
     for name in names:
-        find_method(name)
+        find_method(name, registry=registry)
     return names
 
 
-def _options(options: Any, chosen: tuple[str, ...] | None) -> dict[str, dict[str, Any]]:
+def method_options(
+    options: Any, chosen: tuple[str, ...] | None, registry: Mapping[str, Method] = METHODS
+) -> dict[str, dict[str, Any]]:
     """Options by method; those of methods that do not run are an error, not a silence."""
     if options is None:
         return {}
     if not isinstance(options, Mapping):
         raise check.fail("options", "a mapping of method names to options", repr(options))
     for name, entry in options.items():
-        find_method(name, argument="options")
+        method = find_method(name, argument="options", registry=registry)
         if chosen is not None and name not in chosen:
             raise check.fail("options", f"options of the methods {', '.join(chosen)}", repr(name))
         if not isinstance(entry, Mapping):
             raise check.fail("options", f"a mapping of options for {name}", repr(entry))
-        known = set(inspect.signature(find_method(name).resolve()).parameters) - _SHARED
+        known = set(inspect.signature(method.resolve()).parameters) - _SHARED
         for key in entry:
             if key not in known:
                 raise check.fail(
@@ -183,22 +188,46 @@ def _row(
                 "ld", f"None with {method.name}, which takes SNPs as independent", "some"
             )
         arguments |= correlation
-    if method.random:
-        entropy = None if seed is None else [seed, *method.name.encode()]
-        arguments["rng"] = np.random.default_rng(entropy)
-    if row["n_snps"] < method.minimum_snps:
-        plural = "s" * (method.minimum_snps > 1)
-        return row | {"note": f"needs at least {method.minimum_snps} SNP{plural}"}
-    if method.needs_se_exposure and arrays["se_exposure"] is None:
-        return row | {"note": "needs se_exposure"}
-    try:
-        result = method(**arguments)
-    except ConvergenceError as error:
-        return row | {"note": str(error)}
-    except InvalidInputError as error:
-        if method.name in options:
-            raise
-        return row | {"note": str(error)}
+    result = attempt(
+        method,
+        arguments,
+        row["n_snps"],
+        minimum=method.minimum_snps,
+        seed=seed,
+        strict=method.name in options,
+    )
+    if isinstance(result, str):
+        return row | {"note": result}
     found = {name: getattr(result, name) for name in COLUMNS if hasattr(result, name)}
     found["note"] = "; ".join(result.messages)
     return row | found | {"method": method.name}
+
+
+def attempt(
+    method: Method,
+    arguments: dict[str, Any],
+    n_snps: int,
+    *,
+    minimum: int,
+    seed: int | None,
+    strict: bool,
+) -> Any:
+    """Result of a method, or the reason (str) why there is none.
+
+    Draws are a stream of the method's own, by its name. With `strict`, bad options are an error.
+    """
+    if method.random:
+        entropy = None if seed is None else [seed, *method.name.encode()]
+        arguments = {**arguments, "rng": np.random.default_rng(entropy)}
+    if n_snps < minimum:
+        return f"needs at least {minimum} SNP{'s' * (minimum > 1)}"
+    if method.needs_se_exposure and arguments["se_exposure"] is None:
+        return "needs se_exposure"
+    try:
+        return method(**arguments)
+    except ConvergenceError as error:
+        return str(error)
+    except InvalidInputError as error:
+        if strict:
+            raise
+        return str(error)
