@@ -115,6 +115,10 @@ if TYPE_CHECKING:
     from mrfast.summary.mode_methods import ModeEstimate as ModeEstimate
     from mrfast.summary.mode_methods import simple_mode as simple_mode
     from mrfast.summary.mode_methods import weighted_mode as weighted_mode
+    from mrfast.summary.mv_constrained_likelihood import (
+        MVConstrainedMLEstimate as MVConstrainedMLEstimate,
+    )
+    from mrfast.summary.mv_constrained_likelihood import mv_constrained_ml as mv_constrained_ml
     from mrfast.summary.mv_egger_regression import MVEggerEstimate as MVEggerEstimate
     from mrfast.summary.mv_egger_regression import mv_egger as mv_egger
     from mrfast.summary.mv_estimate import MVEstimate as MVEstimate
@@ -172,6 +176,7 @@ _HOME = {
     "LikelihoodProfile": "federated.likelihood_profile",
     "LogPosterior": "bayes.model",
     "MREstimate": "summary.estimate",
+    "MVConstrainedMLEstimate": "summary.mv_constrained_likelihood",
     "MVEggerEstimate": "summary.mv_egger_regression",
     "MVEstimate": "summary.mv_estimate",
     "MVHarmonised": "data.mv_harmonisation",
@@ -237,6 +242,7 @@ _HOME = {
     "mr_lasso": "summary.lasso_selection",
     "mr_matrix": "summary.pair_scan",
     "mr_presso": "summary.presso_test",
+    "mv_constrained_ml": "summary.mv_constrained_likelihood",
     "mv_egger": "summary.mv_egger_regression",
     "mv_harmonise": "data.mv_harmonisation",
     "mv_ivw": "summary.mv_inverse_variance",

@@ -18,7 +18,7 @@ constexpr std::uint32_t kPurpose = 0x636d6c00;  // of the draws: "cml"
 constexpr int kSteps = 200;                     // of one minimisation, halved ones included
 constexpr int kSweeps = 8;                      // over the models
 constexpr std::size_t kBetween = 128;           // effects looked at between those of the models
-constexpr std::size_t kRounds = 2;              // of that with several exposures
+constexpr std::size_t kRounds = 4;              // of that with several exposures
 constexpr double kWeighty = 40;       // of BIC above the least: models whose range that is
 constexpr double kBeyond = 0.25;      // and beyond them, in their range
 constexpr double kTolerance = 1e-11;  // of F_K, relative to 1 + F_K
@@ -82,6 +82,10 @@ template <std::size_t Width>
 MRFAST_INLINE void contributions(Sets& s, const Lanes* effects) {
   const std::size_t width = Width ? Width : s.width;
   const double* const to_outcome = s.r + width * (width + 1);
+  Lanes* __restrict const q = s.q.data();
+  Lanes* __restrict const u = s.u.data();
+  Lanes* __restrict const w = s.w.data();
+  Lanes* __restrict const rank = s.rank.data();
   for (std::size_t j = 0; j < s.snps; ++j) {
     const double* const sx = s.sx + j * width;
     const double sy = s.sy[j];
@@ -101,12 +105,13 @@ MRFAST_INLINE void contributions(Sets& s, const Lanes* effects) {
         v.v[l] += effects[m].v[l] * sx[m] * sum.v[l];
       }
     }
-    for (std::size_t l = 0; l < kLanes; ++l) {
-      const double inverse = 1 / v.v[l], scaled = e.v[l] * inverse;
-      s.w[j].v[l] = inverse;
-      s.u[j].v[l] = scaled;
-      s.rank[j].v[l] = s.q[j].v[l] = e.v[l] * scaled;
-    }
+    Lanes inverse, scaled, value;
+    for (std::size_t l = 0; l < kLanes; ++l) inverse.v[l] = 1 / v.v[l];
+    for (std::size_t l = 0; l < kLanes; ++l) scaled.v[l] = e.v[l] * inverse.v[l];
+    for (std::size_t l = 0; l < kLanes; ++l) value.v[l] = e.v[l] * scaled.v[l];
+    w[j] = inverse;
+    u[j] = scaled;
+    q[j] = rank[j] = value;
   }
   sort_lanes(s.rank.data(), s.order);
 }

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mrfast import _core
+from mrfast import _validation as check
+from mrfast._runtime import thread_count
 from mrfast._validation import Float
 from mrfast.errors import ConvergenceError
-from mrfast.summary._draws import standard_deviation
+from mrfast.summary._draws import kernel_seed, standard_deviation
+from mrfast.summary.estimate import chi_square_p
 
 ASSUMED_N = 100_000
 """Sample size where none was given."""
@@ -107,7 +109,7 @@ def fitted_models(data: Data, n: float) -> Models:
     return Models(effects, std_errors, deviance, bic, weights / weights.sum())
 
 
-def contributions(data: Data, effects: Float) -> Float:
+def _contributions(data: Data, effects: Float) -> Float:
     """Squared residual over its variance of each SNP."""
     width = len(effects)
     weights = np.column_stack([-data.sx * effects, data.sy])
@@ -116,38 +118,33 @@ def contributions(data: Data, effects: Float) -> Float:
     return np.asarray(residual**2 / variance)
 
 
-def invalid_snps(data: Data, effects: Float, count: int) -> tuple[int, ...]:
+def _invalid_snps(data: Data, effects: Float, count: int) -> tuple[int, ...]:
     """Positions, in the order given, of the SNPs with the largest contributions."""
-    largest = np.argsort(contributions(data, effects), kind="stable")[len(data.y) - count :]
+    largest = np.argsort(_contributions(data, effects), kind="stable")[len(data.y) - count :]
     return tuple(sorted(int(i) for i in data.order[largest]))
 
 
-@dataclass(frozen=True)
-class Perturbed:
-    """Estimates of perturbed data, shape (D, L): averaged over models, and of the least BIC."""
-
-    averaged: Float
-    selected: Float
-
-    @staticmethod
-    def moments(draws: Float) -> tuple[Float, Float, Float, Float]:
-        """Mean, its Monte-Carlo error, standard deviation, its Monte-Carlo error; (L,) each."""
-        deviations = [standard_deviation(np.ascontiguousarray(column)) for column in draws.T]
-        sd, error = (np.array(values) for values in zip(*deviations, strict=True))
-        return draws.mean(axis=0), sd / math.sqrt(len(draws)), sd, error
+def _moments(draws: Float) -> tuple[Float, Float, Float, Float]:
+    """Mean, its Monte-Carlo error, standard deviation, its Monte-Carlo error; (L,) each."""
+    deviations = [standard_deviation(np.ascontiguousarray(column)) for column in draws.T]
+    sd, error = (np.array(values) for values in zip(*deviations, strict=True))
+    return draws.mean(axis=0), sd / math.sqrt(len(draws)), sd, error
 
 
-def perturbed_fits(
+def _perturbed(
     data: Data, models: Models, n: float, count: int, seed: int, n_threads: int
-) -> Perturbed:
-    """Fits of `count` data sets, each the data with their own errors added once more."""
+) -> tuple[Float, Float]:
+    """Fits of `count` data sets, each the data with errors of their own size added once more.
+
+    Averaged over the models, and of the least BIC; shape (count, L) each.
+    """
     if data.x.shape[1] == 1:
         starts = _ratio_starts(data, _STARTS)
     else:
         near = models.effects[models.bic < models.bic.min() + 2 * _CUTOFF]
         starts = np.concatenate([models.effects[models.selected][None], near, _exact_fits(data)])
         starts = np.ascontiguousarray(starts[: 1 + len(near) + _FEWER_SUBSETS])
-    averaged, selected = _core.constrained.draws(
+    return _core.constrained.draws(
         **data.arguments(),
         starts=starts,
         penalty=math.log(n),
@@ -156,7 +153,6 @@ def perturbed_fits(
         count=count,
         threads=n_threads,
     )
-    return Perturbed(averaged, selected)
 
 
 def _ratio_starts(data: Data, count: int) -> Float:
@@ -187,9 +183,76 @@ def _exact_fits(data: Data) -> Float:
     return np.array(fits)
 
 
-def common_messages(
-    models: Models, n_snps: int, n_given: bool, relative_error: float
-) -> tuple[str, ...]:
+class Analysis(NamedTuple):
+    """Everything of one data set.
+
+    `per_exposure` are arrays of shape (L,), `shared` fields that both results have alike.
+    """
+
+    estimate: Float
+    std_error: Float
+    per_exposure: dict[str, Any]
+    shared: dict[str, Any]
+    models: Models
+    perturbed_estimates: Float
+    messages: list[str]
+
+
+def analysed(
+    data: Data, *, n: float | None, n_perturbations: int, rng: object, n_threads: int | None
+) -> Analysis:
+    """Check the options of either method, and run it."""
+    size = ASSUMED_N if n is None else check.scalar("n", n, minimum=2)
+    count = check.integer("n_perturbations", n_perturbations, minimum=0, maximum=10**9)
+    if count == 1:
+        raise check.fail("n_perturbations", "0, or at least 2", "1")
+    threads = thread_count(n_threads)
+    snps, width = data.x.shape
+    models = fitted_models(data, size)
+    best = models.selected
+    averaged, averaged_error = models.averaged()
+    estimate, std_error = averaged, averaged_error
+    draws = np.empty((0, width))
+    mean_error, sd_error = np.zeros(width), np.zeros(width)
+    chosen, chosen_sd = np.full(width, np.nan), np.full(width, np.nan)
+    if count:
+        draws, selected = _perturbed(data, models, size, count, kernel_seed(rng), threads)
+        estimate, mean_error, std_error, sd_error = _moments(draws)
+        chosen, _, chosen_sd, _ = _moments(selected)
+    deviance, df = float(models.deviance[best]), snps - best - width
+    return Analysis(
+        estimate=estimate,
+        std_error=std_error,
+        per_exposure={
+            "averaged_estimate": averaged,
+            "averaged_std_error": averaged_error,
+            "selected_estimate": models.effects[best],
+            "selected_std_error": models.std_errors[best],
+            "perturbed_selected_estimate": chosen,
+            "perturbed_selected_std_error": chosen_sd,
+            "estimate_monte_carlo_error": mean_error,
+            "std_error_monte_carlo_error": sd_error,
+        },
+        shared={
+            "n_snps": snps,
+            "n_perturbations": count,
+            "invalid": _invalid_snps(data, models.effects[best], best),
+            "n_invalid": best,
+            "q": deviance,
+            "q_df": df,
+            "q_p_value": chi_square_p(deviance, df),
+            "n": float(size),
+            "deviance": models.deviance,
+            "bic": models.bic,
+            "weights": models.weights,
+        },
+        models=models,
+        perturbed_estimates=draws,
+        messages=_messages(models, snps, n is not None, float((sd_error / std_error).max())),
+    )
+
+
+def _messages(models: Models, n_snps: int, n_given: bool, relative_error: float) -> list[str]:
     """What a reader should know of either method."""
     messages = []
     if not n_given:
@@ -208,4 +271,4 @@ def common_messages(
         messages.append(
             "a few perturbed data sets rule the standard error: the SNPs are too weak, or too few"
         )
-    return tuple(messages)
+    return messages

@@ -8,21 +8,18 @@ Xue, Shen, Pan (2021), doi:10.1016/j.ajhg.2021.05.014.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mrfast import _validation as check
-from mrfast._runtime import thread_count
 from mrfast._validation import Float
 from mrfast.summary import _constrained
-from mrfast.summary._draws import kernel_seed
 from mrfast.summary._inputs import associations
 from mrfast.summary.estimate import (
     Inference,
     MREstimate,
-    chi_square_p,
     inference,
     strength_messages,
 )
@@ -191,69 +188,37 @@ def constrained_ml(
     >>> result.invalid
     (7,)
     >>> round(result.selected_estimate, 3)
-    0.496
+    0.501
     """
     given = associations(beta_exposure, se_exposure, beta_outcome, se_outcome, minimum=_MINIMUM)
-    size = _constrained.ASSUMED_N if n is None else check.scalar("n", n, minimum=2)
-    count = check.integer("n_perturbations", n_perturbations, minimum=0, maximum=10**9)
-    if count == 1:
-        raise check.fail("n_perturbations", "0, or at least 2", "1")
     psi = check.scalar("overlap", overlap, above=-1, below=1)
     level = check.scalar("ci_level", ci_level, above=0, below=1)
-    threads = thread_count(n_threads)
-    law = Inference("normal", np.inf, level)
-    data = _constrained.prepared(
-        given.bx[:, None], given.sx[:, None], given.by, given.sy, np.array([[1, psi], [psi, 1.0]])
+    correlation = np.array([[1, psi], [psi, 1]])
+    found = _constrained.analysed(
+        _constrained.prepared(
+            given.bx[:, None], given.sx[:, None], given.by, given.sy, correlation
+        ),
+        n=n,
+        n_perturbations=n_perturbations,
+        rng=rng,
+        n_threads=n_threads,
     )
-    models = _constrained.fitted_models(data, size)
-    best = models.selected
-    (average,), (average_error,) = models.averaged()
-    estimate, std_error = float(average), float(average_error)
-    draws = np.empty(0)
-    mean_error = sd_error = 0.0
-    chosen = chosen_sd = np.nan
-    if count:
-        seed = kernel_seed(rng)
-        perturbed = _constrained.perturbed_fits(data, models, size, count, seed, threads)
-        draws = perturbed.averaged[:, 0]
-        moments = perturbed.moments(perturbed.averaged)
-        estimate, mean_error, std_error, sd_error = (float(value[0]) for value in moments)
-        chosen_mean, _, deviation, _ = perturbed.moments(perturbed.selected)
-        chosen, chosen_sd = float(chosen_mean[0]), float(deviation[0])
-    theta, errors = models.effects[:, 0], models.std_errors[:, 0]
-    df = len(data.y) - best - 1
+    law = Inference("normal", np.inf, level)
+    own: dict[str, Any] = {name: float(values[0]) for name, values in found.per_exposure.items()}
+    ratio = own["perturbed_selected_std_error"] / own["selected_std_error"]
     return ConstrainedMLEstimate(
         method="constrained_ml",
-        **inference(estimate, std_error, law, level),
-        n_snps=len(data.y),
+        **inference(float(found.estimate[0]), float(found.std_error[0]), law, level),
+        **own,
+        **found.shared,
+        averaged_p_value=law.p_value(own["averaged_estimate"] / own["averaged_std_error"]),
+        selected_p_value=law.p_value(own["selected_estimate"] / own["selected_std_error"]),
+        variance_ratio=ratio**2,
+        theta=found.models.effects[:, 0],
+        theta_std_error=found.models.std_errors[:, 0],
+        perturbed_estimates=found.perturbed_estimates[:, 0],
         messages=(
-            *_constrained.common_messages(
-                models, len(data.y), n is not None, sd_error / std_error if count else 0.0
-            ),
+            *found.messages,
             *strength_messages(float(np.mean((given.bx / given.sx) ** 2))),
         ),
-        averaged_estimate=float(average),
-        averaged_std_error=float(average_error),
-        averaged_p_value=law.p_value(float(average / average_error)),
-        selected_estimate=float(theta[best]),
-        selected_std_error=float(errors[best]),
-        selected_p_value=law.p_value(float(theta[best] / errors[best])),
-        perturbed_selected_estimate=chosen,
-        perturbed_selected_std_error=chosen_sd,
-        estimate_monte_carlo_error=mean_error,
-        std_error_monte_carlo_error=sd_error,
-        n_perturbations=count,
-        variance_ratio=float((chosen_sd / errors[best]) ** 2),
-        invalid=_constrained.invalid_snps(data, models.effects[best], best),
-        n_invalid=best,
-        q=float(models.deviance[best]),
-        q_df=df,
-        q_p_value=chi_square_p(float(models.deviance[best]), df),
-        n=float(size),
-        theta=theta,
-        theta_std_error=errors,
-        deviance=models.deviance,
-        bic=models.bic,
-        weights=models.weights,
-        perturbed_estimates=draws,
     )

@@ -77,6 +77,15 @@ _ENTRIES: tuple[Method, ...] = (
         random=True,
         defaults={"alpha": 0.05, "simulate": None, "dispersion": "estimated"},
     ),
+    Method(
+        name="mv_constrained_ml",
+        function=f"{_SUMMARY}.mv_constrained_likelihood:mv_constrained_ml",
+        title="multivariable constrained maximum likelihood, model average",
+        reference="10.1016/j.ajhg.2023.02.014",
+        minimum_snps=3,
+        random=True,
+        defaults={"n": None, "n_perturbations": 200, "overlap": 0.0},
+    ),
 )
 
 MV_METHODS: Mapping[str, Method] = MappingProxyType({method.name: method for method in _ENTRIES})
