@@ -20,6 +20,7 @@ from mrfast.cli.summary_example import summary_example
 from mrfast.errors import InvalidInputError
 from mrfast.io.harmonised_tables import read_harmonised
 from mrfast.simulation import summary_data
+from mrfast.summary.mv_registry import MV_METHODS
 from mrfast.summary.registry import METHODS
 from mrfast.summary.sensitivity_panel import PLOTS
 
@@ -236,7 +237,7 @@ def test_list_of_methods(capsys):
         main(["mr", "--list-methods"])
     assert not end.value.code
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(METHODS)
+    assert [line.split()[0] for line in lines] == [*METHODS, *MV_METHODS]
 
 
 def test_p_value_selects_instruments(command, example, tmp_path):
@@ -380,6 +381,51 @@ def test_presso_of_several_pairs(command, several, tmp_path):
     assert len(rows) == 4
     assert len(read(tmp_path / "presso" / "snps.tsv")) == 2 * (12 + 11)
     assert not (tmp_path / "presso" / "presso.png").exists()
+
+
+def test_several_exposures_at_once(command, several, tmp_path):
+    """The numbers of mv_mr and conditional_f on the aligned tables, for each outcome."""
+    words = ["mr", "--multivariable", "--exposure", several["ldl"], several["hdl"]]
+    words += ["--outcome", several["outcomes"], "--seed", "4", "-o", tmp_path / "out"]
+    more = ["--methods", "mv_ivw,mv_median", "--options", "mv_ivw.model=fixed"]
+    assert command(*words, *more) == 0
+    found = read(tmp_path / "out" / "estimates.csv")
+    strength = read(tmp_path / "out" / "strength.csv")
+    exposures = {name: mrfast.read_associations(several[name]) for name in ("ldl", "hdl")}
+    outcome = mrfast.read_associations(several["outcomes"], role="outcome")
+    for name in ("CHD", "stroke = 2"):
+        own = outcome[outcome["trait"].astype(str) == name]
+        data = mrfast.mv_harmonise(exposures, own)
+        expected = mrfast.mv_mr(
+            data, methods=["mv_ivw", "mv_median"], options={"mv_ivw": {"model": "fixed"}}, rng=4
+        )
+        rows = found[found["outcome"] == name]
+        same_numbers(rows, expected, ["exposure", *SHOWN])
+        by_hand = np.linalg.lstsq(
+            data.beta_exposure.to_numpy() / data.se_outcome[:, None],
+            data.beta_outcome / data.se_outcome,
+            rcond=None,
+        )[0]
+        np.testing.assert_allclose(rows["estimate"][:2], by_hand, rtol=1e-10)
+        f = mrfast.conditional_f(
+            beta_exposure=data.beta_exposure, se_exposure=data.se_exposure
+        ).conditional_f_statistic
+        values = strength.loc[strength["outcome"] == name, "conditional_f_statistic"]
+        np.testing.assert_allclose(values, f, rtol=1e-12)
+        assert f"Direct effects on {name}: {len(data.snps)} SNPs" in command.out
+    assert strict_json(tmp_path / "out" / "mr.json")["multivariable"]
+    assert command(*words, "--p-value", "1e-12") == 0
+    chosen = set()
+    for table in exposures.values():
+        z = np.abs(table["beta"] / table["std_error"])
+        p = table["p_value"] if "p_value" in table else 2 * stats.norm.sf(z)
+        chosen |= set(table.loc[p < 1e-12, "snp"])
+    assert set(read(tmp_path / "out" / "associations.csv")["snp"]) == chosen
+    words[words.index(several["hdl"])] = several["ldl"]
+    assert "more than once" in command.fails(*words)
+    words.remove(several["ldl"])
+    assert "expected several exposures" in command.fails(*words)
+    assert "--methods: " in command.fails(*words, "--methods", "ivw")
 
 
 def test_the_same_trait_in_two_files_is_refused(command, several, tmp_path):
