@@ -12,6 +12,7 @@ import summary_golden as golden
 from scipy.stats import chi2
 
 import mrfast
+from mrfast import compat
 from mrfast.errors import InvalidInputError
 
 Data = dict[str, np.ndarray]
@@ -231,3 +232,18 @@ def test_grid_of_the_package(reference_dir: Path, name: str) -> None:
         if result.bounded:
             limits = (expected["CIRange_min"][0], expected["CIRange_max"][0])
             assert (result.ci_lower, result.ci_upper) == pytest.approx(limits, abs=2 * step)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("name", golden.DATA_SETS)
+def test_numbers_of_the_package(reference_dir: Path, name: str) -> None:
+    data = golden.arrays(reference_dir, name)
+    for function, arguments in golden.functions(reference_dir, name):
+        if function == "mr_conmix":
+            expected = golden.expected(reference_dir, name, function, arguments)
+            psi = float(arguments.partition("psi=")[2].partition(";")[0])
+            found = compat.mendelianrandomization_0_10_conmix(**data, psi=psi)
+            assert found.estimate == pytest.approx(expected["Estimate"][0], rel=1e-8)
+            assert found.ci_lower == pytest.approx(expected["CIRange_min"][0], rel=1e-8)
+            assert found.ci_upper == pytest.approx(expected["CIRange_max"][0], rel=1e-8)
+            assert found.p_value == pytest.approx(expected["Pvalue"][0], rel=1e-8)

@@ -52,6 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "<package>": set(),  # __init__.py: names only, resolved when they are first used
 }
 MAY_IMPORT["_runtime"] |= {"_core"}
+MAY_IMPORT["data"] |= {"_core"}  # harmonisation of tables with millions of rows
 # Inside functions, domains may also reach for the drawing of their own results.
 MAY_IMPORT_LATE = {domain: {"plots"} for domain in DOMAINS}
 MAY_IMPORT_LATE["summary"] |= {"io"}  # and for their writing, and a user's reference panel

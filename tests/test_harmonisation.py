@@ -746,3 +746,39 @@ def test_missing_identifiers_match_nothing() -> None:
         InvalidInputError, match=r"0 in the exposure \(\); 3 in the outcome|in common"
     ):
         harmonise(table(". A/G"), table(". A/G"))
+
+
+# --- identifiers ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [object, "string", "category", None])
+def test_identifiers_match_whatever_holds_them(dtype: Any) -> None:
+    """Wrong: texts compared by their first letters, by their hash, or without where they begin."""
+    rng = np.random.default_rng(1)
+    stems = ["rs1", "chr1:1234567:ACGTACGT:A", "chr1:1234567:ACGTACGT:C", "é", "rs\u4e00", "x" * 16]
+    pool = [f"{stem}{end}" for stem in stems for end in ("", "0", "00", "q" * 20)]
+    pool += [None, "", "NA", "."]
+
+    def side(n: int) -> pd.DataFrame:
+        snps = pd.Series([pool[i] for i in rng.integers(0, len(pool), n)], dtype=object)
+        snps = snps if dtype is None else snps.astype(dtype)
+        frame = pd.DataFrame({"snp": snps, "effect_allele": "A", "other_allele": "G"})
+        return frame.assign(beta=0.1, std_error=0.01, eaf=0.2).iloc[3:]  # not from the start
+
+    exposure, outcome = side(60), side(50)
+    found = harmonise(exposure, outcome).table
+    missing = {None, "", "NA", "."}
+    left, right = (
+        [
+            s if isinstance(s, str) and s not in missing else None
+            for s in frame["snp"].astype(object)
+        ]
+        for frame in (exposure, outcome)
+    )
+    pairs = [a for a in left for b in right if a is not None and a == b]
+    assert found.loc[found["alleles"].notna(), "snp"].tolist() == pairs
+    assert len(pairs) > 30
+    reasons = found["reason"].value_counts()
+    assert reasons["missing_identifier"] == left.count(None) + right.count(None)
+    assert reasons["absent_from_outcome"] == sum(a is not None and a not in right for a in left)
+    assert found["snp"].dtype == object

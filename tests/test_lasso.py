@@ -279,6 +279,20 @@ def test_messages() -> None:
     assert mrfast.mr_lasso(**simulated(30, 6)).messages == ()
 
 
+@pytest.mark.slow
+def test_coverage_with_invalid_snps() -> None:
+    """Far outliers among a third of the SNPs: the choice is nearly certain."""
+    rng = np.random.default_rng(8)
+    covered = 0
+    for _ in range(600):
+        x, s = rng.uniform(0.05, 0.3, 30), np.full(30, 0.01)
+        y = 0.1 * x + s * rng.normal(size=30)
+        y[:10] += rng.choice([-1, 1], 10) * rng.uniform(0.2, 0.4, 10)
+        found = mrfast.mr_lasso(beta_exposure=x, beta_outcome=y, se_outcome=s)
+        covered += found.ci_lower <= 0.1 <= found.ci_upper
+    assert 0.92 <= covered / 600 <= 0.98
+
+
 # ---------------------------------------------------------------------- reference numbers
 
 

@@ -154,6 +154,19 @@ def test_alleles_are_matched(tmp_path, effect, other, first, second, sign):
         np.testing.assert_allclose(found, sign * slow_correlation(*copies), atol=1e-13)
 
 
+def test_harmonised_tables_go_into_a_matrix(panel):
+    """Wrong: correlations of the outcome's alleles, or of those of the panel."""
+    prefix, copies, variants = panel
+    table = table_of(variants, eaf=0.2, beta=0.1, std_error=0.01)
+    exposure = table.rename(
+        columns={"effect_allele": "other_allele", "other_allele": "effect_allele"}
+    )
+    kept = mrfast.harmonise(exposure.iloc[::2].assign(eaf=0.8), table).kept
+    counted = np.where(copies >= 0, 2 - copies, copies)[::2]
+    found = mrfast.ld_matrix(prefix, kept)
+    np.testing.assert_allclose(found, slow_matrix(counted), atol=1e-13)
+
+
 @pytest.mark.parametrize(("eaf", "sign"), [(0.3, 1), (0.7, -1), (0.45, 1), (np.nan, 1)])
 def test_frequencies_tell_the_strand_of_a_palindrome(tmp_path, eaf, sign):
     rng = np.random.default_rng(8)

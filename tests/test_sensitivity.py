@@ -59,6 +59,10 @@ def test_parts_are_what_the_functions_give() -> None:
     assert panel.funnel.equals(mrfast.funnel(**data))
     assert panel.steiger == mrfast.steiger(**data, n_exposure=50_000, n_outcome=80_000)
     assert not panel.skipped
+    whole = mrfast.mr(
+        **data, rng=4, ci_level=0.9, methods=FAST, options={"egger": {"distribution": "normal"}}
+    )
+    pd.testing.assert_frame_equal(panel.methods.drop(columns="assumption"), whole)
     assert panel.snps == tuple(map(str, range(12)))
 
 
@@ -72,6 +76,8 @@ def test_default_panel() -> None:
     assert "n_exposure" in panel.skipped["steiger"]
     without = mrfast.sensitivity(**data, rng=1)
     assert "constrained_ml" not in without.methods["method"].tolist()
+    alike = mrfast.mr(**data, methods="weighted_mode", rng=1)["std_error"][0]
+    assert panel.methods.set_index("method").loc["weighted_mode", "std_error"] == alike
     again = mrfast.sensitivity(**data, n_outcome=50_000, rng=1)
     assert again.to_dict() == panel.to_dict()
     alone = mrfast.sensitivity(**{key: value[0] for key, value in data.items()})
@@ -120,6 +126,10 @@ def test_harmonised_tables_go_in() -> None:
     )
     assert binary.steiger is not None
     assert binary.steiger.n_outcome != 20_000
+    options = {"mr_presso": {"alpha": 0.01}}
+    strict = mrfast.sensitivity(mrfast.harmonise(side, other), methods=["ivw"], options=options)
+    assert strict.presso is not None
+    assert strict.presso.alpha == 0.01
 
 
 def test_words_follow_the_numbers() -> None:
@@ -147,6 +157,13 @@ def test_words_follow_the_numbers() -> None:
     assert "Egger intercept" in text
     assert "None of these methods is valid where" in text
     assert str(panel) == text
+
+
+def test_the_sign_test_is_no_effect() -> None:
+    panel = mrfast.sensitivity(**problem(9), methods=["ivw", "sign_test", "wald_ratio"])
+    assert panel.effects["method"].tolist() == ["ivw"]
+    assert panel.comparison == ()
+    assert "wald_ratio: beta_exposure: expected one SNP" in panel.summary()
 
 
 def test_intervals_that_do_not_overlap_are_named() -> None:
@@ -194,16 +211,26 @@ def test_what_cannot_be_done_is_said() -> None:
     assert "not done" in flat.summary()
     zero = problem(6)
     zero["beta_exposure"][2] = 0.0
-    part = mrfast.sensitivity(**zero, methods=["ivw"])
+    part = mrfast.sensitivity(**zero)
     assert part.radial is None
+    median = part.methods.set_index("method").loc["weighted_median"]
+    assert "other than 0" in median["note"]
+    assert np.isfinite(part.methods["estimate"][0])
+    with pytest.raises(InvalidInputError, match="other than 0"):
+        mrfast.sensitivity(**zero, options={"weighted_median": {"std_error": "robust"}})
     with pytest.raises(InvalidInputError, match="radial"):
         part.plot("radial")
     for arguments, message in (
         ({"methods": ["none"]}, "methods"),
+        ({"methods": []}, "at least one name"),
         ({"options": {"ivw": {"no": 1}}}, "options"),
         ({"options": [1]}, "mapping"),
         ({"steiger_options": {"scale_outcome": "odd"}, "n_exposure": 9, "n_outcome": 9}, None),
         ({"ci_level": 0}, "ci_level"),
+        ({"options": {"simple_mode": {}}}, "options of ivw, weighted_median"),
+        ({"options": {"mr_presso": {"draws": 1}}}, "options of mr_presso"),
+        ({"steiger_options": {"scale": "binary"}}, "steiger_options: expected some of"),
+        ({"steiger_options": "binary"}, "steiger_options: expected a mapping"),
     ):
         if message is None:
             found = mrfast.sensitivity(**problem(6), **arguments, methods=["ivw"])

@@ -124,6 +124,8 @@ if TYPE_CHECKING:
     from mrfast.summary.mv_estimate import MVEstimate as MVEstimate
     from mrfast.summary.mv_inverse_variance import MVIVWEstimate as MVIVWEstimate
     from mrfast.summary.mv_inverse_variance import mv_ivw as mv_ivw
+    from mrfast.summary.mv_lasso_selection import MVLassoEstimate as MVLassoEstimate
+    from mrfast.summary.mv_lasso_selection import mv_lasso as mv_lasso
     from mrfast.summary.mv_median_regression import MVMedianEstimate as MVMedianEstimate
     from mrfast.summary.mv_median_regression import mv_median as mv_median
     from mrfast.summary.mv_several_methods import mv_mr as mv_mr
@@ -181,6 +183,7 @@ _HOME = {
     "MVEstimate": "summary.mv_estimate",
     "MVHarmonised": "data.mv_harmonisation",
     "MVIVWEstimate": "summary.mv_inverse_variance",
+    "MVLassoEstimate": "summary.mv_lasso_selection",
     "MVMedianEstimate": "summary.mv_median_regression",
     "MRMatrix": "summary.pair_scan",
     "MVPressoResult": "summary.presso_test",
@@ -246,6 +249,7 @@ _HOME = {
     "mv_egger": "summary.mv_egger_regression",
     "mv_harmonise": "data.mv_harmonisation",
     "mv_ivw": "summary.mv_inverse_variance",
+    "mv_lasso": "summary.mv_lasso_selection",
     "mv_median": "summary.mv_median_regression",
     "mv_mr": "summary.mv_several_methods",
     "mv_presso": "summary.presso_test",

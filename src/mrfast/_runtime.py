@@ -10,6 +10,12 @@ from numpy.typing import NDArray
 
 from mrfast import _validation as check
 
+TextBuffers = tuple[NDArray[np.int64], NDArray[np.uint8], "NDArray[np.bool_] | None"]
+"""Texts one after the other: where each begins, their letters in UTF-8, which are there."""
+
+Texts = NDArray[np.object_] | TextBuffers
+"""Column of texts: objects, of which None and NaN are missing, or buffers."""
+
 
 def thread_count(n_threads: int | None) -> int:
     """Number of threads to use; ``None`` means every core this process may run on."""
@@ -44,7 +50,7 @@ def symmetric_eigen(
     return values, np.ascontiguousarray(rows.T)
 
 
-def missing_texts(values: NDArray[np.object_], words: Sequence[str]) -> NDArray[np.bool_]:
+def missing_texts(values: Texts, words: Sequence[str]) -> NDArray[np.bool_]:
     """Whether an element is None, NaN or one of a few words; the others are texts.
 
     Raises
@@ -57,9 +63,7 @@ def missing_texts(values: NDArray[np.object_], words: Sequence[str]) -> NDArray[
     return _core.texts.missing_or_among(values, list(words))
 
 
-def match_texts(
-    first: NDArray[np.object_], second: NDArray[np.object_]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def match_texts(first: Texts, second: Texts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Number the texts of `first` as they occur, and find those of `second` among them.
 
     Returns

@@ -47,5 +47,6 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   mrfast::bindings::register_mixture(m.def_submodule("mixture"));
   mrfast::bindings::register_genotypes(m.def_submodule("genotypes"));
   mrfast::bindings::register_texts(m.def_submodule("texts"));
+  mrfast::bindings::register_harmonise(m.def_submodule("harmonise"));
   mrfast::bindings::register_matrix(m.def_submodule("matrix"));
 }

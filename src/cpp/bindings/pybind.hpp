@@ -76,6 +76,7 @@ void register_medians(py::module_ module);
 void register_mixture(py::module_ module);
 void register_genotypes(py::module_ module);
 void register_texts(py::module_ module);
+void register_harmonise(py::module_ module);
 void register_matrix(py::module_ module);
 
 }  // namespace mrfast::bindings

@@ -76,10 +76,13 @@ py::tuple path(const DoubleArray& columns, const DoubleArray& response, const Do
   require_size("scale", scale, n);
   const double *const x = columns.data(), *const y = response.data(), *const c = scale.data();
   LassoPath found;
+  Attendant attendant{py::none()};
   {
     const py::gil_scoped_release release;
-    found = lasso_path(n, k, x, y, c, lowest);
+    Monitor monitor([&](std::uint64_t done) { return attendant(done); });
+    found = lasso_path(n, k, x, y, c, lowest, monitor);
   }
+  attendant.rethrow();
   const std::size_t m = found.penalty.size();
   return py::make_tuple(to_array(found.penalty.data(), m), to_array(found.estimate.data(), m, k),
                         to_array(found.slope.data(), m, k), to_array(found.q.data(), m),

@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <string_view>
+#include <tuple>
 
 #include "mrfast/parallel.hpp"
 #include "mrfast/text_table.hpp"
@@ -15,7 +17,7 @@ using IndexArray = py::array_t<std::int64_t, py::array::c_style>;
 constexpr std::size_t kBetweenChecks = std::size_t{1} << 16;
 
 // The texts of an array of objects; no text (null data) for None and NaN.
-std::vector<std::string_view> texts_of(const py::array& values) {
+std::vector<std::string_view> texts_of_objects(const py::array& values) {
   if (values.dtype().kind() != 'O' || values.ndim() != 1)
     throw std::invalid_argument("values: expected a vector of objects");
   const auto n = static_cast<std::size_t>(values.size());
@@ -38,11 +40,40 @@ std::vector<std::string_view> texts_of(const py::array& values) {
   return texts;
 }
 
-BoolArray among(const py::array& values, const std::vector<std::string>& words) {
+// Columns of texts one after the other: where each begins, the letters, and which are there.
+using Buffers =
+    std::tuple<IndexArray, py::array_t<std::uint8_t, py::array::c_style>, std::optional<BoolArray>>;
+
+std::vector<std::string_view> texts_of_buffers(const Buffers& buffers) {
+  const auto& [offsets, letters, present] = buffers;
+  if (offsets.size() < 1) throw std::invalid_argument("offsets: expected at least one");
+  const auto n = static_cast<std::size_t>(offsets.size()) - 1;
+  if (present) require_size("present", *present, n);
+  const std::int64_t* const at = offsets.data();
+  const char* const data = reinterpret_cast<const char*>(letters.data());
+  std::vector<std::string_view> texts(n);
+  for (std::size_t i = 0; i < n; ++i) {
+    if (at[i] < 0 || at[i + 1] < at[i] || at[i + 1] > letters.size())
+      throw std::invalid_argument("offsets: expected to rise within the letters");
+    if (present && !present->data()[i]) continue;
+    // An empty text has data too: that of no text is null.
+    texts[i] = at[i] == at[i + 1]
+                   ? std::string_view("")
+                   : std::string_view(data + at[i], static_cast<std::size_t>(at[i + 1] - at[i]));
+  }
+  return texts;
+}
+
+std::vector<std::string_view> texts_of(const py::object& values) {
+  if (py::isinstance<py::tuple>(values)) return texts_of_buffers(values.cast<Buffers>());
+  return texts_of_objects(values.cast<py::array>());
+}
+
+BoolArray among(const py::object& values, const std::vector<std::string>& words) {
   const std::vector<std::string_view> texts = texts_of(values);
   std::size_t longest = 0;
   for (const auto& word : words) longest = std::max(longest, word.size());
-  BoolArray out(values.size());
+  BoolArray out(static_cast<py::ssize_t>(texts.size()));
   bool* const found = out.mutable_data();
   for (std::size_t i = 0; i < texts.size(); ++i) {
     found[i] = texts[i].data() == nullptr;
@@ -52,9 +83,10 @@ BoolArray among(const py::array& values, const std::vector<std::string>& words) 
   return out;
 }
 
-py::tuple match(const py::array& first, const py::array& second) {
+py::tuple match(const py::object& first, const py::object& second) {
   const std::vector<std::string_view> left = texts_of(first), right = texts_of(second);
-  IndexArray own(first.size()), other(second.size());
+  IndexArray own(static_cast<py::ssize_t>(left.size())),
+      other(static_cast<py::ssize_t>(right.size()));
   std::int64_t *const a = own.mutable_data(), *const b = other.mutable_data();
   Attendant attendant{py::none()};
   {
@@ -77,8 +109,8 @@ py::tuple match(const py::array& first, const py::array& second) {
 }  // namespace
 
 void register_texts(py::module_ module) {
-  module.def("missing_or_among", &among, py::arg("values").noconvert(), py::arg("words"));
-  module.def("match", &match, py::arg("first").noconvert(), py::arg("second").noconvert());
+  module.def("missing_or_among", &among, py::arg("values"), py::arg("words"));
+  module.def("match", &match, py::arg("first"), py::arg("second"));
 }
 
 }  // namespace mrfast::bindings

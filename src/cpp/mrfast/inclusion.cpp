@@ -75,6 +75,15 @@ void each_piece(const SnpGains& data, double centre, const Visit& visit) {
   }
 }
 
+double gain_at(const SnpGains& data, double x) {
+  ExactSum sum;
+  for (std::size_t j = 0; j < data.n; ++j) {
+    const double z = (x - data.ratios[j]) / data.errors[j];
+    sum.add(std::max(data.gains[j] - z * z / 2, 0.0));
+  }
+  return sum.value();
+}
+
 }  // namespace
 
 GainMaximum largest_gain(const SnpGains& data) {
@@ -85,28 +94,23 @@ GainMaximum largest_gain(const SnpGains& data) {
     const double value = piece.peak - piece.curvature * d * d / 2;
     if (std::isnan(best.at) || value > best.value) best = {x, value};
   });
+  if (std::isnan(best.at)) return best;
+  best.value = gain_at(data, best.at);
   // The sums of the sweep have rounding errors; those of the best piece are taken afresh.
-  for (int step = 0; step < kPolish && !std::isnan(best.at); ++step) {
-    const double from = best.at;
+  for (int step = 0; step < kPolish; ++step) {
     ExactSum a, b;
     for (std::size_t j = 0; j < data.n; ++j) {
-      const double r = data.ratios[j] - from;
+      const double r = data.ratios[j] - best.at;
       if (!(std::fabs(r) < radius(data, j))) continue;
       const double precision = 1 / (data.errors[j] * data.errors[j]);
       a.add(precision);
       b.add(r * precision);
     }
     if (!(a.value() > 0)) break;
-    best.at = from + b.value() / a.value();
-    if (best.at == from) break;
+    const double at = best.at + b.value() / a.value(), value = gain_at(data, at);
+    if (at == best.at || value < best.value) break;
+    best = {at, value};
   }
-  if (std::isnan(best.at)) return best;
-  ExactSum sum;
-  for (std::size_t j = 0; j < data.n; ++j) {
-    const double z = (best.at - data.ratios[j]) / data.errors[j];
-    sum.add(std::max(data.gains[j] - z * z / 2, 0.0));
-  }
-  best.value = sum.value();
   return best;
 }
 

@@ -16,13 +16,13 @@ constexpr std::size_t kStepsPerSnp = 50;  // far beyond what paths take: ends a 
 }  // namespace
 
 LassoPath lasso_path(std::size_t n, std::size_t k, const double* x, const double* y,
-                     const double* scale, double lowest) {
+                     const double* scale, double lowest, Monitor& monitor) {
   LassoPath path;
   std::vector<int> sign(n, 0);
   std::vector<double> gram, full, estimate(k), slope(k);
   std::size_t valid = n, snp = n;
   double penalty = std::numeric_limits<double>::infinity(), smallest = 0;
-  for (std::size_t step = 0; step <= kStepsPerSnp * n; ++step) {
+  for (std::size_t step = 0; step <= kStepsPerSnp * n && !monitor.step(); ++step) {
     gram.assign(k * k, 0.0);
     std::fill(estimate.begin(), estimate.end(), 0.0);
     std::fill(slope.begin(), slope.end(), 0.0);

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "mrfast/parallel.hpp"
+
 namespace mrfast {
 
 // Pieces of the path, from large penalties to small ones. In piece i, for penalties from
@@ -25,6 +27,6 @@ struct LassoPath {
 // regression with thresholds penalty * scale_j. x is (n, k), row by row; a SNP of infinite scale
 // has no intercept. No pieces: the columns of x are dependent.
 LassoPath lasso_path(std::size_t n, std::size_t k, const double* x, const double* y,
-                     const double* scale, double lowest);
+                     const double* scale, double lowest, Monitor& monitor);
 
 }  // namespace mrfast

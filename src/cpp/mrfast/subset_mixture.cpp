@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -15,8 +16,9 @@ namespace {
 
 constexpr double kLeftOut = 16;      // all sets left out together weigh e^-16 of the best at most
 constexpr std::size_t kMerged = 12;  // SNPs beyond which sets are merged
-constexpr double kVarianceStep = 0.01;  // of the logarithm, between merged sets
-constexpr double kMeanStep = 0.25;      // standard deviations, between merged sets
+constexpr int kVarianceBits = 45;    // dropped of a variance: 1/128 at most between merged sets
+constexpr int kPlaceBits = 44;       // of a key, beside 19 of the variance
+constexpr double kMeanStep = 0.25;   // standard deviations, between merged sets
 constexpr std::uint64_t kBetweenPolls = 1u << 16;
 
 struct Moments {
@@ -91,12 +93,12 @@ class Search {
       parts_.push_back({weight, mean, variance});
       return;
     }
-    const double level = std::floor(std::log(variance) / kVarianceStep);
-    const double width = kMeanStep * std::exp(level * (kVarianceStep / 2));
+    const std::uint64_t level = std::bit_cast<std::uint64_t>(variance) >> kVarianceBits;
+    const double width = kMeanStep * std::sqrt(std::bit_cast<double>(level << kVarianceBits));
     const double cell = std::floor(mean / width);
-    const auto key = (static_cast<std::uint64_t>(static_cast<std::int64_t>(level)) << 40) ^
-                     (static_cast<std::uint64_t>(static_cast<std::int64_t>(cell)) &
-                      ((std::uint64_t{1} << 40) - 1));
+    const auto place = static_cast<std::uint64_t>(static_cast<std::int64_t>(cell));
+    const std::uint64_t key =
+        (level << kPlaceBits) ^ (place & ((std::uint64_t{1} << kPlaceBits) - 1));
     Moments& sums = merged_[key];
     sums.origin = cell * width;
     const double offset = mean - sums.origin;

@@ -11,6 +11,7 @@ from . import constrained as constrained
 from . import exact as exact
 from . import federated as federated
 from . import genotypes as genotypes
+from . import harmonise as harmonise
 from . import identified as identified
 from . import ld as ld
 from . import likelihood as likelihood

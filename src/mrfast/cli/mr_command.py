@@ -294,6 +294,7 @@ def _analysed(
             for name in ("n_exposure", "n_outcome")
         }
         names, settings = panel_methods(methods, given, len(part), sizes, {})
+        settings = {name: entry for name, entry in settings.items() if entry}
         table = mr(part, methods=names, options=settings, rng=seed, ci_level=options.level)
         return table, None
     panel = sensitivity(

@@ -10,6 +10,10 @@ from mrfast.compat.mendelianrandomization import (
     mendelianrandomization_0_10_egger,
     mendelianrandomization_0_10_penalised_ivw,
 )
+from mrfast.compat.mendelianrandomization_mixture import (
+    mendelianrandomization_0_10_conmix,
+    mendelianrandomization_0_10_hetpen,
+)
 from mrfast.compat.mr_raps import RAPSPeerEstimate, mr_raps_0_4_robust
 from mrfast.compat.multivariable import (
     MVPeerEstimate,
@@ -35,7 +39,9 @@ __all__ = [
     "MVPeerEstimate",
     "PeerEstimate",
     "RAPSPeerEstimate",
+    "mendelianrandomization_0_10_conmix",
     "mendelianrandomization_0_10_egger",
+    "mendelianrandomization_0_10_hetpen",
     "mendelianrandomization_0_10_mv_egger",
     "mendelianrandomization_0_10_penalised_ivw",
     "mr_presso_1_0",

@@ -26,10 +26,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mrfast._runtime import missing_texts
+from mrfast._optional import import_extra
+from mrfast._runtime import Texts, missing_texts
 from mrfast._validation import Float, fail
 
-__all__ = ["COLUMNS", "REQUIRED_COLUMNS", "association_table"]
+__all__ = ["COLUMNS", "REQUIRED_COLUMNS", "association_table", "text_values"]
 
 COLUMNS = (
     "snp",
@@ -165,6 +166,8 @@ def _first_row(where: str, expected: str, bad: NDArray[np.bool_], values: pd.Ser
 
 def _text(column: pd.Series[Any]) -> pd.Series[Any]:
     """Text of a column; missing values stay missing, whole numbers lose a trailing ``.0``."""
+    if isinstance(column.dtype, pd.StringDtype):
+        return column.astype(object)
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.astype(column.cat.categories.dtype)
     if pd.api.types.is_numeric_dtype(column.dtype):
@@ -176,9 +179,49 @@ def _text(column: pd.Series[Any]) -> pd.Series[Any]:
     return column.astype(object)
 
 
+def text_values(column: pd.Series[Any]) -> Texts:
+    """Column of texts as the kernels take it.
+
+    Parameters
+    ----------
+    column : Series
+        Texts and missing values.
+
+    Returns
+    -------
+    ndarray of object, or buffers of numbers where pandas keeps the column in Arrow's form
+    """
+    if not _in_arrow(column):
+        return column.to_numpy(dtype=object)
+    arrow = import_extra("pyarrow", extra="io", purpose="a column of pandas' Arrow texts")
+    array = arrow.array(column.array)
+    if isinstance(array, arrow.ChunkedArray):
+        array = array.combine_chunks()
+    array = array.cast(arrow.large_string())
+    _, offsets, letters = array.buffers()
+    present = array.is_valid().to_numpy(zero_copy_only=False) if array.null_count else None
+    return (
+        np.frombuffer(offsets, dtype=np.int64)[array.offset : array.offset + len(array) + 1],
+        np.frombuffer(b"" if letters is None else letters, dtype=np.uint8),
+        present,
+    )
+
+
+def _in_arrow(column: pd.Series[Any]) -> bool:
+    dtype = column.dtype
+    return isinstance(dtype, pd.StringDtype) and str(dtype.storage).startswith("pyarrow")
+
+
 def _identifiers(column: pd.Series[Any]) -> pd.Series[Any]:
-    values = _text(column).to_numpy(dtype=object, na_value=np.nan)
-    missing = missing_texts(values, _MISSING)
+    if _in_arrow(column) and not missing_texts(text_values(column), _MISSING).any():
+        return column
+    text = _text(column)
+    values = text.to_numpy()
+    try:
+        missing = missing_texts(values, _MISSING)
+    except TypeError:  # of pandas' own missing value
+        values = text.to_numpy(dtype=object, na_value=np.nan)
+        missing = missing_texts(values, _MISSING)
     if missing.any():
         values = np.where(missing, np.nan, values)
     return pd.Series(values, dtype=object, copy=False)
@@ -189,8 +232,10 @@ def _categories(column: pd.Series[Any]) -> tuple[NDArray[np.intp], list[str]]:
     if isinstance(column.dtype, pd.CategoricalDtype):
         texts = _text(pd.Series(column.cat.categories))
         return column.cat.codes.to_numpy().astype(np.intp), [str(text) for text in texts]
-    text = column if isinstance(column.dtype, pd.StringDtype) else _text(column)
-    codes, distinct = pd.factorize(text.array)
+    if isinstance(column.dtype, pd.StringDtype):
+        codes, distinct = pd.factorize(column.array)
+    else:
+        codes, distinct = pd.factorize(_text(column).to_numpy())
     return codes.astype(np.intp), [str(text) for text in distinct]
 
 

@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -43,10 +43,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mrfast import _core
 from mrfast import _validation as check
 from mrfast._runtime import match_texts
 from mrfast._validation import Float, fail
-from mrfast.data.associations import association_table
+from mrfast.data.associations import association_table, text_values
 from mrfast.errors import InvalidInputError
 
 __all__ = ["REASONS", "Harmonised", "harmonise"]
@@ -111,15 +112,10 @@ class _Alleles:
             names=tuple(names),
             complement=np.array([*complement, -1], dtype=np.int32),
             length=np.array([*map(len, names), 0], dtype=np.int32),
-            is_base=np.array([*(name in set("ACGT") for name in names), False]),
-            is_indel_letter=np.array([*(name in set("DI") for name in names), False]),
+            is_base=np.isin([*names, ""], list("ACGT")),
+            is_indel_letter=np.isin([*names, ""], list("DI")),
             insertion=place["I"],
         )
-
-    def palindromic(self, first: Codes, second: Codes) -> Mask:
-        """A/T, T/A, C/G and G/C."""
-        result: Mask = self.is_base[first] & (self.complement[first] == second)
-        return result
 
 
 @dataclass(frozen=True)
@@ -138,6 +134,19 @@ class _Side:
         ends = np.cumsum(np.bincount(self.trait))
         return np.split(np.argsort(self.trait, kind="stable"), ends[:-1])
 
+    @property
+    def columns(self) -> tuple[Codes, Codes, Float, Float, Float | None]:
+        """What the rules look at: effect and other allele, beta, standard error and frequency."""
+        beta, std_error, eaf = (
+            np.ascontiguousarray(self.table[name].to_numpy())
+            if name in self.table.columns
+            else None
+            for name in ("beta", "std_error", "eaf")
+        )
+        assert beta is not None
+        assert std_error is not None
+        return self.effect, self.other, beta, std_error, eaf
+
     def numbers(self, column: str, rows: Rows) -> Float:
         """Numbers of the rows, a new array; NaN for row -1 and where the column is absent."""
         if column not in self.table.columns:
@@ -155,7 +164,8 @@ class _Alignment:
     other_exposure: Codes
     effect_outcome: Codes
     other_outcome: Codes
-    case: Codes  # index in _CASES, -1 = not matched
+    case: NDArray[np.int8]  # index in _CASES, -1 = not matched
+    reason: NDArray[np.int8]  # index in REASONS
     negate_exposure: Mask
     negate_outcome: Mask
     swapped: Mask
@@ -163,9 +173,12 @@ class _Alignment:
     palindromic: Mask
     ambiguous: Mask
     removed: Mask
-    duplicated: Mask
     keep: Mask
-    reason: Codes
+    duplicated: Mask
+
+    def of(self, rows: Rows) -> _Alignment:
+        """The same of some of the rows."""
+        return _Alignment(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -184,7 +197,8 @@ class Harmonised:
     eaf_tolerance: float
     _sides: tuple[_Side, _Side]
     _alleles: tuple[str, ...]
-    _matched: pd.DataFrame
+    _rows: tuple[Rows, Rows]
+    _alignment: _Alignment
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -207,7 +221,7 @@ class Harmonised:
         With several traits there is a row for every pair of traits: a SNP of the exposure that two
         outcomes lack has two rows.
         """
-        frames = [self._matched]
+        frames = [self.matched]
         for pair, reason, side, rows in self._unmatched:
             nowhere = np.full(rows.shape, -1)
             both = (nowhere, rows) if side else (rows, nowhere)
@@ -216,16 +230,23 @@ class Harmonised:
             frames.append(_frame(self._sides, self._alleles, (e, o), both, alignment))
         return _tidy(pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0])
 
+    @property
+    def matched(self) -> pd.DataFrame:
+        """The rows of ``table`` that both sides have, a new copy."""
+        return self._frame(self._rows, self._alignment)
+
     @cached_property
     def kept(self) -> pd.DataFrame:
         """The rows of ``table`` to be used."""
-        return _tidy(self._matched[self._matched["keep"]].reset_index(drop=True))
+        keep = np.flatnonzero(self._alignment.keep)
+        left, right = (rows[keep] for rows in self._rows)
+        return _tidy(self._frame((left, right), self._alignment.of(keep)))
 
     @cached_property
     def duplicated(self) -> tuple[str, ...]:
         """SNPs of which several rows are kept for one pair of traits."""
-        kept = self._matched.loc[self._matched["duplicated"], "snp"]
-        return tuple(str(snp) for snp in kept.unique())
+        rows = self._rows[0][self._alignment.duplicated]
+        return tuple(str(snp) for snp in self._sides[0].table["snp"].iloc[rows].unique())
 
     @cached_property
     def counts(self) -> pd.DataFrame:
@@ -236,10 +257,9 @@ class Harmonised:
         (strand, one allele) are counted for each case in ``alleles``, the others for the pair.
         Without ``proxy_variants``: mrfast looks up no proxies.
         """
-        matched, n_cases = self._matched, len(_CASES)
-        case = matched["alleles"].cat.codes.to_numpy()
-        swapped, flipped = matched["swapped"].to_numpy(), matched["flipped"].to_numpy()
-        by_frequency = flipped & matched["palindromic"].to_numpy() & (case == 0)
+        matched, n_cases = self._alignment, len(_CASES)
+        case, swapped, flipped = matched.case, matched.swapped, matched.flipped
+        by_frequency = flipped & matched.palindromic & (case == 0)
         by_letters = flipped & ~by_frequency
 
         def by_case(mask: Mask) -> NDArray[np.intp]:
@@ -262,12 +282,12 @@ class Harmonised:
                 "flipped_alleles_basic": by_case(by_letters & (case == 0)),
                 "flipped_alleles_palindrome": by_case(by_frequency),
                 "flipped_alleles_no_oa": by_case(by_letters & (case != 0)),
-                "incompatible_alleles": by_pair(matched["removed"].to_numpy()),
-                "ambiguous_alleles": by_pair(matched["ambiguous"].to_numpy()),
+                "incompatible_alleles": by_pair(matched.removed),
+                "ambiguous_alleles": by_pair(matched.ambiguous),
                 "candidate_variants": np.repeat(candidates, self._shape[1] * n_cases),
                 "variants_absent_from_reference": absent[pairs],
                 "total_variants": by_pair(np.ones(case.shape, dtype=np.bool_)),
-                "total_variants_for_mr": by_pair(matched["keep"].to_numpy()),
+                "total_variants_for_mr": by_pair(matched.keep),
             }
         )
 
@@ -275,7 +295,7 @@ class Harmonised:
     def reasons(self) -> pd.DataFrame:
         """Number of rows and meaning of every reason that occurs, for every pair of traits."""
         n_reasons = len(REASONS)
-        cell = self._pair * n_reasons + self._matched["reason"].cat.codes.to_numpy()
+        cell = self._pair * n_reasons + self._alignment.reason
         counts = np.bincount(cell, minlength=self._n_pairs * n_reasons)
         for pair, reason, _, rows in self._unmatched:
             counts[pair * n_reasons + reason] += rows.size
@@ -314,10 +334,10 @@ class Harmonised:
         return "\n".join(lines)
 
     def __repr__(self) -> str:
-        kept = int(self._matched["keep"].sum())
+        keep = self._alignment.keep
         duplicated = f", duplicated SNPs: {len(self.duplicated)}" if self.duplicated else ""
         return (
-            f"Harmonised({kept} of {len(self._matched)} matched rows kept{duplicated}, "
+            f"Harmonised({keep.sum()} of {keep.size} matched rows kept{duplicated}, "
             f"action={self.action}, eaf_tolerance={self.eaf_tolerance})"
         )
 
@@ -337,8 +357,16 @@ class Harmonised:
     @cached_property
     def _pair(self) -> Rows:
         """Number of the pair of traits of every matched row."""
-        e, o = (self._matched[name].cat.codes.to_numpy() for name in ("exposure", "outcome"))
+        e, o = self._traits_of(self._rows)
         return e.astype(np.intp) * self._shape[1] + o
+
+    def _traits_of(self, rows: tuple[Rows, Rows]) -> tuple[Codes, Codes]:
+        """Traits of matched rows, as codes."""
+        return self._sides[0].trait[rows[0]], self._sides[1].trait[rows[1]]
+
+    def _frame(self, rows: tuple[Rows, Rows], alignment: _Alignment) -> pd.DataFrame:
+        """Columns of `table`, of matched rows."""
+        return _frame(self._sides, self._alleles, self._traits_of(rows), rows, alignment)
 
     def _trait_columns(self, pairs: Rows) -> dict[str, NDArray[Any]]:
         names = (np.array(names, dtype=object) for names in self._traits)
@@ -432,17 +460,15 @@ def harmonise(
     left, right = _join(*snps)
     if left.size == 0:
         raise _nothing_in_common(exposure["snp"], outcome["snp"])
-    alignment = _align(sides, left, right, alleles, action, eaf_tolerance)
-    traits = sides[0].trait[left], sides[1].trait[right]
-    matched = _frame(sides, alleles.names, traits, (left, right), alignment)
-    return Harmonised(action, eaf_tolerance, sides, alleles.names, matched)
+    alignment = _align(sides, (left, right), alleles, action, eaf_tolerance)
+    return Harmonised(action, eaf_tolerance, sides, alleles.names, (left, right), alignment)
 
 
 def _snp_codes(exposure: pd.Series[Any], outcome: pd.Series[Any]) -> tuple[Rows, Rows]:
     """Code the SNPs by the shorter table; one that is missing, or that it lacks, is -1."""
     swap = len(exposure) > len(outcome)
     short, long = (outcome, exposure) if swap else (exposure, outcome)
-    codes, found = match_texts(short.to_numpy(dtype=object), long.to_numpy(dtype=object))
+    codes, found = match_texts(text_values(short), text_values(long))
     return (found, codes) if swap else (codes, found)
 
 
@@ -497,138 +523,27 @@ def _kept_twice(sides: tuple[_Side, _Side], left: Rows, right: Rows, keep: Mask)
     return result
 
 
-def _spell_out(
-    alleles: _Alleles, letters: tuple[Codes, Codes], sequences: tuple[Codes, Codes]
-) -> tuple[Codes, Codes]:
-    """Write D and I as the shorter and the longer of two sequences, where that is possible."""
-    first, second = sequences
-    is_letter = alleles.is_indel_letter
-    longer_first = alleles.length[first] > alleles.length[second]
-    possible = (first >= 0) & (second >= 0) & ~is_letter[first] & ~is_letter[second]
-    possible &= alleles.length[first] != alleles.length[second]
-    possible &= is_letter[letters[0]] & (is_letter[letters[1]] | (letters[1] < 0))
-    possible &= letters[0] != letters[1]
-
-    def spelt(letter: Codes) -> Codes:
-        takes_first = (letter == alleles.insertion) == longer_first
-        sequence = np.where(takes_first, first, second)
-        return np.where(possible & (letter >= 0), sequence, letter)
-
-    return spelt(letters[0]), spelt(letters[1])
-
-
 def _align(
     sides: tuple[_Side, _Side],
-    left: Rows,
-    right: Rows,
+    rows: tuple[Rows, Rows],
     alleles: _Alleles,
     action: int,
     eaf_tolerance: float,
 ) -> _Alignment:
     """Apply the rules of this module to the matched rows."""
-    exposure, outcome = sides
-    a: tuple[Codes, Codes] = exposure.effect[left], exposure.other[left]
-    b: tuple[Codes, Codes] = outcome.effect[right], outcome.other[right]
-    eaf_a, eaf_b = exposure.numbers("eaf", left), outcome.numbers("eaf", right)
-
-    known = (a[0] >= 0) & (b[0] >= 0)
-    case = (2 * (a[1] < 0) + (b[1] < 0)).astype(np.int32)
-    both = case == _CASES.index("2-2")
-    neither = case == _CASES.index("1-1")
-    one = ~both & ~neither
-    onto_outcome = case == _CASES.index("1-2")
-
-    is_letter = alleles.is_indel_letter
-    if any(is_letter[codes].any() for codes in (*a, *b)):
-        a, b = _spell_out(alleles, a, b), _spell_out(alleles, b, a)
-    lettered = [is_letter[first] | is_letter[second] for first, second in (a, b)]
-    unresolved = known & (lettered[0] != lettered[1])
-
-    # The moving side is fitted to the fixed one: the side with fewer alleles, else the outcome.
-    fixed = tuple(np.where(onto_outcome, y, x) for x, y in zip(a, b, strict=True))
-    moving = [np.where(onto_outcome, x, y) for x, y in zip(a, b, strict=True)]
-    palindromic = known & ~neither & alleles.palindromic(*fixed)
-
-    def fit() -> tuple[Mask, Mask]:
-        alone = moving[1] < 0
-        same = known & (moving[0] == fixed[0]) & (alone | (moving[1] == fixed[1]))
-        swap = known & (moving[0] == fixed[1]) & (alone | (moving[1] == fixed[0]))
-        return same, swap & ~same
-
-    same, swapped = fit()
-    flipped = known & ~same & ~swapped & (one | (both & ~palindromic))
-    for codes in moving:
-        codes[flipped] = alleles.complement[codes[flipped]]
-    same, swapped = fit()
-    matched = same | swapped
-    moving = [np.where(matched, x, y) for x, y in zip(fixed, moving, strict=True)]
-
-    distance_a = np.where(swapped & onto_outcome, -1, 1) * (eaf_a - 0.5)
-    distance_b = np.where(swapped & ~onto_outcome, -1, 1) * (eaf_b - 0.5)
-    missing_eaf = np.isnan(eaf_a) | np.isnan(eaf_b)
-    clear = max(eaf_tolerance - _ROUNDING, _ROUNDING)
-    near = ~((np.abs(distance_a) >= clear) & (np.abs(distance_b) >= clear))
-    opposite = distance_a * distance_b < 0
-    by_frequency = both & matched & palindromic & opposite & (action == 2)
-
-    identical = matched & (fixed[0] == fixed[1])
-    ambiguous = both & palindromic & near
-    ambiguous |= one & (palindromic | flipped | near | opposite)
-    ambiguous |= neither & matched & (near | opposite)
-    ambiguous &= known
-    removed = ~known | unresolved | identical | (one & palindromic) | (~one & ~matched)
-    has_values = ~(
-        np.isnan(exposure.numbers("beta", left))
-        | np.isnan(exposure.numbers("std_error", left))
-        | np.isnan(outcome.numbers("beta", right))
-        | np.isnan(outcome.numbers("std_error", right))
+    codes, kinds, flags = _core.harmonise.align_alleles(
+        *(side.columns for side in sides),
+        left=np.ascontiguousarray(rows[0], dtype=np.int64),
+        right=np.ascontiguousarray(rows[1], dtype=np.int64),
+        complement=alleles.complement,
+        length=alleles.length,
+        base=alleles.is_base,
+        letter=alleles.is_indel_letter,
+        insertion=alleles.insertion,
+        action=action,
+        clear=max(eaf_tolerance - _ROUNDING, _ROUNDING),
     )
-    keep = ~removed & has_values
-    if action > 1:
-        keep &= ~ambiguous
-    if action > 2:
-        keep &= ~palindromic
-
-    reason = np.zeros(left.shape, dtype=np.int32)
-    for name, mask in {  # in the order of REASONS
-        "kept_swapped": swapped,
-        "kept_flipped_strand": flipped,
-        "kept_flipped_strand_swapped": flipped & swapped,
-        "kept_palindromic_as_written": both & palindromic & (action == 1),
-        "kept_palindromic_by_frequency": both & palindromic & (action == 2),
-        "kept_unmatched_alleles": one & ~matched & (action == 1),
-        "one_allele_ambiguous": ~both & ambiguous & (action > 1),
-        "one_allele_missing_frequency": ~both & ambiguous & missing_eaf & (action > 1),
-        "one_allele_flipped_strand": one & flipped & (action > 1),
-        "palindromic": both & palindromic & (action == 3),
-        "palindromic_ambiguous": both & palindromic & near & (action == 2),
-        "palindromic_missing_frequency": both & palindromic & missing_eaf & (action == 2),
-        "palindromic_one_allele": one & palindromic,
-        "identical_alleles": identical,
-        "incompatible_alleles": ~matched & (~one | palindromic | (action > 1)),
-        "unresolved_indel": unresolved,
-        "missing_effect_allele": ~known,
-        "missing_value": ~has_values,
-    }.items():
-        reason[mask] = _CODE[name]
-
-    return _Alignment(
-        effect_exposure=np.where(onto_outcome, moving[0], a[0]),
-        other_exposure=np.where(onto_outcome, moving[1], a[1]),
-        effect_outcome=np.where(onto_outcome, b[0], moving[0]),
-        other_outcome=np.where(onto_outcome, b[1], moving[1]),
-        case=case,
-        negate_exposure=swapped & onto_outcome,
-        negate_outcome=(swapped & ~onto_outcome) ^ by_frequency,
-        swapped=swapped,
-        flipped=flipped | by_frequency,
-        palindromic=palindromic,
-        ambiguous=ambiguous,
-        removed=removed,
-        duplicated=_kept_twice(sides, left, right, keep),
-        keep=keep,
-        reason=reason,
-    )
+    return _Alignment(*(*codes, *kinds, *flags, _kept_twice(sides, *rows, flags[-1])))
 
 
 def _not_aligned(sides: tuple[_Side, _Side], rows: tuple[Rows, Rows], reason: int) -> _Alignment:
@@ -645,7 +560,7 @@ def _not_aligned(sides: tuple[_Side, _Side], rows: tuple[Rows, Rows], reason: in
         other_exposure=alleles[1],
         effect_outcome=alleles[2],
         other_outcome=alleles[3],
-        case=nothing,
+        case=nothing.astype(np.int8),
         negate_exposure=no,
         negate_outcome=no,
         swapped=no,
@@ -655,7 +570,7 @@ def _not_aligned(sides: tuple[_Side, _Side], rows: tuple[Rows, Rows], reason: in
         removed=no,
         duplicated=no,
         keep=no,
-        reason=np.full(shape, reason, dtype=np.int32),
+        reason=np.full(shape, reason, dtype=np.int8),
     )
 
 
@@ -683,7 +598,7 @@ def _frame(
     columns: dict[str, Any] = {
         "exposure": _categorical(traits[0], _traits(exposure, "exposure")),
         "outcome": _categorical(traits[1], _traits(outcome, "outcome")),
-        "snp": pd.Series(named.table["snp"].to_numpy()[rows_named], dtype=object),
+        "snp": named.table["snp"].take(rows_named).astype(object).reset_index(drop=True),
     }
     present = {name for side in sides for name in side.table.columns}
     if "chromosome" in present:
@@ -716,8 +631,8 @@ def _frame(
     return pd.DataFrame(columns, copy=False)
 
 
-def _categorical(codes: Codes, names: Sequence[str]) -> pd.Categorical[Any]:
-    return pd.Categorical.from_codes(codes, categories=pd.Index(list(names)))
+def _categorical(codes: NDArray[np.integer[Any]], names: Sequence[str]) -> pd.Categorical[Any]:
+    return pd.Categorical.from_codes(codes, categories=pd.Index(list(names)), validate=False)
 
 
 def _tidy(table: pd.DataFrame) -> pd.DataFrame:
@@ -735,7 +650,9 @@ def _used_categories(column: Any) -> pd.Categorical[Any]:
     categories = column.categories
     used = np.bincount(column.codes + 1, minlength=len(categories) + 1)[1:] > 0
     lookup = np.append(np.where(used, np.cumsum(used) - 1, -1), -1).astype(np.int32)
-    return pd.Categorical.from_codes(lookup[column.codes], categories=categories[used])
+    return pd.Categorical.from_codes(
+        lookup[column.codes], categories=categories[used], validate=False
+    )
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -238,7 +238,7 @@ def _aligned(
         try:
             pairs = harmonise(
                 first, table.take(rows), action=action, eaf_tolerance=eaf_tolerance
-            )._matched
+            ).matched
         except InvalidInputError as error:
             raise InvalidInputError(f"{name}: {error}") from error
         _, found = match_texts(wanted.to_numpy(), pairs["snp"].to_numpy(dtype=object))

@@ -9,7 +9,9 @@ The format: https://www.cog-genomics.org/plink/1.9/formats
 
 from __future__ import annotations
 
+import csv
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mrfast._validation import fail, listed
+from mrfast.errors import InvalidInputError
 
 __all__ = ["PlinkFiles"]
 
@@ -36,8 +39,8 @@ class PlinkFiles:
     prefix : Path
         Of the three files.
     variants : DataFrame, shape (V, 5)
-        ``chromosome`` (without a leading ``chr``), ``snp``, ``position``, ``allele_1`` and
-        ``allele_2`` (upper case; ``0`` for one that was never seen).
+        ``chromosome`` (categories, without a leading ``chr``), ``snp``, ``position``, ``allele_1``
+        and ``allele_2`` (categories in upper case; ``0`` for one that was never seen).
     persons : DataFrame, shape (P, 2)
         ``person`` and ``founder`` (neither parent is named).
     """
@@ -118,8 +121,8 @@ def _prefix(prefix: str | os.PathLike[str]) -> Path:
     return Path(text)
 
 
-def _table(path: Path, names: dict[int, str], columns: int) -> pd.DataFrame:
-    """Columns of a file without a header, as texts."""
+def _table(path: Path, kinds: Mapping[int, Any], columns: int) -> pd.DataFrame:
+    """Some columns, by their places, of a file without a header and without missing values."""
     with path.open("rb") as stream:
         found = len(stream.readline().split())
     if found not in (0, columns):
@@ -129,12 +132,11 @@ def _table(path: Path, names: dict[int, str], columns: int) -> pd.DataFrame:
             path,
             sep=r"\s+",
             header=None,
-            usecols=list(names),
-            dtype=str,
-            keep_default_na=False,
+            usecols=list(kinds),
+            dtype=dict(kinds),
             na_filter=False,
             encoding="utf-8",
-            quoting=3,  # none
+            quoting=csv.QUOTE_NONE,
         )
     except pd.errors.EmptyDataError as error:
         raise fail(path.name, "at least one line", "an empty file") from error
@@ -142,48 +144,53 @@ def _table(path: Path, names: dict[int, str], columns: int) -> pd.DataFrame:
         raise fail(
             path.name, f"lines of {columns} columns", str(error).strip().splitlines()[0]
         ) from error
-    return table.rename(columns=names)
+    return table
 
 
 def _variants(path: Path) -> pd.DataFrame:
-    names = {0: "chromosome", 1: "snp", 3: "position", 4: "allele_1", 5: "allele_2"}
-    table = _table(path, names, 6)
-    position = pd.to_numeric(table["position"], errors="coerce").to_numpy(dtype=np.float64)
-    bad = ~(np.abs(position) <= 2**53) | (position != np.floor(position))
-    if bad.any():
+    kinds = {0: "category", 1: str, 3: np.int64, 4: "category", 5: "category"}
+    try:
+        table = _table(path, kinds, 6)
+    except (ValueError, OverflowError) as error:
+        if isinstance(error, InvalidInputError):
+            raise
+        texts = _table(path, {3: str}, 6)[3]
+        bad = ~texts.str.fullmatch(r"-?[0-9]{1,18}").to_numpy(dtype=np.bool_)
         row = int(np.argmax(bad))
         raise fail(
             path.name,
             "whole numbers in column 4, the position",
-            f"{table['position'].iloc[row]!r} in line {row + 1} ({int(bad.sum())} such lines)",
-        )
-    codes, chromosomes = pd.factorize(table["chromosome"].to_numpy(dtype=object))
-    plain = [str(name)[3:] if str(name)[:3].lower() == "chr" else str(name) for name in chromosomes]
+            f"{texts.iloc[row]!r} in line {row + 1} ({int(bad.sum())} such lines)",
+        ) from error
     return pd.DataFrame(
         {
-            "chromosome": np.array(plain, dtype=object)[codes],
-            "snp": table["snp"].to_numpy(dtype=object),
-            "position": position.astype(np.int64),
-            **{
-                name: _upper(table[name].to_numpy(dtype=object))
-                for name in ("allele_1", "allele_2")
-            },
-        }
+            "chromosome": _renamed(
+                table[0], lambda name: name[3:] if name[:3].lower() == "chr" else name
+            ),
+            "snp": table[1],
+            "position": table[3],
+            "allele_1": _renamed(table[4], str.upper),
+            "allele_2": _renamed(table[5], str.upper),
+        },
+        copy=False,
     )
 
 
-def _upper(texts: NDArray[np.object_]) -> NDArray[np.object_]:
-    codes, distinct = pd.factorize(texts)
-    return np.array([str(text).upper() for text in distinct], dtype=object)[codes]
+def _renamed(column: pd.Series[Any], change: Callable[[str], str]) -> pd.Categorical[Any]:
+    """Categories under other names, several of which may become the same."""
+    codes, names = pd.factorize(
+        np.array([change(str(name)) for name in column.cat.categories], dtype=object)
+    )
+    return pd.Categorical.from_codes(codes[column.cat.codes], categories=pd.Index(names))
 
 
 def _persons(path: Path) -> pd.DataFrame:
-    table = _table(path, {1: "person", 2: "father", 3: "mother"}, 6)
-    founder = ((table["father"] == "0") & (table["mother"] == "0")).to_numpy(dtype=np.bool_)
+    table = _table(path, {1: str, 2: str, 3: str}, 6)
+    founder = ((table[2] == "0") & (table[3] == "0")).to_numpy(dtype=np.bool_)
     if not founder.any():
         raise fail(
             path.name,
             "a founder (0 for father and mother)",
-            f"{len(table)} persons with parents: {listed(table['person'])}",
+            f"{len(table)} persons with parents: {listed(table[1])}",
         )
-    return pd.DataFrame({"person": table["person"].to_numpy(dtype=object), "founder": founder})
+    return pd.DataFrame({"person": table[1], "founder": founder})

@@ -48,11 +48,16 @@ _MORE = (
     (GREY, (0, (3, 1.5))),
 )
 _LABELS = {
-    "constrained_ml": "Constrained maximum likelihood",
-    "debiased_ivw": "Debiased inverse-variance weighted",
     "ivw": "Inverse-variance weighted",
-    "ivw_fixed": "Inverse-variance weighted, fixed effect",
-    "penalised_ivw": "Penalised inverse-variance weighted",
+    "ivw_fixed": "IVW, fixed effect",
+    "ivw_robust": "IVW, robust",
+    "ivw_penalised": "IVW, penalised weights",
+    "radial_ivw": "Radial IVW",
+    "radial_egger": "Radial Egger",
+    "debiased_ivw": "Debiased IVW",
+    "penalised_ivw": "Penalised IVW",
+    "constrained_ml": "Constrained ML",
+    "egger_robust": "Egger regression, robust",
     "egger": "Egger regression",
     "mr_presso": "MR-PRESSO",
     "mr_lasso": "MR-Lasso",
@@ -149,9 +154,11 @@ def robust_limits(
     return low - margin, high + margin
 
 
-def _figure(purpose: str, size: tuple[float, float] = (7.2, 5.4)) -> tuple[Any, Any]:
+def _figure(purpose: str, labels: int = 6) -> tuple[Any, Any]:
+    """A figure with room for so many labels in two columns below it, and its axis."""
     matplotlib = import_extra("matplotlib.figure", extra="plot", purpose=purpose)
-    figure = matplotlib.Figure(figsize=size, dpi=150)
+    height = 4.8 + 0.19 * ((labels + 1) // 2)
+    figure = matplotlib.Figure(figsize=(7.2, height), dpi=150)
     figure.set_layout_engine("constrained")
     axis = figure.subplots()
     axis.spines[["top", "right"]].set_visible(False)
@@ -228,7 +235,7 @@ def scatter_figure(panel: Sensitivity) -> Any:
     MissingExtraError
         matplotlib is not installed.
     """
-    figure, axis = _figure("the scatter plot")
+    figure, axis = _figure("the scatter plot", 2 + len(panel.effects))
     table = panel.associations
     raw, y = table["beta_exposure"].to_numpy(), table["beta_outcome"].to_numpy()
     x, y = np.abs(raw), np.where(raw < 0, -y, y)
@@ -251,7 +258,7 @@ def scatter_figure(panel: Sensitivity) -> Any:
     left = max(min(0.0, float((x - half_x).min())), -_BARS * right)
     bar = np.minimum(half_y, 1.8 * np.median(half_y))  # the end of a long one may stay outside
     low, high = min(0.0, float((y - bar).min())), max(0.0, float((y + bar).max()))
-    rows = panel.methods[panel.methods["estimate"].notna()].to_dict("records")
+    rows = panel.effects.to_dict("records")
     styles = method_styles([row["method"] for row in rows])
     line = np.array([0.0, 1.04 * right])
     for row in rows:
@@ -294,11 +301,11 @@ def funnel_figure(panel: Sensitivity) -> Any:
     MissingExtraError
         matplotlib is not installed.
     """
-    figure, axis = _figure("the funnel plot")
+    figure, axis = _figure("the funnel plot", 3 + len(panel.effects))
     ratio = panel.funnel["estimate"].to_numpy()
     precision = panel.funnel["precision"].to_numpy()
     error = panel.funnel["std_error"].to_numpy()
-    rows = panel.methods[panel.methods["estimate"].notna()].to_dict("records")
+    rows = panel.effects.to_dict("records")
     estimates = [row["estimate"] for row in rows]
     low, high = robust_limits(ratio, 0 * error, [*estimates, 0.0], reach=5.0)
     top = 1.06 * float(precision.max())
@@ -362,7 +369,7 @@ def radial_figure(result: RadialEstimate, snps: Sequence[str] | None = None) -> 
     MissingExtraError
         matplotlib is not installed.
     """
-    figure, axis = _figure("the radial plot")
+    figure, axis = _figure("the radial plot", 4)
     ticker = import_extra("matplotlib.ticker", extra="plot", purpose="the radial plot")
     x = np.sqrt(result.ratio_weight)
     y = result.ratio * x

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -69,7 +68,7 @@ def ratio_figure(panel: Sensitivity) -> Any:
     lines = [line._replace(color=ORANGE) if line.label in outliers else line for line in lines]
     note = f"Orange: outlier{'s' * (len(outliers) > 1)} by MR-PRESSO" if outliers else None
     return _drawn(
-        [*lines, *_pooled(panel, panel.methods["method"].to_list())],
+        [*lines, *_pooled(panel)],
         level=panel.ci_level,
         heading="SNP",
         xlabel=f"Effect of {panel.exposure} on {panel.outcome}, by SNP",
@@ -131,9 +130,9 @@ def left_out_figure(panel: Sensitivity) -> Any:
     )
 
 
-def _pooled(panel: Sensitivity, names: Sequence[str]) -> list[_Line]:
-    rows = panel.methods[panel.methods["estimate"].notna()].to_dict("records")
-    styles = method_styles(names)
+def _pooled(panel: Sensitivity) -> list[_Line]:
+    rows = panel.effects.to_dict("records")
+    styles = method_styles([row["method"] for row in rows])
     return [
         _Line(
             method_label(row["method"]), row["estimate"], row["ci_lower"], row["ci_upper"],

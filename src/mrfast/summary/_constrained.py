@@ -25,6 +25,7 @@ _STARTS = 128
 _SUBSETS = 800  # of as many SNPs as exposures, whose exact fits are starts
 _FEWER_SUBSETS = 100
 _FARTHEST = 1e6  # starts beyond so many ratios of the standard errors see no more than those at it
+_WELL_CONDITIONED = 1e8
 _LARGE_ERROR = 0.2  # Monte-Carlo error of a standard error, relative
 
 
@@ -173,14 +174,13 @@ def _exact_fits(data: Data) -> Float:
         subsets = np.array(list(combinations(range(snps), width)))
     else:
         rng = np.random.default_rng(snps)
-        subsets = np.array([rng.choice(snps, width, replace=False) for _ in range(_SUBSETS)])
+        subsets = rng.random((_SUBSETS, snps)).argsort(axis=1)[:, :width]
     x, y = data.x / data.sy[:, None], data.y / data.sy
     gram = np.einsum("ja,jb->ab", x, x)
-    fits = [np.linalg.solve(gram, np.einsum("ja,j->a", x, y))]
-    for subset in subsets:
-        if np.linalg.cond(x[subset]) < 1e8:
-            fits.append(np.linalg.solve(x[subset], y[subset]))
-    return np.array(fits)
+    all_snps = np.linalg.solve(gram, np.einsum("ja,j->a", x, y))
+    subsets = subsets[np.linalg.cond(x[subsets]) < _WELL_CONDITIONED]
+    exact = np.linalg.solve(x[subsets], y[subsets][..., None])[..., 0]
+    return np.concatenate([all_snps[None], exact])
 
 
 class Analysis(NamedTuple):

@@ -132,6 +132,8 @@ def contamination_mixture(
     invalid = -(ratio**2 / wide + np.log(2 * math.pi * wide)) / 2  # log-likelihoods
     gains = (ratio**2 / wide + np.log1p((psi / error) ** 2)) / 2
     estimate, gained = _core.mixture.largest_gain(ratio, error, gains)
+    if math.isnan(estimate):
+        raise check.fail("psi", "a larger number: no SNP can be told to be valid", f"{psi:g}")
     distance = ((ratio - estimate) / error) ** 2
     valid = distance < 2 * gains
     n_valid = int(valid.sum())

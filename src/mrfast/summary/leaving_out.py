@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -45,8 +44,6 @@ COLUMNS = (
 
 _CLOSED = {"ivw": "random", "ivw_fixed": "fixed", "egger": "random"}  # with their models
 _CLOSED_OPTIONS = {"model", "weights", "distribution"}
-_GIVEN = {"beta_exposure", "se_exposure", "beta_outcome", "se_outcome", "ci_level", "rng"}
-_GIVEN |= {"ld", "snps", "ld_snps"}
 
 
 def leave_one_out(
@@ -114,7 +111,7 @@ def leave_one_out(
     import pandas as pd
 
     chosen = find_method(method, argument="method")
-    own = _checked_options(chosen, options)
+    own = chosen.checked_options(options)
     level = check.scalar("ci_level", ci_level, above=0, below=1)
     sets = data_sets(data, (beta_exposure, se_exposure, beta_outcome, se_outcome))
     if ld is not None and len(sets) > 1:
@@ -358,15 +355,3 @@ def _frame(labels: Mapping[str, str], columns: dict[str, Any]) -> pd.DataFrame:
     for place, (key, value) in enumerate(labels.items()):
         frame.insert(place, key, value)
     return frame
-
-
-def _checked_options(method: Method, options: Any) -> dict[str, Any]:
-    if options is None:
-        return {}
-    if not isinstance(options, Mapping):
-        raise check.fail("options", "a mapping of options of the method", repr(options))
-    known = sorted(set(inspect.signature(method.resolve()).parameters) - _GIVEN)
-    for key in options:
-        if key not in known:
-            raise check.fail("options", f"options of {method.name} ({', '.join(known)})", repr(key))
-    return dict(options)

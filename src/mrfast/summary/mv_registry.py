@@ -78,6 +78,20 @@ _ENTRIES: tuple[Method, ...] = (
         defaults={"alpha": 0.05, "simulate": None, "dispersion": "estimated"},
     ),
     Method(
+        name="mv_lasso",
+        function=f"{_SUMMARY}.mv_lasso_selection:mv_lasso",
+        title="multivariable MR-Lasso",
+        reference="10.1002/sim.9156",
+        minimum_snps=2,
+        needs_se_exposure=False,
+        defaults={
+            "orientation": 0,
+            "penalties": "sequence",
+            "penalty": None,
+            "distribution": "normal",
+        },
+    ),
+    Method(
         name="mv_constrained_ml",
         function=f"{_SUMMARY}.mv_constrained_likelihood:mv_constrained_ml",
         title="multivariable constrained maximum likelihood, model average",

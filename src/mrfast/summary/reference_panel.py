@@ -19,7 +19,7 @@ from mrfast import _core
 from mrfast import _validation as check
 from mrfast._runtime import match_texts, thread_count
 from mrfast._validation import Float, fail, listed
-from mrfast.data.associations import association_table
+from mrfast.data.associations import association_table, text_values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,6 +76,14 @@ class ReferencePanel:
         """Founders with a genotype, copies of allele 1 among them, and their squares: (n, 3)."""
         return _core.genotypes.sums(self.packed(rows), self.founders)
 
+    def alleles(self, rows: Rows) -> tuple[Texts, Texts]:
+        """Alleles 1 and 2 of some variants."""
+        first, second = (
+            self.files.variants[name].iloc[rows].astype(object).to_numpy()
+            for name in ("allele_1", "allele_2")
+        )
+        return first, second
+
     def match(self, snps: Texts, effect: Texts | None, other: Texts | None) -> MatchedVariants:
         """Find the variants that rows of a table mean.
 
@@ -92,7 +100,7 @@ class ReferencePanel:
         MatchedVariants
         """
         variants = self.files.variants
-        codes, found = match_texts(snps, variants["snp"].to_numpy(dtype=object))
+        codes, found = match_texts(snps, text_values(variants["snp"]))
         candidates = np.flatnonzero(found >= 0)
         # All pairs of a row and a variant with its identifier, the variants in their order.
         pairs = pd.DataFrame({"code": codes, "row": np.arange(len(codes))}).merge(
@@ -106,8 +114,7 @@ class ReferencePanel:
             sign = _signs(
                 effect[row],
                 np.full(len(row), np.nan, dtype=object) if other is None else other[row],
-                variants["allele_1"].to_numpy(dtype=object)[variant],
-                variants["allele_2"].to_numpy(dtype=object)[variant],
+                *self.alleles(variant),
             )
         result = np.full(len(snps), -1, dtype=np.int64)
         result[row] = -2
@@ -276,10 +283,7 @@ def ld_matrix(
 
 def _other_strand(panel: ReferencePanel, rows: Rows, table: Float, reference: Float) -> Mask:
     """Palindromes whose frequencies, both clear of 0.5, lie on opposite sides of it."""
-    variants = panel.files.variants
-    first, second = (
-        variants[name].to_numpy(dtype=object)[rows] for name in ("allele_1", "allele_2")
-    )
+    first, second = panel.alleles(rows)
     single = np.isin(first, list("ACGT"))
     palindromic: Mask = single & (_complements(first) == second)
     clear = (np.abs(table) >= _EAF_TOLERANCE) & (np.abs(reference) >= _EAF_TOLERANCE)

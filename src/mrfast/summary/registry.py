@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["DEFAULT_METHODS", "METHODS", "Method", "find_method", "method_table"]
+
+_SHARED = {"beta_exposure", "se_exposure", "beta_outcome", "se_outcome", "ci_level", "rng"}
+_SHARED |= {"ld", "snps", "ld_snps", "exposures", "exposure_correlation"}  # no options of one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +59,19 @@ class Method:
         """The function itself."""
         module, _, name = self.function.partition(":")
         return getattr(importlib.import_module(module), name)
+
+    def checked_options(self, options: Any) -> dict[str, Any]:
+        """Options of this method alone, none for None; unknown ones are refused."""
+        if options is None:
+            return {}
+        if not isinstance(options, Mapping):
+            raise fail("options", f"a mapping of options for {self.name}", repr(options))
+        known = set(inspect.signature(self.resolve()).parameters) - _SHARED
+        for key in options:
+            if key not in known:
+                listed = ", ".join(sorted(known))
+                raise fail("options", f"options of {self.name} ({listed})", repr(key))
+        return dict(options)
 
     def __call__(self, **arguments: Any) -> Any:
         """Run the method; what the entry fixes cannot be given."""

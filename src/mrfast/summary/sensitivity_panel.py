@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mrfast import _validation as check
+from mrfast._files import nullable_json
 from mrfast._runtime import generator
 from mrfast.errors import ConvergenceError, InvalidInputError
-from mrfast.summary._data_sets import DataSet, one_data_set
+from mrfast.summary._data_sets import ARRAYS, DataSet, one_data_set
 from mrfast.summary.directionality import SteigerTest, steiger
 from mrfast.summary.egger_regression import EggerEstimate, egger
 from mrfast.summary.heterogeneity_tests import Heterogeneity, heterogeneity
@@ -24,7 +25,8 @@ from mrfast.summary.leaving_out import ALL, leave_one_out, single_snp
 from mrfast.summary.presso_test import PressoResult, mr_presso
 from mrfast.summary.radial_regression import RadialEstimate, radial
 from mrfast.summary.registry import METHODS, find_method
-from mrfast.summary.several_methods import mr
+from mrfast.summary.several_methods import COLUMNS as METHOD_COLUMNS
+from mrfast.summary.several_methods import method_options, mr
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +61,7 @@ ASSUMPTIONS: Mapping[str, str] = {
     "egger_robust": "as Egger regression, for most SNPs",
     "radial_egger": "as Egger regression",
     "rucker": "as the model that it chooses",
-    "sign_test": "wrong signs are as frequent as right ones without an effect",
+    "sign_test": "not an effect: share of SNPs whose associations have one sign, less the others",
     "simple_median": "more than half of the SNPs are valid",
     "weighted_median": _HALF,
     "penalised_median": _HALF + "; SNPs far from the median count less",
@@ -77,6 +79,7 @@ ASSUMPTIONS: Mapping[str, str] = {
 }
 """What each method takes for granted, beside instruments that are associated with the exposure."""
 
+_DIAGNOSTICS = ("egger", "mr_presso")  # use options, also where they are not among the methods
 _FEWEST = {"heterogeneity": 2, "egger": 3, "radial": 2, "influence": 3, "presso": 4}
 _WEAK = 10.0
 _DILUTED = 0.9
@@ -138,6 +141,13 @@ class Sensitivity:
     def snps(self) -> tuple[str, ...]:
         """Names of the SNPs."""
         return tuple(self.associations["snp"])
+
+    @property
+    def effects(self) -> pd.DataFrame:
+        """Rows of `methods` that have an estimate of the effect; the sign test has none."""
+        table = self.methods
+        kept = table["estimate"].notna() & (table["method"] != "sign_test")
+        return table[kept].reset_index(drop=True)
 
     @property
     def egger_intercept(self) -> float:
@@ -211,7 +221,7 @@ class Sensitivity:
             "comparison": list(self.comparison),
             "skipped": dict(self.skipped),
         }
-        return {key: _finite(value) for key, value in found.items()}
+        return dict(nullable_json(found))
 
     def summary(self) -> str:
         """The panel in words: estimates, what each assumes, diagnostics, disagreements."""
@@ -310,6 +320,7 @@ def sensitivity(
         Names of the registry. Default: `PANEL`, that is inverse-variance weighting (random
         effects), weighted median (robust standard error), weighted mode, Egger regression, and
         constrained maximum likelihood where a sample size is known. One SNP: the Wald ratio.
+        Methods that are named here have their own defaults, as in `mrfast.mr`.
     options : mapping of mapping, optional
         Options of single methods, ``{"egger": {"distribution": "normal"}}``.
     steiger_options : mapping, optional
@@ -360,18 +371,14 @@ def sensitivity(
     n, level = len(checked.bx), check.scalar("ci_level", ci_level, above=0, below=1)
     arrays = entry.arguments(checked)
     names = entry.snp_names(snps, n)
-    source = np.random.default_rng(generator(rng).integers(2**63))
-    seed = int(source.integers(2**63))
     skipped: dict[str, str] = {}
     sizes = {
         f"n_{side}": entry.column(f"n_{side}") if given is None else given
         for side, given in (("exposure", n_exposure), ("outcome", n_outcome))
     }
     chosen, settings = panel_methods(methods, options, n, sizes, skipped)
-    table = mr(**arrays, methods=chosen, options=settings, rng=seed, ci_level=level)
-    table["assumption"] = [
-        ASSUMPTIONS.get(name, METHODS[name].title) for name in table["method"].to_list()
-    ]
+    table = _method_table(arrays, chosen, settings, set(options or ()), rng, level)
+    seed = int(generator(rng).integers(2**63))
 
     def done(name: str, function: Any, **arguments: Any) -> Any:
         if n < _FEWEST.get(name, 1):
@@ -394,16 +401,18 @@ def sensitivity(
         "influence": done("influence", influence, **arrays, snps=names),
         "presso": done("presso", mr_presso, **inner, **settings.get("mr_presso", {}), rng=seed),
     }
-    if all(value is not None for value in sizes.values()):
-        more = {
-            f"eaf_{side}": entry.column(f"eaf_{side}") for side in ("exposure", "outcome")
-        } | sizes
-        more |= dict(steiger_options or {})
-        found["steiger"] = done("steiger", steiger, **arrays, **more)
-    else:
-        found["steiger"] = None
-        missing = [name for name, value in sizes.items() if value is None]
+    found["steiger"] = None
+    more = _steiger_options(steiger_options)
+    missing = [
+        name
+        for name, value in sizes.items()
+        if value is None and more.get(name.replace("n_", "scale_")) != "binary"
+    ]
+    if missing:
         skipped["steiger"] = f"needs sample sizes ({', '.join(missing)})"
+    else:
+        eaf = {f"eaf_{side}": entry.column(f"eaf_{side}") for side in ("exposure", "outcome")}
+        found["steiger"] = done("steiger", steiger, **arrays, **{**eaf, **sizes, **more})
     return Sensitivity(
         exposure=entry.labels.get("exposure", exposure or "exposure"),
         outcome=entry.labels.get("outcome", outcome or "outcome"),
@@ -504,17 +513,18 @@ def panel_methods(
     names : list of str
     options : dict of dict
     """
-    if options is not None and not isinstance(options, Mapping):
-        raise check.fail("options", "a mapping of method names to options", repr(options))
-    given = {key: dict(value) for key, value in dict(options or {}).items()}
+    given = method_options(options, None)
     if methods is not None:
         chosen = [methods] if isinstance(methods, str) else list(methods)
+        if not chosen:
+            raise check.fail("methods", "at least one name", "none")
     else:
         chosen = [name for name in PANEL if name in METHODS] if n > 1 else ["wald_ratio"]
         for name in chosen:
-            own = {**PANEL.get(name, {}), **given.get(name, {})}
-            if own:  # what has options raises where it cannot be done
-                given[name] = own
+            given[name] = {**PANEL.get(name, {}), **given.get(name, {})}
+    for name in given:
+        if name not in chosen and name not in _DIAGNOSTICS:
+            raise check.fail("options", f"options of {', '.join(chosen)}", repr(name))
     known = [float(np.nanmin(value)) for value in sizes.values() if value is not None]
     for name in list(chosen):
         parameters = inspect.signature(find_method(name).resolve()).parameters
@@ -527,6 +537,51 @@ def panel_methods(
             chosen.remove(name)
             given.pop(name, None)
     return chosen, given
+
+
+def _method_table(
+    arrays: dict[str, Any],
+    chosen: Sequence[str],
+    settings: Mapping[str, Mapping[str, Any]],
+    given: set[str],
+    rng: object,
+    level: float,
+) -> pd.DataFrame:
+    """Table of `mr`, one method at a time: data that one cannot use are no error of the others.
+
+    With options `given` by the caller, they are, as in `mr`.
+    """
+    import pandas as pd
+
+    rows: list[dict[Any, Any]] = []
+    for name in chosen:
+        own = {name: settings[name]} if name in settings else None
+        try:
+            one = mr(**arrays, methods=name, options=own, rng=rng, ci_level=level)
+        except InvalidInputError as error:
+            if name in given:
+                raise
+            empty = dict.fromkeys(METHOD_COLUMNS, math.nan)
+            n = len(arrays["beta_exposure"])
+            rows.append(empty | {"method": name, "n_snps": n, "note": str(error)})
+        else:
+            rows += one.to_dict("records")
+    table = pd.DataFrame(rows, columns=list(METHOD_COLUMNS))
+    table["assumption"] = [ASSUMPTIONS.get(name, METHODS[name].title) for name in chosen]
+    return table
+
+
+def _steiger_options(options: Any) -> dict[str, Any]:
+    """Options of the test alone, not its data."""
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping):
+        raise check.fail("steiger_options", "a mapping of options", repr(options))
+    known = set(inspect.signature(steiger).parameters) - {"data", *ARRAYS}
+    for name in options:
+        if name not in known:
+            raise check.fail("steiger_options", f"some of {', '.join(sorted(known))}", repr(name))
+    return dict(options)
 
 
 def _association_frame(
@@ -551,19 +606,6 @@ def _presso_frame(result: PressoResult, names: tuple[str, ...]) -> pd.DataFrame:
     frame = result.to_frame()
     frame["outliers"] = ", ".join(names[i] for i in result.outliers)
     return frame
-
-
-def _finite(value: Any) -> Any:
-    """Values that JSON can hold."""
-    if isinstance(value, Mapping):
-        return {str(key): _finite(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(entry) for entry in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 # --------------------------------------------------------------------------- in words
@@ -668,7 +710,7 @@ def _leaving_out(panel: Sensitivity, alpha: float) -> dict[str, str]:
 
 
 def _comparison(panel: Sensitivity) -> tuple[str, ...]:
-    table = panel.methods[panel.methods["estimate"].notna()].reset_index(drop=True)
+    table = panel.effects
     if len(table) < 2:
         return ()
     alpha = 1 - panel.ci_level
@@ -720,7 +762,7 @@ def _summary(panel: Sensitivity) -> str:
     cells = []
     for row in rows:
         if math.isnan(row["estimate"]):
-            cells.append((row["method"], "", f"not done: {row['note']}", ""))
+            cells.append((row["method"], "", "not done", ""))
         else:
             interval = f"{row['ci_lower']:.3g} to {row['ci_upper']:.3g}"
             cells.append(
@@ -756,7 +798,8 @@ def _summary(panel: Sensitivity) -> str:
             "None of these methods is valid where many SNPs act through a confounder of exposure",
             "and outcome: their pleiotropic effects then go with their strength.",
         ]
-    if panel.skipped:
+    failed = {row["method"]: row["note"] for row in rows if math.isnan(row["estimate"])}
+    if failed or panel.skipped:
         lines += ["", "Not done"]
-        lines += [f"  {name}: {reason}" for name, reason in panel.skipped.items()]
+        lines += [f"  {name}: {reason}" for name, reason in {**failed, **panel.skipped}.items()]
     return "\n".join(lines)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -40,9 +39,6 @@ COLUMNS = (
     "note",
 )
 """Columns of the table; empty where a method has no such number."""
-
-_SHARED = {"beta_exposure", "se_exposure", "beta_outcome", "se_outcome", "ci_level", "rng"}
-_SHARED |= {"ld", "snps", "ld_snps", "exposures", "exposure_correlation"}
 
 
 def mr(
@@ -155,19 +151,13 @@ def method_options(
         return {}
     if not isinstance(options, Mapping):
         raise check.fail("options", "a mapping of method names to options", repr(options))
+    found = {}
     for name, entry in options.items():
         method = find_method(name, argument="options", registry=registry)
         if chosen is not None and name not in chosen:
             raise check.fail("options", f"options of the methods {', '.join(chosen)}", repr(name))
-        if not isinstance(entry, Mapping):
-            raise check.fail("options", f"a mapping of options for {name}", repr(entry))
-        known = set(inspect.signature(method.resolve()).parameters) - _SHARED
-        for key in entry:
-            if key not in known:
-                raise check.fail(
-                    "options", f"options of {name} ({', '.join(sorted(known))})", repr(key)
-                )
-    return {name: dict(entry) for name, entry in options.items()}
+        found[name] = method.checked_options(entry)
+    return found
 
 
 def _row(
