@@ -117,9 +117,13 @@ MULTIVARIABLE = (
     _method("IVW, fixed", "mv_ivw", model="fixed"),
     _method("IVW, random", "mv_ivw"),
     _method("Egger", "mv_egger"),
-    _method("median", "mv_median", random=True),
+    _method("median", "mv_median", n_draws=1_000, random=True),
+    _method("median, robust error", "mv_median", std_error="robust"),
     _method("MR-Lasso", "mv_lasso"),
-    _method("cML", "mv_constrained_ml", n_perturbations=0, needs_n=True),
+    _method("cML-MA", "mv_constrained_ml", n_perturbations=0, needs_n=True),
+    _method(
+        "cML-MA, perturbed", "mv_constrained_ml", n_perturbations=100, random=True, needs_n=True
+    ),
     _method("MR-PRESSO, corrected", "mv_presso", n_draws=1_000, random=True),
 )
 
