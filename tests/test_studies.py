@@ -447,6 +447,82 @@ def test_the_documented_tables_are_those_of_the_federated_study(federated_covera
     assert documented(f"federated_coverage {kind}") == federated_coverage.markdown(kind, STUDIES)
 
 
+# ------------------------------------------------------------------ summary-data methods
+
+
+@pytest.fixture(scope="module")
+def summary_error():
+    return load("summary_error")
+
+
+def test_the_summary_study_has_its_cells(summary_error):
+    table = read("summary_error")
+    assert list(dict.fromkeys(table["cell"])) == list(summary_error.CELLS)
+    for name, cell in summary_error.CELLS.items():
+        methods = table.loc[table["cell"] == name, "method"]
+        assert set(methods) == {method.label for method in cell.methods}
+    assert (table["replicates"] >= 1_000).all()
+    assert (table["without_result"] < 0.005).all()
+
+
+def test_every_method_with_an_interval_is_in_the_summary_study(summary_error):
+    from mrfast.summary.mv_registry import MV_METHODS
+    from mrfast.summary.registry import METHODS
+
+    # One SNP only; a choice among two others; no effect size; intercepts of Egger regression twice.
+    left_out = {"wald_ratio", "rucker", "sign_test", "radial_egger", "egger_robust"}
+    run = {method.function for method in summary_error.UNIVARIABLE}
+    functions = {
+        m.function.partition(":")[2] for name, m in METHODS.items() if name not in left_out
+    }
+    assert functions == run
+    functions = {m.function.partition(":")[2] for m in MV_METHODS.values()}
+    assert functions == {method.function for method in summary_error.MULTIVARIABLE}
+
+
+def test_defaults_hold_their_level_without_pleiotropy(summary_error):
+    """With the binomial error of 1,000 data sets; methods known not to are named in the guide."""
+    table = read("summary_error")
+    table = table[(table["scenario"] == "none") & (table["effect"] == 0)]
+    known = {"contamination mixture"}
+    held = table[~table["method"].isin(known)]
+    assert (held["rejects"] < 0.05 + 4 * np.sqrt(0.05 * 0.95 / held["replicates"])).all()
+
+
+@pytest.mark.slow
+def test_one_cell_of_the_summary_study_comes_out_again(summary_error):
+    name = "balanced J20 N100000"
+    labels = ["IVW, random", "Egger", "weighted median, robust error", "weighted mode"]
+    labels += ["RAPS, Huber", "contamination mixture", "MR-Lasso", "cML-MA"]
+    table = read("summary_error")
+    expected = table[table["cell"] == name].set_index(["method", "effect"])
+    got = pd.DataFrame(summary_error.run_cell(name, labels=labels)).set_index(["method", "effect"])
+    for column in ("rejects", "covers", "bias", "sd", "median_width"):
+        want = expected.loc[got.index, column]
+        assert_allclose(got[column], want, rtol=1e-3, atol=2e-3, err_msg=column)
+
+
+def test_a_confidence_set_in_pieces_covers_by_membership(summary_error):
+    """The wrong count: the hull of the pieces."""
+    from types import SimpleNamespace
+
+    result = SimpleNamespace(
+        estimate=0.1, std_error=0.1, ci_lower=-1.0, ci_upper=0.5, p_value=0.03,
+        intervals=np.array([[-1.0, -0.5], [0.0, 0.5]]), messages=(),
+    )  # fmt: skip
+    assert summary_error._found(result, 0, 0.1).covers
+    assert not summary_error._found(result, 0, -0.2).covers
+    assert summary_error._found(result, 0, 0.1).width == 1.0
+    rows = summary_error.summarise([summary_error._found(result, 0, 0.0)] * 3, 0.0, 4)
+    assert rows["without_result"] == 0.25
+    assert rows["bias"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("kind", ["100000", "300000", "bias", "multivariable"])
+def test_the_documented_tables_are_those_of_the_summary_study(summary_error, kind):
+    assert documented(f"summary_error {kind}") == summary_error.markdown(kind, STUDIES)
+
+
 # ----------------------------------------------------------------------------- figures
 
 
