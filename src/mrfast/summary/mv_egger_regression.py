@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from mrfast import _validation as check
 from mrfast.summary._least_squares import correlations
-from mrfast.summary._multivariable import Whitening, mv_associations
+from mrfast.summary._multivariable import Whitening, mv_associations, scaled_inverse
 from mrfast.summary._regression import regression_options
 from mrfast.summary.estimate import Inference, inference
 from mrfast.summary.mv_estimate import MVRegressionEstimate, mv_inference
@@ -139,6 +139,7 @@ def mv_egger(
     strength, messages = strength_fields(data, exposure_correlation, Whitening(r))
     design = np.column_stack([data.bx * sign[:, None], np.ones(j)])
     whiten = Whitening(None if r is None else r * np.outer(sign, sign))
+    scaled_inverse(whiten(design, data.sy), (*data.exposures, "the intercept"))
     fit = mv_fit(design, data.by * sign, data.sy, whiten, options.model, options.robust)
     errors = np.sqrt(fit.covariance.diagonal())
     law = Inference(distribution, j - k - 1, options.ci_level)

@@ -16,6 +16,7 @@ from mrfast.summary._least_squares import correlations
 from mrfast.summary._multivariable import (
     MVAssociations,
     Whitening,
+    counted,
     error_correlations,
     multiple_least_squares,
     mv_associations,
@@ -153,7 +154,7 @@ def mv_ivw(
     if fit.q["q_df"] == 0:
         messages.append("as many SNPs as exposures: heterogeneity cannot be seen")
     if options.robust and j < FEW_FOR_ROBUST * k:
-        messages.append(f"{j} SNPs are few for a robust fit of {k} exposures")
+        messages.append(f"{j} SNPs are few for a robust fit of {counted(k, 'exposure')}")
     elif options.model == "fixed" and fit.q["q_p_value"] < _HETEROGENEOUS:
         messages.append(
             f"the SNPs do not agree (p = {fit.q['q_p_value']:.2g}), which model='fixed' takes no "
