@@ -261,8 +261,8 @@ def _at_infinity(data: Data, draws: Float) -> list[str]:
     if not share:
         return []
     return [
-        f"the likelihood of {100 * share:.2g}% of the perturbed data sets has no peak: the SNPs are "
-        "too weak for an estimate from them; see averaged_estimate"
+        f"the likelihood of {100 * share:.2g}% of the perturbed data sets has no peak: the SNPs "
+        "are too weak for an estimate from them; see averaged_estimate"
     ]
 
 
