@@ -203,3 +203,11 @@ def test_coverage_of_radial_intervals(regression: str, weights: str) -> None:
         )
         inside += found.ci_lower < effect < found.ci_upper
     assert 0.925 <= inside / 1_000 <= 0.97
+
+
+def test_a_fit_without_residuals_is_printed() -> None:
+    found = mrfast.influence(
+        beta_exposure=[0.1, 0.2, 0.3, 0.4], beta_outcome=[0.0] * 4, se_outcome=[0.02] * 4
+    )
+    assert np.isnan(found.cooks_distance).all()
+    assert "none, as the fit leaves no residuals" in str(found)

@@ -202,3 +202,8 @@ def test_bad_input() -> None:
         mrfast.leave_one_out()
     with pytest.raises(InvalidInputError, match="methods"):
         mrfast.single_snp(**data, methods=["none"])
+
+
+def test_a_single_snp_has_no_others() -> None:
+    table = mrfast.leave_one_out(beta_exposure=0.1, beta_outcome=0.05, se_outcome=0.02)
+    assert table["note"][0] == "needs at least 1 SNP beside the one that is left out"

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mv_problems import simulated
 from scipy.optimize import least_squares, minimize
 from summary_golden import COLUMNS
 
@@ -349,3 +350,14 @@ def test_coverage() -> None:
         )
         covered += (result.ci_lower <= [0.3, -0.2]) & (result.ci_upper >= [0.3, -0.2])
     assert ((covered / runs > 0.9) & (covered / runs <= 1)).all()
+
+
+def test_effects_without_limit_are_told() -> None:
+    """Wrong: estimates of a billion without a word."""
+    data = simulated(20, 2, seed=3)
+    noise = 0.01 * np.random.default_rng(0).normal(size=20)
+    data["beta_exposure"][:, 1] = 2 * data["beta_exposure"][:, 0] + noise
+    found = mrfast.mv_constrained_ml(**data, n=10_000, n_perturbations=50, rng=1)
+    assert any("has no peak" in message for message in found.messages)
+    fine = mrfast.mv_constrained_ml(**simulated(20, 2, seed=3), n=10_000, rng=1)
+    assert not any("has no peak" in message for message in fine.messages)

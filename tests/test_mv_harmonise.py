@@ -176,3 +176,12 @@ def test_same_name_twice() -> None:
     with pytest.raises(InvalidInputError, match="twice"):
         mrfast.mv_harmonise([good, good], good)
     assert mrfast.mv_harmonise([good], good).outcome == "LDL (outcome)"
+
+
+def test_snps_have_to_be_a_sequence() -> None:
+    frame = pd.DataFrame(
+        {"snp": ["rs1", "rs2"], "effect_allele": "A", "other_allele": "G", "beta": [0.1, 0.2],
+         "std_error": 0.01}
+    )  # fmt: skip
+    with pytest.raises(InvalidInputError, match="snps: expected a sequence"):
+        mrfast.mv_harmonise({"a": frame}, frame, snps=3)  # type: ignore[arg-type]

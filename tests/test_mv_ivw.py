@@ -306,3 +306,56 @@ def test_coverage() -> None:
             robust_hits += (robust.ci_lower < effects) & (effects < robust.ci_upper)
     assert (np.abs(hits / 2_000 - 0.95) < 0.02).all()
     assert (robust_hits / 200 > 0.88).all()
+
+
+def test_messages_name_the_exposures() -> None:
+    data = simulated(20, 3, seed=1)
+    names = ["LDL", "HDL", "TG"]
+    data["beta_exposure"][:, 2] = 2 * data["beta_exposure"][:, 0]
+    with pytest.raises(InvalidInputError, match="LDL, TG: one is a combination of the rest"):
+        mrfast.mv_ivw(**data, exposures=names)
+    data["beta_exposure"][:, 2] = 0
+    with pytest.raises(InvalidInputError, match="zeros only for TG"):
+        mrfast.mv_ivw(**data, exposures=names)
+    data["beta_exposure"][:, 2] = 0.1
+    with pytest.raises(InvalidInputError, match="TG, the intercept: one is a combination"):
+        mrfast.mv_egger(**data, exposures=names, orientation="TG")
+
+
+@pytest.mark.parametrize("argument", ["se_exposure", "beta_outcome", "se_outcome"])
+def test_rows_in_another_order_are_an_error(argument: str) -> None:
+    """Wrong: rows matched by position though their labels say otherwise."""
+    pd = pytest.importorskip("pandas")
+    data = simulated(20, 2, seed=1)
+    rows = [f"rs{i}" for i in range(20)]
+    tables = {
+        name: pd.DataFrame(value, index=rows) if value.ndim == 2 else pd.Series(value, index=rows)
+        for name, value in data.items()
+    }
+    assert mrfast.mv_ivw(**tables).estimate == pytest.approx(mrfast.mv_ivw(**data).estimate)
+    tables[argument] = tables[argument].iloc[::-1]
+    with pytest.raises(InvalidInputError, match=f"{argument}: expected the rows of beta_exposure"):
+        mrfast.mv_ivw(**tables)
+
+
+def test_one_exposure_has_no_others() -> None:
+    data = simulated(20, 1, seed=1)
+    data["se_exposure"] *= 20
+    (message,) = mrfast.mv_ivw(**data).messages
+    assert message.startswith("mean F is")
+    assert "other exposures" not in message
+
+
+@pytest.mark.parametrize(
+    ("several", "one"),
+    [("mv_ivw", "ivw"), ("mv_egger", "egger"), ("mv_lasso", "mr_lasso"),
+     ("mv_constrained_ml", "constrained_ml"), ("mv_presso", "mr_presso")],
+)  # fmt: skip
+def test_one_exposure_is_the_univariable_method(several: str, one: str) -> None:
+    data = simulated(15, 1, seed=4, invalid=2)
+    columns = {name: value.ravel() for name, value in data.items()}
+    options = {"constrained_ml": {"n": 5000, "n_perturbations": 20, "rng": 3}}.get(one, {})
+    left = getattr(mrfast, several)(**data, **options)
+    right = getattr(mrfast, one)(**columns, **options)
+    for name in ("estimate", "std_error", "ci_lower", "ci_upper", "p_value"):
+        assert getattr(left, name) == pytest.approx([getattr(right, name)], rel=1e-9)

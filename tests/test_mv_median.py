@@ -259,3 +259,14 @@ def test_coverage() -> None:
                 hits[name] += inside.mean()
         for name, least in lowest.items():
             assert hits[name] / 300 > least, (pleiotropy, name)
+
+
+def test_any_unit_of_the_outcome() -> None:
+    """Wrong: fourth powers of the draws beyond the largest number."""
+    data = simulated(20, 2, seed=1)
+    one = mrfast.mv_median(**data, n_draws=200, rng=1)
+    for name in ("beta_outcome", "se_outcome"):
+        data[name] = data[name] * 2.0**400
+    other = mrfast.mv_median(**data, n_draws=200, rng=1)
+    for name in ("estimate", "std_error", "monte_carlo_error"):
+        assert (getattr(other, name) == 2.0**400 * getattr(one, name)).all()

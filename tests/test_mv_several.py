@@ -133,3 +133,17 @@ def test_method_table() -> None:
     table = method_table(MV_METHODS)
     assert table["method"].tolist() == list(MV_METHODS)
     assert table["reference"].str.startswith("10.").all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"exposure_correlation": np.eye(3)}, "exposure_correlation"),
+        ({"exposure_correlation": np.eye(2), "se_exposure": None}, "None without se_exposure"),
+        ({"ld": np.eye(3), "methods": "mv_ivw"}, "ld"),
+    ],
+)
+def test_what_all_methods_share_is_no_note(change: dict[str, Any], message: str) -> None:
+    """Wrong: an argument that is bad for every method, in the column of notes or not at all."""
+    with pytest.raises(InvalidInputError, match=message):
+        mrfast.mv_mr(**{**simulated(20, 2, seed=1), **change})

@@ -293,3 +293,39 @@ def test_reference_data_go_through(reference_dir: Path, name: str) -> None:
     assert panel.n_snps == len(data["beta_exposure"])
     assert panel.summary()
     json.dumps(panel.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"beta_outcome": "x"}, "numbers in the column beta_outcome"),
+        ({"n_exposure": "many", "n_outcome": 10.0}, "numbers in the column n_exposure"),
+        ({"keep": ["True", "False"] * 4}, "True or False in the column keep, received 'True'"),
+        ({"keep": [True] * 7 + [None]}, "True or False in the column keep, received None"),
+    ],
+)
+def test_columns_that_are_not_numbers(change: dict[str, object], message: str) -> None:
+    """Wrong: the text "False" taken for True."""
+    with pytest.raises(InvalidInputError, match=message):
+        mrfast.sensitivity(table(8, **change), rng=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"methods": 3}, "methods: expected names"),
+        ({"snps": 3}, "snps: expected 8 names"),
+        ({"n_exposure": "a"}, "n_exposure"),
+        ({"n_exposure": np.nan, "n_outcome": 10}, "n_exposure"),
+        ({"n_exposure": [1.0, 2.0], "n_outcome": 10}, "n_exposure"),
+        ({"n_exposure": -5, "n_outcome": 10}, "n_exposure"),
+    ],
+)
+def test_bad_arguments_are_named(options: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        mrfast.sensitivity(**problem(8, seed=2), rng=1, **options)  # type: ignore[arg-type]
+
+
+def test_single_snp_wants_names_of_methods() -> None:
+    with pytest.raises(InvalidInputError, match="methods: expected names"):
+        mrfast.single_snp(**problem(8, seed=2), methods=3)  # type: ignore[arg-type]

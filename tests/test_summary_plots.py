@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -181,3 +182,35 @@ for call in (lambda: panel.plot("scatter"), lambda: panel.save({str(tmp_path / "
     text = run_python(code)
     assert text.count("mrfast[plot]") == 2
     assert not (tmp_path / "b").exists()
+
+
+def test_names_and_legends_do_not_overlap() -> None:
+    """Wrong: names at the first corner of their points; letters of the legend of a fixed size."""
+    data = problem(150, seed=5, spread=0.02)
+    data["beta_outcome"][:12] += 0.5 + 0.002 * np.arange(12)
+    data["beta_exposure"][:12] = 0.1 + 0.001 * np.arange(12)
+    names = [f"rs12345678{i}" for i in range(150)]
+    found = mrfast.sensitivity(
+        **data, snps=names, rng=1, exposure="a long name " * 12, outcome="ü" * 90
+    )
+    for kind in ("scatter", "funnel", "radial"):
+        figure = found.plot(kind)
+        figure.savefig(io.BytesIO())
+        axis = figure.axes[0]
+        boxes = [text.get_window_extent() for text in axis.texts if text.get_text() in names]
+        assert len(boxes) >= 3
+        for i, one in enumerate(boxes):
+            assert not any(one.overlaps(other) for other in boxes[:i])
+        whole = figure.bbox
+        for part in (*figure.legends, axis.xaxis.label, axis.yaxis.label):
+            box = part.get_window_extent()
+            assert min(box.x0, box.y0) >= 0
+            assert box.x1 <= whole.x1
+            assert box.y1 <= whole.y1
+
+
+def test_radial_figure_of_an_outcome_without_associations() -> None:
+    data = problem(6, seed=5)
+    data["beta_outcome"][:] = 0
+    found = mrfast.radial(**data)
+    assert found.plot() is not None

@@ -190,7 +190,7 @@ def _numbered(
     """SNPs that are looked for, each once, and the place there of every row; -1: none."""
     wanted: pd.Index[Any] = pd.Index([], dtype=object)
     if snps is not None:
-        if isinstance(snps, str):
+        if isinstance(snps, str) or not np.iterable(snps):
             raise check.fail("snps", "a sequence of identifiers", repr(snps))
         wanted = pd.Index([str(snp) for snp in snps], dtype=object).unique()
     codes: dict[str, Codes] = {}

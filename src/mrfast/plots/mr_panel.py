@@ -5,7 +5,9 @@ The forest and leave-one-out plots are in `snp_forest`.
 
 from __future__ import annotations
 
+import itertools
 import math
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +31,7 @@ __all__ = [
     "radial_figure",
     "robust_limits",
     "scatter_figure",
+    "wrapped",
 ]
 
 # Okabe and Ito; with dashes, so that lines differ without colour, too
@@ -69,6 +72,9 @@ _NAMED = 12  # SNPs with their names
 _MANY = 60  # SNPs beyond which marks shrink
 _POINTS = 400  # of a curve
 _LINE = 0.035  # height of a name, in heights of the axis
+_LONGEST = 24  # letters of a name
+_LETTER = 0.56  # width of a letter, in its size
+_HANDLE = 8  # room for the line beside a label, in letters
 _BARS = 0.12  # room left of zero for bars, in widths of the axis
 _WIDE = 4.0  # reach of an axis, in half widths of most points
 
@@ -166,44 +172,59 @@ def _figure(purpose: str, labels: int = 6) -> tuple[Any, Any]:
 
 
 def _legend(figure: Any, handles: int) -> None:
-    legend = figure.legend(
-        loc="outside lower center", ncols=1 if handles < 3 else 2, frameon=False, fontsize=9
-    )
+    """Labels below the axis, in two columns, in letters small enough for them."""
+    labels = [label for axis in figure.axes for label in axis.get_legend_handles_labels()[1]]
+    columns = 1 if handles < 3 else 2
+    rows = -(-len(labels) // columns)
+    parts = [labels[i : i + rows] for i in range(0, len(labels), rows)]
+    letters = sum(max(map(len, part)) for part in parts) + _HANDLE * len(parts)
+    size = min(9.0, 72 * figure.get_figwidth() / (_LETTER * letters))
+    legend = figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=size)
     for text in legend.get_texts():
         text.set_parse_math(False)
+
+
+def wrapped(text: str, letters: int) -> str:
+    """Lines of at most so many letters."""
+    return textwrap.fill(text, letters)
 
 
 def _name_points(
     axis: Any, x: Float, y: Float, names: Sequence[str], places: Sequence[int]
 ) -> None:
-    """Names beside points, at the corner where least is in the way."""
+    """Names beside points, where least is in the way; those without room are left out."""
     (left, right), (bottom, top) = axis.get_xlim(), axis.get_ylim()
     across, up = (x - left) / (right - left), (y - bottom) / (top - bottom)
-    taken: list[tuple[float, float]] = []  # left lower corners, in shares of the axis
+    taken: list[tuple[float, float, float]] = []  # left lower corners, widths; shares of the axis
     for i in places:
-        wide, high = 0.0115 * len(names[i]) + 0.01, _LINE
+        name = names[i] if len(names[i]) <= _LONGEST else names[i][: _LONGEST - 1] + "…"
+        wide = 0.0115 * len(name) + 0.01
         corners = []
-        for turn, side, level in ((0, 1, 1), (1, -1, 1), (2, 1, -1), (3, -1, -1)):
+        for turn, (step, level, side) in enumerate(itertools.product((0, 1, 2), (1, -1), (1, -1))):
             u = across[i] + (0.012 if side > 0 else -0.012 - wide)
-            v = up[i] + (0.005 if level > 0 else -0.005 - high)
-            points = ((across > u) & (across < u + wide) & (up > v) & (up < v + high)).sum()
-            texts = sum(abs(u - a) < wide and abs(v - b) < high for a, b in taken)
-            beyond = u < 0 or u + wide > 1 or v < 0 or v + high > 1
-            corners.append((10 * beyond + 5 * texts + points, turn, side, level, u, v))
-        _, _, side, level, u, v = min(corners)
-        taken.append((u, v))
-        axis.annotate(
-            names[i],
-            (x[i], y[i]),
-            xytext=(6 * side, 3 * level),
-            textcoords="offset points",
-            ha="left" if side > 0 else "right",
-            va="bottom" if level > 0 else "top",
-            fontsize=8,
-            color=ORANGE,
-            parse_math=False,
-            zorder=6,
-        )
+            v = up[i] + level * (0.01 + step * _LINE) - (_LINE if level < 0 else 0.0)
+            close = (across > u - 0.006) & (across < u + wide + 0.006)
+            points = (close & (up > v - 0.008) & (up < v + _LINE + 0.008)).sum()
+            beyond = u < 0 or u + wide > 1 or v < 0 or v + _LINE > 1
+            free = not beyond and all(
+                u + wide < a or a + w < u or abs(v - b) >= _LINE for a, b, w in taken
+            )
+            if free:
+                corners.append((points + 0.5 * step, turn, u, v, step, side))
+        if not corners:
+            continue
+        _, _, u, v, step, side = min(corners)
+        taken.append((u, v, wide))
+        edge = u if side > 0 else u + wide
+        if step:
+            axis.plot(
+                [across[i], edge], [up[i], v + _LINE / 2], color=ORANGE, lw=0.5,
+                transform=axis.transAxes, zorder=5,
+            )  # fmt: skip
+        axis.text(
+            edge, v, name, ha="left" if side > 0 else "right", va="bottom", fontsize=8,
+            color=ORANGE, transform=axis.transAxes, parse_math=False, zorder=6,
+        )  # fmt: skip
 
 
 def _marked(panel: Sensitivity) -> tuple[tuple[int, ...], str]:
@@ -275,8 +296,8 @@ def scatter_figure(panel: Sensitivity) -> Any:
     axis.set_ylim(low - 0.04 * (high - low), high + 0.04 * (high - low))
     largest = sorted(outliers, key=lambda i: -abs(y[i]))[:_NAMED]
     _name_points(axis, x, y, panel.snps, largest)
-    axis.set_xlabel(f"SNP association with {panel.exposure}", parse_math=False)
-    axis.set_ylabel(f"SNP association with {panel.outcome}", parse_math=False)
+    axis.set_xlabel(wrapped(f"SNP association with {panel.exposure}", 72), parse_math=False)
+    axis.set_ylabel(wrapped(f"SNP association with {panel.outcome}", 42), parse_math=False)
     _legend(figure, len(rows) + 2)
     return figure
 
@@ -378,7 +399,7 @@ def radial_figure(result: RadialEstimate, snps: Sequence[str] | None = None) -> 
     many = len(x) > _MANY
     right = float(x.max())
     start = 0.0 if math.isnan(result.intercept) else result.intercept
-    span = max(float(np.abs(y).max()), abs(start) + abs(result.estimate) * right)
+    span = max(float(np.abs(y).max()), abs(start) + abs(result.estimate) * right) or 1.0
     for i in np.flatnonzero(marked):
         axis.plot([0, x[i]], [0, y[i]], color=ORANGE, lw=0.8, alpha=0.6, zorder=1)
     axis.plot(x[~marked], y[~marked], "o", color="#333333", ms=3.5 if many else 5.5, mec="white",

@@ -9,7 +9,13 @@ import numpy as np
 
 from mrfast._optional import import_extra
 from mrfast.plots.colours import BLUE, GREY, ORANGE
-from mrfast.plots.mr_panel import interval_text, method_label, method_styles, robust_limits
+from mrfast.plots.mr_panel import (
+    interval_text,
+    method_label,
+    method_styles,
+    robust_limits,
+    wrapped,
+)
 
 if TYPE_CHECKING:
     from mrfast.summary.sensitivity_panel import Sensitivity
@@ -204,7 +210,7 @@ def _drawn(
         axis.axhline(places[len(single) - 1] + 0.5 + 0.12 * unit, color=GREY, lw=0.5)
     axis.tick_params(axis="y", left=False, labelleft=False)
     axis.spines[["top", "right", "left"]].set_visible(False)
-    axis.set_xlabel(xlabel, parse_math=False)
+    axis.set_xlabel(wrapped(xlabel, 52), parse_math=False)
     if note:
         figure.supxlabel(note, x=0.01, ha="left", fontsize=9, color=_DARK)
     return figure

@@ -26,6 +26,7 @@ _SUBSETS = 800  # of as many SNPs as exposures, whose exact fits are starts
 _FEWER_SUBSETS = 100
 _FARTHEST = 1e6  # starts beyond so many ratios of the standard errors see no more than those at it
 _WELL_CONDITIONED = 1e8
+_INFINITE = 1e4  # ratios of the standard errors: an effect beyond them has no limit
 _LARGE_ERROR = 0.2  # Monte-Carlo error of a standard error, relative
 
 
@@ -247,8 +248,21 @@ def analysed(
         },
         models=models,
         perturbed_estimates=draws,
-        messages=_messages(models, snps, n is not None, float((sd_error / std_error).max())),
+        messages=_messages(models, snps, n is not None, float((sd_error / std_error).max()))
+        + _at_infinity(data, draws),
     )
+
+
+def _at_infinity(data: Data, draws: Float) -> list[str]:
+    """What to say of perturbed data sets whose likelihood rises without end."""
+    bound = _INFINITE * data.sy.max() / data.sx.min(axis=0)
+    share = float((np.abs(draws) > bound).any(axis=1).mean()) if len(draws) else 0.0
+    if not share:
+        return []
+    return [
+        f"the likelihood of {100 * share:.2g}% of the perturbed data sets has no peak: the SNPs "
+        "are too weak for an estimate from them; see averaged_estimate"
+    ]
 
 
 def _messages(models: Models, n_snps: int, n_given: bool, relative_error: float) -> list[str]:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mrfast import _validation as check
+from mrfast._validation import Float
 from mrfast.data.harmonisation import Harmonised
 from mrfast.errors import InvalidInputError
 from mrfast.summary._inputs import Associations, associations
@@ -51,9 +53,10 @@ class DataSet(NamedTuple):
     def snp_names(self, snps: Sequence[object] | None, n: int) -> tuple[str, ...]:
         """Identifiers of the SNPs: as given, those of the table, or their positions."""
         if snps is not None:
-            if isinstance(snps, str) or len(snps) != n:
+            names = () if isinstance(snps, str) or not np.iterable(snps) else tuple(snps)
+            if len(names) != n:
                 raise check.fail("snps", f"{n} names", repr(snps)[:80])
-            return tuple(str(name) for name in snps)
+            return tuple(map(str, names))
         if self.table is not None and "snp" in self.table:
             return tuple(str(name) for name in self.table["snp"])
         return tuple(str(i) for i in range(n))
@@ -62,7 +65,7 @@ class DataSet(NamedTuple):
         """A column of the table as float64; None where there is none, or no value in it."""
         if self.table is None or name not in self.table:
             return None
-        values = self.table[name].to_numpy(dtype=np.float64, na_value=np.nan)
+        values = _numbers(self.table, name)
         return None if np.isnan(values).all() else values
 
 
@@ -126,7 +129,7 @@ def _kept(data: Any) -> pd.DataFrame:
     elif isinstance(data, pd.DataFrame):
         table = data
         if "keep" in table:
-            table = table[table["keep"].to_numpy(dtype=bool)]
+            table = table[_flags(table["keep"])]
     else:
         raise check.fail("data", "a Harmonised or a DataFrame", type(data).__name__)
     needed = [name for name in ARRAYS if name not in table and name != "se_exposure"]
@@ -138,4 +141,21 @@ def _kept(data: Any) -> pd.DataFrame:
 
 
 def _arrays(part: pd.DataFrame) -> tuple[Any, ...]:
-    return tuple(part[name].to_numpy(dtype=np.float64) if name in part else None for name in ARRAYS)
+    return tuple(_numbers(part, name) if name in part else None for name in ARRAYS)
+
+
+def _numbers(table: pd.DataFrame, name: str) -> Float:
+    """A column as float64, NaN where a value is missing."""
+    try:
+        return np.asarray(table[name].to_numpy(dtype=np.float64, na_value=np.nan))
+    except (TypeError, ValueError) as error:
+        raise check.fail("data", f"numbers in the column {name}", str(error)) from error
+
+
+def _flags(column: pd.Series[Any]) -> NDArray[np.bool_]:
+    """The column ``keep``; texts and missing values are refused, not taken for True."""
+    flags = column.to_numpy(dtype=object)
+    bad = [value for value in flags if value not in (True, False)]
+    if bad:
+        raise check.fail("data", "True or False in the column keep", repr(bad[0]))
+    return flags.astype(bool)

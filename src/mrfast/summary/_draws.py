@@ -33,13 +33,14 @@ def quantile_error(draws: Float, p: float) -> float:
 def standard_deviation(draws: Float) -> tuple[float, float]:
     """Standard deviation of draws, and its Monte-Carlo standard error."""
     centred = draws - draws.mean()
-    square = centred**2
+    unit = 2.0 ** math.frexp(float(np.abs(centred).max()))[1]  # fourth powers stay in range
+    square = (centred / unit) ** 2
     variance = float(square.sum()) / (len(draws) - 1)
     spread = float((square**2).mean()) - float(square.mean()) ** 2
     sd = math.sqrt(variance)
     if sd == 0:
         return 0.0, 0.0
-    return sd, math.sqrt(max(spread, 0.0) / len(draws)) / (2 * sd)
+    return unit * sd, unit * math.sqrt(max(spread, 0.0) / len(draws)) / (2 * sd)
 
 
 def standard_deviations(draws: Float) -> tuple[Float, Float]:

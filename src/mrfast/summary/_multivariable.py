@@ -16,6 +16,7 @@ COLLINEAR = 1e-10
 """Smallest eigenvalue of scaled cross products below which no estimate follows."""
 
 _SYMMETRIC = 1e-8
+_PART = 1e-3  # share in a combination of exposures above which one is named
 
 
 class MVAssociations(NamedTuple):
@@ -50,6 +51,7 @@ def mv_associations(
         One column an exposure; the names of a table's columns are those of the exposures.
         `se_exposure` may be None where it is not needed.
     beta_outcome, se_outcome : array_like, shape (J,)
+        Tables and series are not sorted by their rows' labels; another order is an error.
     exposures : sequence of str, optional
         Names, where there is no table; default "exposure 1", "exposure 2", ...
     spare : int, default 1
@@ -85,12 +87,31 @@ def mv_associations(
     by = check.float_array("beta_outcome", beta_outcome, ndim=1, shape=(j,))
     sy = check.float_array("se_outcome", se_outcome, ndim=1, shape=(j,), positive=True)
     if j < k + spare:
-        plural = "s" * (k > 1)
-        raise check.fail(
-            "beta_exposure", f"at least {k + spare} SNPs for {k} exposure{plural}", f"{j}"
-        )
-    scaled_inverse(bx / sy[:, None])
+        few = f"at least {counted(k + spare, 'SNP')} for {counted(k, 'exposure')}"
+        raise check.fail("beta_exposure", few, f"{j}")
+    for argument, values in (
+        ("se_exposure", se_exposure),
+        ("beta_outcome", beta_outcome),
+        ("se_outcome", se_outcome),
+    ):
+        _check_order(argument, beta_exposure, values)
+    scaled_inverse(bx / sy[:, None], names)
     return MVAssociations(bx, sx, by, sy, names)
+
+
+def counted(count: int, what: str) -> str:
+    """A number of things in words."""
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
+def _check_order(argument: str, first: Any, second: Any) -> None:
+    """Tables whose rows are labelled alike have to be in one order."""
+    one: Any = getattr(first, "index", None)
+    other: Any = getattr(second, "index", None)
+    if not (hasattr(one, "equals") and hasattr(other, "equals")) or one.equals(other):
+        return
+    if len(one) == len(other) and set(one) == set(other):
+        raise check.fail(argument, "the rows of beta_exposure in their order", "another order")
 
 
 def _names(beta_exposure: ArrayLike, exposures: Sequence[object] | None, k: int) -> tuple[str, ...]:
@@ -140,17 +161,22 @@ def error_correlations(argument: str, values: Any, exposures: tuple[str, ...]) -
     return np.asarray((matrix + matrix.T) / 2)
 
 
-def scaled_inverse(columns: Float) -> Float:
+def scaled_inverse(columns: Float, names: tuple[str, ...] = ()) -> Float:
     """Inverse of the cross products of columns, shape (J, K); an error where they are collinear."""
     gram = np.einsum("ja,jb->ab", columns, columns)
     scale = np.sqrt(gram.diagonal())
     if not scale.all():
+        which = names[int(np.argmin(scale))] if names else "an exposure"
         raise check.fail(
-            "beta_exposure", "associations with every exposure", "an exposure with zeros only"
+            "beta_exposure", "associations with every exposure", f"zeros only for {which}"
         )
     values, vectors = np.linalg.eigh(gram / np.outer(scale, scale))
     if not values[0] > COLLINEAR:
-        raise check.fail("beta_exposure", "exposures that are not collinear", "collinear ones")
+        received = "collinear ones"
+        if names:
+            part = np.flatnonzero(np.abs(vectors[:, 0]) > _PART)
+            received = f"{check.listed(names[i] for i in part)}: one is a combination of the rest"
+        raise check.fail("beta_exposure", "exposures that are not collinear", received)
     root = vectors / scale[:, None]
     return np.asarray(np.einsum("ak,bk->ab", root / values, root))
 

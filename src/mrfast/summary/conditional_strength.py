@@ -17,7 +17,7 @@ from mrfast.summary._multivariable import (
     error_correlations,
     mv_associations,
 )
-from mrfast.summary.estimate import WEAK, chi_square_p, plain
+from mrfast.summary.estimate import WEAK, chi_square_p, plain, strength_messages
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -212,6 +212,8 @@ def combined_variance(sx: Float, combination: Float, correlation: Float) -> Floa
 
 def weak_exposures(exposures: tuple[str, ...], conditional: Float) -> list[str]:
     """What to say of conditional F statistics."""
+    if len(exposures) == 1:
+        return strength_messages(float(conditional[0]))
     return [
         f"conditional F of {name} is {value:.3g}: weak instruments given the other exposures, "
         "whose estimates are biased as well"

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SteigerTest",
+    "per_snp",
     "population_frequency",
     "steiger",
     "steiger_filter",
@@ -163,8 +164,8 @@ def variance_explained(
     if b.ndim != 1:
         raise check.fail("beta", "at most 1 dimension", f"{b.ndim}")
     size = len(b)
-    s = _vector("std_error", std_error, size)
-    trait = _Trait(scale, b, s, _vector("n", n, size), _vector("eaf", eaf, size))
+    s = per_snp("std_error", std_error, size)
+    trait = _Trait(scale, b, s, per_snp("n", n, size), per_snp("eaf", eaf, size))
     return trait.complete("", case_fraction, prevalence).r2()
 
 
@@ -534,7 +535,7 @@ def _traits(
             needed = name == ("n" if scale[i] == "continuous" else "eaf")
             if scale[i] == "standardised":
                 needed = True
-            columns[name] = _vector(argument, own, size) if needed else None
+            columns[name] = per_snp(argument, own, size) if needed else None
         beta, error = values[i]
         trait = _Trait(scale[i], beta, error, columns["n"], columns["eaf"])
         trait = trait.complete(side, case_fraction[i], prevalence[i])
@@ -546,7 +547,7 @@ def _traits(
     return found
 
 
-def _vector(argument: str, values: Any, size: int) -> Float | None:
+def per_snp(argument: str, values: Any, size: int) -> Float | None:
     """Checked numbers, one a SNP; a single one stands for all."""
     if values is None:
         return None

@@ -27,6 +27,8 @@ __all__ = ["Influence", "influence"]
 class Influence:
     """Result of `influence`; arrays have the shape (J,), in the order of the data.
 
+    Residuals and distances are NaN where the fit leaves no residuals.
+
     Attributes
     ----------
     method : {"ivw", "egger"}
@@ -107,12 +109,14 @@ class Influence:
         def named(places: tuple[int, ...]) -> str:
             return check.listed(self.snps[i] for i in places) or "none"
 
-        largest = int(np.nanargmax(self.cooks_distance))
+        largest = "none, as the fit leaves no residuals"
+        if not np.isnan(self.cooks_distance).all():
+            i = int(np.nanargmax(self.cooks_distance))
+            largest = f"{self.cooks_distance[i]:.3g} ({self.snps[i]})"
         return "\n".join(
             [
                 f"influence of single SNPs on {self.method} ({self.n_snps} SNPs)",
-                f"  largest Cook's distance: {self.cooks_distance[largest]:.3g} "
-                f"({self.snps[largest]}), limit {self.cooks_threshold:.3g}",
+                f"  largest Cook's distance: {largest}, limit {self.cooks_threshold:.3g}",
                 f"  influential: {named(self.influential)}",
                 f"  outliers (studentised residual, corrected p at most {self.alpha:g}): "
                 f"{named(self.outliers)}",

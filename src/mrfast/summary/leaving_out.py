@@ -161,7 +161,8 @@ class _Run:
         notes = [""] * n
         needed = self._method.minimum_snps
         if n - 1 < max(needed, 1):
-            notes = [f"needs at least {needed} SNP{'s' * (needed > 1)}"] * n
+            others = " beside the one that is left out" if needed <= 1 else "s"
+            notes = [f"needs at least {max(needed, 1)} SNP{others}"] * n
         elif self._closed_form(n):
             self._without_fitting(found, notes)
         else:
@@ -301,13 +302,11 @@ def single_snp(
     """
     import pandas as pd
 
-    from mrfast.summary.several_methods import mr
+    from mrfast.summary.several_methods import method_names, mr
 
     check.choice("weights", weights, WEIGHTS)
     level = check.scalar("ci_level", ci_level, above=0, below=1)
-    pooled = [methods] if isinstance(methods, str) else list(methods)
-    for name in pooled:
-        find_method(name)
+    pooled = method_names(methods)
     sets = data_sets(data, (beta_exposure, se_exposure, beta_outcome, se_outcome))
     if snps is not None and len(sets) > 1:
         raise check.fail("snps", "None with several data sets", f"{len(sets)} data sets")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mrfast.summary._least_squares import Whitening, correlations
-from mrfast.summary._multivariable import exposure_position, mv_associations
+from mrfast.summary._multivariable import exposure_position, mv_associations, scaled_inverse
 from mrfast.summary._regression import regression_options
 from mrfast.summary.estimate import Inference, intercept_fields
 from mrfast.summary.mv_estimate import MVRegressionEstimate, mv_inference
@@ -138,6 +138,7 @@ def mv_egger(
     strength, messages = strength_fields(data, exposure_correlation, Whitening(r))
     design = np.column_stack([data.bx * sign[:, None], np.ones(j)])
     whiten = Whitening(None if r is None else r * np.outer(sign, sign))
+    scaled_inverse(whiten(design, data.sy), (*data.exposures, "the intercept"))
     fit = mv_fit(design, data.by * sign, data.sy, whiten, options.model, options.robust)
     errors = np.sqrt(fit.covariance.diagonal())
     law = Inference(distribution, j - k - 1, options.ci_level)

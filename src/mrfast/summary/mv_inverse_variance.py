@@ -15,6 +15,7 @@ from mrfast._validation import Float
 from mrfast.summary._least_squares import Whitening, correlations
 from mrfast.summary._multivariable import (
     MVAssociations,
+    counted,
     error_correlations,
     multiple_least_squares,
     mv_associations,
@@ -156,7 +157,7 @@ def mv_ivw(
     if fit.q["q_df"] == 0:
         messages.append("as many SNPs as exposures: heterogeneity cannot be seen")
     if options.robust and j < FEW_FOR_ROBUST * k:
-        messages.append(f"{j} SNPs are few for a robust fit of {k} exposures")
+        messages.append(f"{j} SNPs are few for a robust fit of {counted(k, 'exposure')}")
     elif options.model == "fixed":
         messages += ignored_heterogeneity(fit.q["q_p_value"], "model='fixed'")
     law = Inference(distribution, j - k, options.ci_level)

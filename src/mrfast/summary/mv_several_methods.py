@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike
 
 from mrfast import _validation as check
 from mrfast._runtime import generator
-from mrfast.summary._multivariable import mv_associations
+from mrfast.summary._least_squares import correlations
+from mrfast.summary._multivariable import error_correlations, mv_associations
 from mrfast.summary.mv_registry import DEFAULT_MV_METHODS, MV_METHODS
 from mrfast.summary.registry import Method
 from mrfast.summary.several_methods import attempt, chosen_methods, method_options
@@ -137,6 +138,11 @@ def mv_mr(
         spare=0,
         needs_se_exposure=False,
     )
+    if exposure_correlation is not None and se_exposure is None:
+        raise check.fail("exposure_correlation", "None without se_exposure", "some")
+    error_correlations("exposure_correlation", exposure_correlation, checked.exposures)
+    if ld is not None:
+        correlations(ld, snps, ld_snps, len(checked.by))
     columns = list(checked.exposures)
     shared: dict[str, Any] = {
         "beta_exposure": pd.DataFrame(checked.bx, columns=columns),
@@ -153,7 +159,7 @@ def mv_mr(
         if ld is not None:
             method.refuse_ld()
             arguments |= {"ld": ld, "snps": snps, "ld_snps": ld_snps}
-        if exposure_correlation is not None and se_exposure is not None and _correlated(method):
+        if exposure_correlation is not None and _correlated(method):
             arguments["exposure_correlation"] = exposure_correlation
         result = attempt(
             method,

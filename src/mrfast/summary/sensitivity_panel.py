@@ -17,17 +17,17 @@ from mrfast._files import nullable_json
 from mrfast._runtime import generator
 from mrfast.errors import ConvergenceError, InvalidInputError
 from mrfast.summary._data_sets import ARRAYS, DataSet, one_data_set
-from mrfast.summary.directionality import SteigerTest, steiger
+from mrfast.summary.directionality import SteigerTest, per_snp, steiger
 from mrfast.summary.egger_regression import DILUTED, EggerEstimate, egger
 from mrfast.summary.estimate import WEAK
 from mrfast.summary.heterogeneity_tests import Heterogeneity, heterogeneity
 from mrfast.summary.influence_measures import Influence, influence
-from mrfast.summary.leaving_out import ALL, leave_one_out, single_snp
+from mrfast.summary.leaving_out import leave_one_out, single_snp
 from mrfast.summary.presso_test import PressoResult, mr_presso
 from mrfast.summary.radial_regression import RadialEstimate, radial
 from mrfast.summary.registry import METHODS, find_method
 from mrfast.summary.several_methods import COLUMNS as METHOD_COLUMNS
-from mrfast.summary.several_methods import method_options, mr
+from mrfast.summary.several_methods import chosen_methods, method_options, mr
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -372,7 +372,7 @@ def sensitivity(
     names = entry.snp_names(snps, n)
     skipped: dict[str, str] = {}
     sizes = {
-        f"n_{side}": entry.column(f"n_{side}") if given is None else given
+        f"n_{side}": entry.column(f"n_{side}") if given is None else per_snp(f"n_{side}", given, n)
         for side, given in (("exposure", n_exposure), ("outcome", n_outcome))
     }
     chosen, settings = panel_methods(methods, options, n, sizes, skipped)
@@ -514,9 +514,7 @@ def panel_methods(
     """
     given = method_options(options, None)
     if methods is not None:
-        chosen = [methods] if isinstance(methods, str) else list(methods)
-        if not chosen:
-            raise check.fail("methods", "at least one name", "none")
+        chosen = list(chosen_methods(methods))
     else:
         chosen = list(PANEL) if n > 1 else ["wald_ratio"]
         for name in chosen:
@@ -687,7 +685,7 @@ def _interval(result: Any) -> str:
 
 def _leaving_out(panel: Sensitivity, alpha: float) -> dict[str, str]:
     table = panel.leave_one_out
-    single = table[table["snp"] != ALL].reset_index(drop=True)
+    single = table.iloc[:-1]
     whole = table.iloc[-1]
     estimates = single["estimate"].to_numpy()
     if len(single) < 2 or np.isnan(estimates).all():

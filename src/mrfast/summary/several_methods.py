@@ -18,7 +18,7 @@ from mrfast.summary.registry import DEFAULT_METHODS, METHODS, Method, find_metho
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLUMNS", "attempt", "chosen_methods", "method_options", "mr"]
+__all__ = ["COLUMNS", "attempt", "chosen_methods", "method_names", "method_options", "mr"]
 
 COLUMNS = (
     "method",
@@ -135,9 +135,17 @@ def chosen_methods(
     methods: Sequence[str] | str, registry: Mapping[str, Method] = METHODS
 ) -> tuple[str, ...]:
     """Names that the registry knows."""
-    names = (methods,) if isinstance(methods, str) else tuple(methods)
+    names = method_names(methods, registry)
     if not names:
         raise check.fail("methods", "at least one name", "none")
+    return names
+
+
+def method_names(methods: Any, registry: Mapping[str, Method] = METHODS) -> tuple[str, ...]:
+    """As `chosen_methods`; there may be none."""
+    if not np.iterable(methods):
+        raise check.fail("methods", "names of methods", repr(methods))
+    names = (methods,) if isinstance(methods, str) else tuple(methods)
     for name in names:
         find_method(name, registry=registry)
     return names
