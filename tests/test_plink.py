@@ -97,6 +97,14 @@ def test_signs_follow_the_effect_alleles(panel):
     assert found.index.tolist() == table["snp"].tolist()
 
 
+def test_a_mapping_of_columns_is_a_table(panel):
+    """Wrong: its names taken for identifiers."""
+    prefix, _, variants = panel
+    table = table_of(variants)
+    found = mrfast.ld_matrix(prefix, {name: table[name].tolist() for name in table})
+    pd.testing.assert_frame_equal(found, mrfast.ld_matrix(prefix, table))
+
+
 def test_ld_goes_into_correlated_estimates(panel):
     prefix, _, variants = panel
     rng = np.random.default_rng(6)

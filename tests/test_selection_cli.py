@@ -78,6 +78,11 @@ def test_input_is_not_written_over(command, files, monkeypatch):
     before = (files / "gwas.tsv").read_bytes()
     assert "--output" in command.fails("select", "gwas.tsv", "-o", "gwas.tsv")
     assert "--rows" in command.fails("select", "gwas.tsv", "-o", "x.tsv", "--rows", "gwas.tsv")
+    panel = (files / "panel.bim").read_bytes()
+    for prefix in ("panel", "panel.bed"):
+        words = ["clump", "gwas.tsv", "--reference", prefix, "-o"]
+        assert "--output" in command.fails(*words, "panel.bim")
+    assert (files / "panel.bim").read_bytes() == panel
     words = ["harmonise", "--exposure", "gwas.tsv", "--outcome", "gwas.tsv", "-o", "x.tsv"]
     assert "--counts" in command.fails(*words, "--counts", "gwas.tsv")
     assert "--counts" in command.fails(*words, "--counts", "x.tsv")

@@ -260,10 +260,10 @@ def test_a_panel_thins_the_instruments(command, tmp_path):
         columns = {"beta": getattr(data, f"beta_{role}"), "std_error": data.se_outcome}
         shared.assign(**columns).to_csv(tmp_path / f"{role}.tsv.gz", sep="\t", index=False)
     words = ("mr", *tables_of(tmp_path), "--methods", "ivw", "--no-diagnostics", "--action", "1")
-    words += ("--reference", panel, "--r2", "0.2", "--kb", "500", "-o", tmp_path / "out")
+    words += ("--reference", panel, "--r2", "0.001", "--kb", "5000", "-o", tmp_path / "out")
     assert command(*words) == 0
     expected = mrfast.clump(
-        mrfast.read_associations(tmp_path / "exposure.tsv.gz"), reference=panel, r2=0.2, kb=500
+        mrfast.read_associations(tmp_path / "exposure.tsv.gz"), reference=panel, r2=0.001, kb=5000
     ).kept
     assert 0 < len(expected) < 30
     used = read(tmp_path / "out" / "harmonisation.tsv")

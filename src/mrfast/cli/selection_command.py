@@ -169,9 +169,17 @@ def _option(name: str) -> str:
 
 def _table(options: argparse.Namespace) -> pd.DataFrame:
     """Table that the options name; refuses to write over what is read."""
+    from mrfast.io.plink import SUFFIXES
     from mrfast.io.tables import parse_columns, read_associations
 
-    read = [Path(path).resolve() for path in (options.table, options.ld) if path is not None]
+    panel = []
+    if options.reference is not None:
+        prefix = options.reference
+        for suffix in SUFFIXES:
+            prefix = prefix.removesuffix(suffix)
+        panel = [prefix + suffix for suffix in SUFFIXES]
+    given = [options.table, options.ld, *panel]
+    read = [Path(path).resolve() for path in given if path is not None]
     outputs = {"--output": options.output, "--rows": options.rows}
     for option, path in outputs.items():
         if path is not None and Path(path).resolve() in read:

@@ -221,6 +221,8 @@ class Harmonised:
         With several traits there is a row for every pair of traits: a SNP of the exposure that two
         outcomes lack has two rows.
         """
+        if not self._unmatched:
+            return self._frame(self._rows, self._alignment, tidy=True)
         frames = [self.matched]
         for pair, reason, side, rows in self._unmatched:
             nowhere = np.full(rows.shape, -1)
@@ -228,7 +230,7 @@ class Harmonised:
             e, o = (np.full(rows.shape, code, np.int32) for code in divmod(pair, self._shape[1]))
             alignment = _not_aligned(self._sides, both, reason)
             frames.append(_frame(self._sides, self._alleles, (e, o), both, alignment))
-        return _tidy(pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0])
+        return _tidy(pd.concat(frames, ignore_index=True))
 
     @property
     def matched(self) -> pd.DataFrame:
@@ -240,7 +242,7 @@ class Harmonised:
         """The rows of ``table`` to be used."""
         keep = np.flatnonzero(self._alignment.keep)
         left, right = (rows[keep] for rows in self._rows)
-        return _tidy(self._frame((left, right), self._alignment.of(keep)))
+        return self._frame((left, right), self._alignment.of(keep), tidy=True)
 
     @cached_property
     def duplicated(self) -> tuple[str, ...]:
@@ -364,9 +366,12 @@ class Harmonised:
         """Traits of matched rows, as codes."""
         return self._sides[0].trait[rows[0]], self._sides[1].trait[rows[1]]
 
-    def _frame(self, rows: tuple[Rows, Rows], alignment: _Alignment) -> pd.DataFrame:
+    def _frame(
+        self, rows: tuple[Rows, Rows], alignment: _Alignment, *, tidy: bool = False
+    ) -> pd.DataFrame:
         """Columns of `table`, of matched rows."""
-        return _frame(self._sides, self._alleles, self._traits_of(rows), rows, alignment)
+        traits = self._traits_of(rows)
+        return _frame(self._sides, self._alleles, traits, rows, alignment, tidy=tidy)
 
     def _trait_columns(self, pairs: Rows) -> dict[str, NDArray[Any]]:
         names = (np.array(names, dtype=object) for names in self._traits)
@@ -580,9 +585,15 @@ def _frame(
     traits: tuple[Codes, Codes],
     rows: tuple[Rows, Rows],
     alignment: _Alignment,
+    *,
+    tidy: bool = False,
 ) -> pd.DataFrame:
-    """Columns of :attr:`Harmonised.table`; the row numbers of a side that has no rows are -1."""
+    """Columns of :attr:`Harmonised.table`; the row numbers of a side that has no rows are -1.
+
+    `tidy` leaves out the categories that do not occur.
+    """
     (exposure, outcome), (left, right) = sides, rows
+    categorical = _used_categorical if tidy else _categorical
 
     def either(column: str) -> NDArray[Any]:
         """Value of the exposure, else of the outcome."""
@@ -596,8 +607,8 @@ def _frame(
 
     named, rows_named = (outcome, right) if (left < 0).any() else (exposure, left)
     columns: dict[str, Any] = {
-        "exposure": _categorical(traits[0], _traits(exposure, "exposure")),
-        "outcome": _categorical(traits[1], _traits(outcome, "outcome")),
+        "exposure": categorical(traits[0], _traits(exposure, "exposure")),
+        "outcome": categorical(traits[1], _traits(outcome, "outcome")),
         "snp": named.table["snp"].take(rows_named).astype(object).reset_index(drop=True),
     }
     present = {name for side in sides for name in side.table.columns}
@@ -606,7 +617,7 @@ def _frame(
     if "position" in present:
         columns["position"] = pd.array(either("position"), dtype="Int64")
     columns |= {
-        name: _categorical(codes, alleles)
+        name: categorical(codes, alleles)
         for name, codes in {
             "effect_allele": alignment.effect_exposure,
             "other_allele": alignment.other_exposure,
@@ -619,15 +630,18 @@ def _frame(
         ("outcome", outcome, right, alignment.negate_outcome),
     ):
         beta, eaf = side.numbers("beta", row), side.numbers("eaf", row)
-        columns[f"beta_{name}"] = np.negative(beta, out=beta, where=negate)
+        if negate.any():
+            beta *= np.where(negate, -1.0, 1.0)
+            eaf = np.where(negate, 1 - eaf, eaf)
+        columns[f"beta_{name}"] = beta
         columns[f"se_{name}"] = side.numbers("std_error", row)
-        columns[f"eaf_{name}"] = np.subtract(1, eaf, out=eaf, where=negate)
+        columns[f"eaf_{name}"] = eaf
         columns[f"p_value_{name}"] = side.numbers("p_value", row)
         columns[f"n_{name}"] = side.numbers("n", row)
-    columns["alleles"] = _categorical(alignment.case, _CASES)
+    columns["alleles"] = categorical(alignment.case, _CASES)
     for flag in ("swapped", "flipped", "palindromic", "ambiguous", "removed", "duplicated", "keep"):
         columns[flag] = getattr(alignment, flag)
-    columns["reason"] = _categorical(alignment.reason, list(REASONS))
+    columns["reason"] = categorical(alignment.reason, list(REASONS))
     return pd.DataFrame(columns, copy=False)
 
 
@@ -635,23 +649,26 @@ def _categorical(codes: NDArray[np.integer[Any]], names: Sequence[str]) -> pd.Ca
     return pd.Categorical.from_codes(codes, categories=pd.Index(list(names)), validate=False)
 
 
+def _used_categorical(codes: NDArray[np.integer[Any]], names: Sequence[str]) -> pd.Categorical[Any]:
+    """The same without the categories that do not occur; by marking them, without a sort."""
+    used = np.zeros(len(names) + 1, dtype=np.bool_)  # the last is the place of code -1
+    used[codes] = True
+    used = used[:-1]
+    n_used = int(used.sum())
+    if not used[:n_used].all():
+        lookup = np.append(np.where(used, np.cumsum(used) - 1, -1), -1)
+        codes = lookup.astype(np.min_scalar_type(-n_used - 1))[codes]
+    return _categorical(codes, [name for name, occurs in zip(names, used, strict=True) if occurs])
+
+
 def _tidy(table: pd.DataFrame) -> pd.DataFrame:
     """Categories that occur, no others."""
-    used = {
-        str(name): _used_categories(column.array)
-        for name, column in table.items()
-        if isinstance(column.dtype, pd.CategoricalDtype)
-    }
-    return table.assign(**used)
-
-
-def _used_categories(column: Any) -> pd.Categorical[Any]:
-    """The same without the categories that do not occur; by counting, without a sort."""
-    categories = column.categories
-    used = np.bincount(column.codes + 1, minlength=len(categories) + 1)[1:] > 0
-    lookup = np.append(np.where(used, np.cumsum(used) - 1, -1), -1).astype(np.int32)
-    return pd.Categorical.from_codes(
-        lookup[column.codes], categories=categories[used], validate=False
+    return table.assign(
+        **{
+            str(name): _used_categorical(column.cat.codes.to_numpy(), list(column.cat.categories))
+            for name, column in table.items()
+            if isinstance(column.dtype, pd.CategoricalDtype)
+        }
     )
 
 
