@@ -540,6 +540,16 @@ def test_columns_and_passed_values() -> None:
     assert plain["exposure"].tolist() == ["exposure"]
 
 
+def test_places_of_the_outcome_stand_in_where_the_exposure_has_none() -> None:
+    """Wrong: the outcome's place first; a code of one table in the other's chromosomes."""
+    snps = [f"rs{i} A/G" for i in range(4)]
+    exposure = table(*snps, chromosome=["X", None, "2", None], position=[5, None, 2**53, None])
+    outcome = table(*snps, chromosome=["1", "22", "3", None], position=[6, 7, 8, None])
+    found = harmonise(exposure, outcome).table
+    assert found["chromosome"].tolist() == ["X", "22", "2", None]
+    assert found["position"].fillna(-1).tolist() == [5, 7, 2**53, -1]
+
+
 def test_duplicated_snps_are_crossed_and_flagged() -> None:
     exposure = table("rs1 A/G 0.1", "rs1 A/G 0.2", "rs2 A/G", "rs3 A/G")
     outcome = table("rs1 A/G 0.3", "rs1 G/A 0.4", "rs2 A/G", "rs2 A/C")

@@ -147,6 +147,13 @@ class _Side:
         assert std_error is not None
         return self.effect, self.other, beta, std_error, eaf
 
+    @property
+    def positions(self) -> NDArray[np.int64] | None:
+        """Positions, -1 = missing; None without the column."""
+        if "position" not in self.table.columns:
+            return None
+        return self.table["position"].to_numpy(dtype=np.int64, na_value=-1)
+
     def numbers(self, column: str, rows: Rows) -> Float:
         """Numbers of the rows, a new array; NaN for row -1 and where the column is absent."""
         if column not in self.table.columns:
@@ -595,16 +602,6 @@ def _frame(
     (exposure, outcome), (left, right) = sides, rows
     categorical = _used_categorical if tidy else _categorical
 
-    def either(column: str) -> NDArray[Any]:
-        """Value of the exposure, else of the outcome."""
-        values = np.full(left.shape, None, dtype=object)
-        for side, row in ((outcome, right), (exposure, left)):
-            if column in side.table.columns:
-                own = side.table[column].take(row).astype(object).to_numpy()
-                present = (row >= 0) & pd.notna(own)
-                values[present] = own[present]
-        return values
-
     named, rows_named = (outcome, right) if (left < 0).any() else (exposure, left)
     columns: dict[str, Any] = {
         "exposure": categorical(traits[0], _traits(exposure, "exposure")),
@@ -613,9 +610,10 @@ def _frame(
     }
     present = {name for side in sides for name in side.table.columns}
     if "chromosome" in present:
-        columns["chromosome"] = pd.Series(either("chromosome"), dtype=object)
+        columns["chromosome"] = pd.Series(_chromosomes(sides, rows), dtype=object, copy=False)
     if "position" in present:
-        columns["position"] = pd.array(either("position"), dtype="Int64")
+        position = _either(rows, [side.positions for side in sides])
+        columns["position"] = pd.arrays.IntegerArray(np.maximum(position, 0), position < 0)
     columns |= {
         name: categorical(codes, alleles)
         for name, codes in {
@@ -643,6 +641,33 @@ def _frame(
         columns[flag] = getattr(alignment, flag)
     columns["reason"] = categorical(alignment.reason, list(REASONS))
     return pd.DataFrame(columns, copy=False)
+
+
+def _either(
+    rows: tuple[Rows, Rows], values: Sequence[NDArray[np.integer[Any]] | None]
+) -> NDArray[np.int64]:
+    """Value of the exposure, else of the outcome; -1 = missing."""
+    result = np.full(rows[0].shape, -1, dtype=np.int64)
+    for row, own in zip(reversed(rows), reversed(values), strict=True):
+        if own is not None:
+            new = np.where(row >= 0, own[row], -1)
+            np.copyto(result, new, where=new >= 0)
+    return result
+
+
+def _chromosomes(sides: tuple[_Side, _Side], rows: tuple[Rows, Rows]) -> NDArray[np.object_]:
+    """Chromosome of the exposure, else of the outcome, None = missing."""
+    names: list[str | None] = []
+    codes: list[NDArray[np.int64] | None] = []
+    for side in sides:
+        if "chromosome" not in side.table.columns:
+            codes.append(None)
+            continue
+        own = side.table["chromosome"].cat
+        code = own.codes.to_numpy().astype(np.int64)
+        codes.append(np.where(code < 0, -1, code + len(names)))
+        names += list(own.categories)
+    return np.array([*names, None], dtype=object)[_either(rows, codes)]
 
 
 def _categorical(codes: NDArray[np.integer[Any]], names: Sequence[str]) -> pd.Categorical[Any]:

@@ -128,6 +128,8 @@ def _table(path: Path, kinds: Mapping[int, Any], columns: int) -> pd.DataFrame:
         found = len(stream.readline().split())
     if found not in (0, columns):
         raise fail(path.name, f"{columns} columns", f"{found}")
+    last = columns - 1  # read too, since a line that is too short lacks it
+    kinds = {last: "category", **kinds}
     try:
         table: pd.DataFrame = pd.read_csv(
             path,
@@ -145,6 +147,10 @@ def _table(path: Path, kinds: Mapping[int, Any], columns: int) -> pd.DataFrame:
         raise fail(
             path.name, f"lines of {columns} columns", str(error).strip().splitlines()[0]
         ) from error
+    short = (table[last] == "").to_numpy()
+    if short.any():
+        where = f"line {int(np.argmax(short)) + 1} ({int(short.sum())} such lines)"
+        raise fail(path.name, f"{columns} columns in every line", f"fewer in {where}")
     return table
 
 
