@@ -683,7 +683,8 @@ def _used_categorical(codes: NDArray[np.integer[Any]], names: Sequence[str]) -> 
     if not used[:n_used].all():
         lookup = np.append(np.where(used, np.cumsum(used) - 1, -1), -1)
         codes = lookup.astype(np.min_scalar_type(-n_used - 1))[codes]
-    return _categorical(codes, [name for name, occurs in zip(names, used, strict=True) if occurs])
+    categories = pd.Index(list(names))[used]
+    return pd.Categorical.from_codes(codes, categories=categories, validate=False)
 
 
 def _tidy(table: pd.DataFrame) -> pd.DataFrame:
