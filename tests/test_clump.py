@@ -186,6 +186,10 @@ def test_positions_are_needed_for_distance():
         ({"ld": np.eye(2), "kb": -1}, "kb: expected"),
         ({"ld": np.eye(2), "absent": "ignore"}, "absent: expected"),
         ({"ld_snps": ["a"], "r2": 0}, "ld_snps: expected none"),
+        ({"ld": np.eye(2), "ld_snps": ["x"]}, "ld_snps: expected 2 names, received 1"),
+        ({"ld": np.eye(2), "ld_snps": ["x", "x"]}, "ld_snps: expected distinct names"),
+        ({"ld": np.eye(2), "ld_snps": 3}, "ld_snps: expected a sequence"),
+        ({"ld": pd.DataFrame()}, "ld: expected at least one row"),
         ({"reference": "no/such/panel"}, "reference: expected the prefix"),
     ],
 )
@@ -198,3 +202,11 @@ def test_bad_input(options, message):
 def test_a_table_without_anything_to_rank_by():
     with pytest.raises(InvalidInputError, match="p_value, or beta and std_error"):
         mrfast.clump({"snp": ["a", "b"]}, ld=np.eye(2))
+
+
+def test_effects_beyond_all_bounds_come_first():
+    """Wrong: a quotient that overflows as a missing one, or with a warning of numpy."""
+    table = {"snp": ["a", "b"], "beta": [0.1, 1e300], "std_error": [0.001, 1e-300]}
+    found = mrfast.clump(table, ld=[[1, 0.9], [0.9, 1]])
+    assert found.kept["snp"].tolist() == ["b"]
+    assert found.table["f_statistic"].tolist()[1] == np.inf

@@ -540,6 +540,16 @@ def test_columns_and_passed_values() -> None:
     assert plain["exposure"].tolist() == ["exposure"]
 
 
+def test_places_of_the_outcome_stand_in_where_the_exposure_has_none() -> None:
+    """Wrong: the outcome's place first; a code of one table in the other's chromosomes."""
+    snps = [f"rs{i} A/G" for i in range(4)]
+    exposure = table(*snps, chromosome=["X", None, "2", None], position=[5, None, 2**53, None])
+    outcome = table(*snps, chromosome=["1", "22", "3", None], position=[6, 7, 8, None])
+    found = harmonise(exposure, outcome).table
+    assert found["chromosome"].tolist() == ["X", "22", "2", None]
+    assert found["position"].fillna(-1).tolist() == [5, 7, 2**53, -1]
+
+
 def test_duplicated_snps_are_crossed_and_flagged() -> None:
     exposure = table("rs1 A/G 0.1", "rs1 A/G 0.2", "rs2 A/G", "rs3 A/G")
     outcome = table("rs1 A/G 0.3", "rs1 G/A 0.4", "rs2 A/G", "rs2 A/C")
@@ -653,6 +663,9 @@ def test_bad_options(options: dict[str, Any], message: str) -> None:
         ("p_value", -0.1, "from 0 to 1"),
         ("n", 0, "above 0"),
         ("position", 1.5, "whole numbers"),
+        ("position", 1e300, "whole numbers from 0 to 9007199254740992"),
+        ("beta", 10**400, "finite numbers"),
+        ("snp", "rs\ud800", r"exposure\['snp'\]: expected text that is valid Unicode"),
         ("effect_allele", "A*", "letters such as A, C, G and T, .* received 'A\\*' at row 1"),
         ("other_allele", "-", "letters"),
         ("trait", None, "a name in every row"),
@@ -665,6 +678,16 @@ def test_bad_values(column: str, value: Any, message: str) -> None:
     harmonise(good, good)
     with pytest.raises(InvalidInputError, match=message):
         harmonise(bad, good)
+
+
+@pytest.mark.parametrize("kind", ["datetime64[s]", "timedelta64[s]", "complex", "bool"])
+def test_numbers_are_not_made_of_other_things(kind: str) -> None:
+    """Wrong: a date as the seconds since 1970, which pandas makes of it."""
+    good = table("rs1 A/G", "rs2 A/G")
+    with pytest.raises(
+        InvalidInputError, match=r"\['beta'\]: expected numbers, received values of"
+    ):
+        harmonise(good.assign(beta=np.zeros(2).astype(kind)), good)
 
 
 def test_bad_tables() -> None:
@@ -749,6 +772,21 @@ def test_missing_identifiers_match_nothing() -> None:
 
 
 # --- identifiers ---------------------------------------------------------------------------
+
+
+def test_many_identifiers_match() -> None:
+    """Wrong: the last texts of a part of the table left out."""
+    n = 66_000
+    rng = np.random.default_rng(1)
+    sides = [
+        pd.DataFrame(
+            {"snp": [f"rs{i}" for i in rng.integers(0, 3 * n, size)], "effect_allele": "A"}
+        )
+        for size in (n, n + 1)
+    ]
+    found = harmonise(*(side.assign(beta=0.1, std_error=0.01) for side in sides), action=1)
+    expected = sides[0].merge(sides[1], on="snp")["snp"]
+    assert found.matched["snp"].tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("dtype", [object, "string", "category", None])

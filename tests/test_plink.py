@@ -97,6 +97,14 @@ def test_signs_follow_the_effect_alleles(panel):
     assert found.index.tolist() == table["snp"].tolist()
 
 
+def test_a_mapping_of_columns_is_a_table(panel):
+    """Wrong: its names taken for identifiers."""
+    prefix, _, variants = panel
+    table = table_of(variants)
+    found = mrfast.ld_matrix(prefix, {name: table[name].tolist() for name in table})
+    pd.testing.assert_frame_equal(found, mrfast.ld_matrix(prefix, table))
+
+
 def test_ld_goes_into_correlated_estimates(panel):
     prefix, _, variants = panel
     rng = np.random.default_rng(6)
@@ -227,6 +235,10 @@ def test_files_that_are_damaged_or_missing(panel, tmp_path):
     for content, message in (
         (text.replace("\trs0\t0\t", "\trs0\t0\tx"), "whole numbers in column 4"),
         ("1 rs0 0 5 A\n", "6 columns, received 5"),
+        (
+            text.rsplit(maxsplit=1)[0],
+            r"6 columns in every line, received fewer in line 24 \(1 such",
+        ),
         ("", "an empty file"),
     ):
         bim.write_text(content)
@@ -235,6 +247,9 @@ def test_files_that_are_damaged_or_missing(panel, tmp_path):
     bim.write_text(text)
     fam.write_text("f p 0 m 1 -9\n" * 131)
     with pytest.raises(InvalidInputError, match="a founder"):
+        PlinkFiles(prefix)
+    fam.write_text("f p 0 0 1 -9\n" * 130 + "f p\n")
+    with pytest.raises(InvalidInputError, match="fewer in line 131"):
         PlinkFiles(prefix)
     with pytest.raises(InvalidInputError, match="prefix of PLINK files"):
         PlinkFiles(3)

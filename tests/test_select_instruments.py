@@ -117,6 +117,9 @@ def test_kept_rows_go_on_to_harmonisation():
         ({"min_maf": 0.6}, "min_maf: expected"),
         ({"r2": 0.1}, "reference, ld: expected one of them"),
         ({"ld_snps": ["a"]}, "ld_snps: expected none"),
+        ({"absent": "ignore"}, "absent: expected"),
+        ({"kb": -1}, "kb: expected"),
+        ({"n_threads": 0}, "n_threads: expected"),
     ],
 )
 def test_bad_options(options, message):

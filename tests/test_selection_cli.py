@@ -48,11 +48,15 @@ def test_clump_by_panel_and_by_matrix(command, files):
     table = mrfast.read_associations(files / "gwas.tsv")
     ld = mrfast.ld_matrix(files / "panel", table)
     ld.to_csv(files / "ld.txt", sep="\t", index=False)
+    alleles = zip(ld.columns, table["other_allele"], table["effect_allele"], strict=True)
+    ld.columns = ["_".join(label) for label in alleles]
+    ld.to_csv(files / "alleles.txt", sep="\t", index=False)
     words = ["clump", files / "gwas.tsv", "--r2", "0.2", "--kb", "2000"]
     assert command(*words, "--reference", files / "panel", "-o", files / "a.tsv") == 0
     assert command(*words, "--ld", files / "ld.txt", "-o", files / "b.tsv") == 0
     expected = mrfast.clump(table, reference=files / "panel", r2=0.2, kb=2000).kept
-    for name in ("a.tsv", "b.tsv"):
+    assert command(*words, "--ld", files / "alleles.txt", "-o", files / "c.tsv") == 0
+    for name in ("a.tsv", "b.tsv", "c.tsv"):
         found = pd.read_csv(files / name, sep="\t")
         assert found["snp"].tolist() == expected["snp"].tolist()
     assert 2 < len(expected) < 60
@@ -78,6 +82,11 @@ def test_input_is_not_written_over(command, files, monkeypatch):
     before = (files / "gwas.tsv").read_bytes()
     assert "--output" in command.fails("select", "gwas.tsv", "-o", "gwas.tsv")
     assert "--rows" in command.fails("select", "gwas.tsv", "-o", "x.tsv", "--rows", "gwas.tsv")
+    panel = (files / "panel.bim").read_bytes()
+    for prefix in ("panel", "panel.bed"):
+        words = ["clump", "gwas.tsv", "--reference", prefix, "-o"]
+        assert "--output" in command.fails(*words, "panel.bim")
+    assert (files / "panel.bim").read_bytes() == panel
     words = ["harmonise", "--exposure", "gwas.tsv", "--outcome", "gwas.tsv", "-o", "x.tsv"]
     assert "--counts" in command.fails(*words, "--counts", "gwas.tsv")
     assert "--counts" in command.fails(*words, "--counts", "x.tsv")

@@ -83,6 +83,13 @@ BoolArray among(const py::object& values, const std::vector<std::string>& words)
   return out;
 }
 
+// Calls work(from, count) for parts of n items, until it is to stop.
+template <class Work>
+void in_blocks(std::size_t n, Monitor& monitor, const Work& work) {
+  for (std::size_t from = 0; from < n && !monitor.step(); from += kBetweenChecks)
+    work(from, std::min(kBetweenChecks, n - from));
+}
+
 py::tuple match(const py::object& first, const py::object& second) {
   const std::vector<std::string_view> left = texts_of(first), right = texts_of(second);
   IndexArray own(static_cast<py::ssize_t>(left.size())),
@@ -93,14 +100,12 @@ py::tuple match(const py::object& first, const py::object& second) {
     const py::gil_scoped_release release;
     Monitor monitor([&](std::uint64_t done) { return attendant(done); });
     TextTable table(left.size());
-    for (std::size_t i = 0; i < left.size(); ++i) {
-      a[i] = left[i].data() == nullptr ? -1 : table.insert(left[i]);
-      if (i % kBetweenChecks == 0 && monitor.step()) break;
-    }
-    for (std::size_t i = 0; i < right.size(); ++i) {
-      b[i] = right[i].data() == nullptr ? -1 : table.find(right[i]);
-      if (i % kBetweenChecks == 0 && monitor.step()) break;
-    }
+    in_blocks(left.size(), monitor, [&](std::size_t from, std::size_t count) {
+      table.insert(left.data() + from, count, a + from);
+    });
+    in_blocks(right.size(), monitor, [&](std::size_t from, std::size_t count) {
+      table.find(right.data() + from, count, b + from);
+    });
   }
   attendant.rethrow();
   return py::make_tuple(own, other);

@@ -1,5 +1,7 @@
 #include "mrfast/text_table.hpp"
 
+#include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
 #include <functional>
@@ -11,6 +13,15 @@ namespace mrfast {
 namespace {
 
 constexpr std::size_t kMostTexts = std::numeric_limits<std::int32_t>::max();
+constexpr std::size_t kAhead = 32;  // places that are fetched from memory at a time
+
+inline void fetch(const void* place) {
+#if defined(__GNUC__)
+  __builtin_prefetch(place);
+#else
+  (void)place;
+#endif
+}
 
 }  // namespace
 
@@ -27,16 +38,29 @@ bool TextTable::holds(const Slot& slot, std::string_view text) {
   return std::memcmp(data, text.data(), text.size()) == 0;
 }
 
-std::size_t TextTable::place(std::string_view text) const {
-  std::size_t at = std::hash<std::string_view>{}(text)&mask_;
+std::size_t TextTable::place(std::string_view text, std::size_t hash) const {
+  std::size_t at = hash & mask_;
   while (slots_[at].code >= 0 && !holds(slots_[at], text)) at = (at + 1) & mask_;
   return at;
 }
 
-std::int64_t TextTable::insert(std::string_view text) {
+template <class Work>
+void TextTable::visit(const std::string_view* texts, std::size_t n, const Work& work) const {
+  std::array<std::size_t, kAhead> hashes;
+  for (std::size_t from = 0; from < n; from += kAhead) {
+    const std::size_t count = std::min(kAhead, n - from);
+    for (std::size_t k = 0; k < count; ++k) {
+      hashes[k] = std::hash<std::string_view>{}(texts[from + k]);
+      fetch(&slots_[hashes[k] & mask_]);
+    }
+    for (std::size_t k = 0; k < count; ++k) work(from + k, hashes[k]);
+  }
+}
+
+std::int64_t TextTable::insert(std::string_view text, std::size_t hash) {
   if (text.size() > std::numeric_limits<std::uint32_t>::max())
     throw std::length_error("texts: expected less than 2^32 characters");
-  Slot& slot = slots_[place(text)];
+  Slot& slot = slots_[place(text, hash)];
   if (slot.code < 0) {
     if (2 * static_cast<std::size_t>(count_) > mask_)
       throw std::length_error("texts: more than were expected");
@@ -51,6 +75,16 @@ std::int64_t TextTable::insert(std::string_view text) {
   return slot.code;
 }
 
-std::int64_t TextTable::find(std::string_view text) const { return slots_[place(text)].code; }
+void TextTable::insert(const std::string_view* texts, std::size_t n, std::int64_t* codes) {
+  visit(texts, n, [&](std::size_t i, std::size_t hash) {
+    codes[i] = texts[i].data() == nullptr ? -1 : insert(texts[i], hash);
+  });
+}
+
+void TextTable::find(const std::string_view* texts, std::size_t n, std::int64_t* codes) const {
+  visit(texts, n, [&](std::size_t i, std::size_t hash) {
+    codes[i] = texts[i].data() == nullptr ? -1 : slots_[place(texts[i], hash)].code;
+  });
+}
 
 }  // namespace mrfast

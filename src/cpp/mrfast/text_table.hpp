@@ -13,8 +13,10 @@ class TextTable {
   // Room for so many different texts, which must outlive the table.
   explicit TextTable(std::size_t expected);
 
-  std::int64_t insert(std::string_view text);      // its code, old or new
-  std::int64_t find(std::string_view text) const;  // its code, or -1
+  // Codes of texts, old or new; -1 where there is none (null data).
+  void insert(const std::string_view* texts, std::size_t n, std::int64_t* codes);
+  // The same, and -1 for a text that the table does not have.
+  void find(const std::string_view* texts, std::size_t n, std::int64_t* codes) const;
 
  private:
   // Short texts stand in the table itself: looking one up costs one visit to memory.
@@ -25,8 +27,12 @@ class TextTable {
     char text[kShort] = {};  // of a long text: where it is
   };
   static bool holds(const Slot& slot, std::string_view text);
+  std::int64_t insert(std::string_view text, std::size_t hash);
   // Place of the text, or the free place where it belongs.
-  std::size_t place(std::string_view text) const;
+  std::size_t place(std::string_view text, std::size_t hash) const;
+  // Calls work(i, hash of texts[i]) for every text, when its place has come from memory.
+  template <class Work>
+  void visit(const std::string_view* texts, std::size_t n, const Work& work) const;
 
   std::size_t mask_;
   std::vector<Slot> slots_;

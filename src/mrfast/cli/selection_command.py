@@ -90,8 +90,8 @@ def _add_clumping_options(parser: argparse.ArgumentParser, without: str) -> None
     source.add_argument(
         "--ld",
         metavar="FILE",
-        help="square matrix of the SNPs' correlations as text, labelled by SNP or in the order of "
-        "the rows",
+        help="square matrix of the SNPs' correlations as text, labelled by SNP (rs123 or "
+        "rs123_A_G) or in the order of the rows",
     )
     group.add_argument(
         "--r2",
@@ -142,7 +142,7 @@ def run_select(options: argparse.Namespace) -> int:
             min_f=options.min_f,
             min_maf=options.min_maf,
             r2=options.r2,
-            **_clumping(options),
+            **_clumping(options, table),
         )
     return _written(options, selection)
 
@@ -159,7 +159,7 @@ def run_clump(options: argparse.Namespace) -> int:
         )
     with options_named({name: _option(name) for name in _OPTIONS}):
         r2 = {} if options.r2 is None else {"r2": options.r2}
-        selection = clump(table, **r2, **_clumping(options))
+        selection = clump(table, **r2, **_clumping(options, table))
     return _written(options, selection)
 
 
@@ -169,9 +169,17 @@ def _option(name: str) -> str:
 
 def _table(options: argparse.Namespace) -> pd.DataFrame:
     """Table that the options name; refuses to write over what is read."""
+    from mrfast.io.plink import SUFFIXES
     from mrfast.io.tables import parse_columns, read_associations
 
-    read = [Path(path).resolve() for path in (options.table, options.ld) if path is not None]
+    panel = []
+    if options.reference is not None:
+        prefix = options.reference
+        for suffix in SUFFIXES:
+            prefix = prefix.removesuffix(suffix)
+        panel = [prefix + suffix for suffix in SUFFIXES]
+    given = [options.table, options.ld, *panel]
+    read = [Path(path).resolve() for path in given if path is not None]
     outputs = {"--output": options.output, "--rows": options.rows}
     for option, path in outputs.items():
         if path is not None and Path(path).resolve() in read:
@@ -183,9 +191,9 @@ def _table(options: argparse.Namespace) -> pd.DataFrame:
         return read_associations(options.table, columns=columns)
 
 
-def _clumping(options: argparse.Namespace) -> dict[str, Any]:
+def _clumping(options: argparse.Namespace, table: pd.DataFrame) -> dict[str, Any]:
     """Arguments of the clumping that both functions share."""
-    from mrfast.io.ld_matrix import read_matrix
+    from mrfast.io.ld_matrix import read_matrix, without_alleles
 
     result: dict[str, Any] = {
         "reference": options.reference,
@@ -194,6 +202,8 @@ def _clumping(options: argparse.Namespace) -> dict[str, Any]:
     }
     if options.ld is not None:
         matrix, labels = read_matrix(Path(options.ld))
+        if labels is not None:
+            labels = without_alleles(labels, table["snp"].dropna().tolist())
         result |= {"ld": matrix, "ld_snps": labels}
     return result
 

@@ -30,7 +30,7 @@ from mrfast._optional import import_extra
 from mrfast._runtime import Texts, missing_texts
 from mrfast._validation import Float, fail
 
-__all__ = ["COLUMNS", "REQUIRED_COLUMNS", "association_table", "text_values"]
+__all__ = ["COLUMNS", "REQUIRED_COLUMNS", "as_frame", "association_table", "text_values"]
 
 COLUMNS = (
     "snp",
@@ -53,6 +53,7 @@ REQUIRED_COLUMNS = ("snp", "effect_allele", "beta", "std_error")
 _MISSING = ("", ".", "NA", "NaN", "nan")  # "." from VCF; "NA" from R, which hands it over as text
 _MISSING_ALLELE = (*_MISSING, "0")  # "0" from PLINK
 _SHOWN = 12
+_FARTHEST = 2**53  # whole numbers up to here are exact in floating point
 
 
 def association_table(
@@ -94,23 +95,15 @@ def association_table(
         not what its column holds: a standard error of 0 or below, a frequency outside 0 to 1,
         an allele that is not made of letters, text among numbers.
     """
-    table = _as_frame(frame, argument, required)
+    table = as_frame(frame, argument, required)
     columns: dict[str, object] = {}
     for name in (name for name in COLUMNS if name in table.columns):
         column = table[name].reset_index(drop=True)
         where = f"{argument}[{name!r}]"
-        if name == "snp":
-            columns[name] = _identifiers(column)
-        elif name in ("effect_allele", "other_allele"):
-            columns[name] = _alleles(column, where)
-        elif name == "chromosome":
-            columns[name] = _chromosomes(column)
-        elif name == "trait":
-            columns[name] = _traits(column, where)
-        elif name == "position":
-            columns[name] = _positions(column, where)
-        else:
-            columns[name] = _numbers(column, where, name)
+        try:
+            columns[name] = _checked(name, column, where)
+        except UnicodeEncodeError as error:
+            raise fail(where, "text that is valid Unicode", repr(error.object)) from error
     result = pd.DataFrame(columns, copy=False)
     if not allow_missing:
         for name in required:
@@ -123,10 +116,43 @@ def association_table(
     return result
 
 
-def _as_frame(
+def _checked(name: str, column: pd.Series[Any], where: str) -> object:
+    """Values of a column in the form that its name asks for."""
+    if name == "snp":
+        return _identifiers(column)
+    if name in ("effect_allele", "other_allele"):
+        return _alleles(column, where)
+    if name == "chromosome":
+        return _chromosomes(column)
+    if name == "trait":
+        return _traits(column, where)
+    if name == "position":
+        return _positions(column, where)
+    return _numbers(column, where, name)
+
+
+def as_frame(
     frame: pd.DataFrame | Mapping[str, object], argument: str, required: Sequence[str]
 ) -> pd.DataFrame:
-    """Table with rows and every required column once."""
+    """Table with rows and every required column once.
+
+    Parameters
+    ----------
+    frame : DataFrame or mapping of columns
+    argument : str
+        Name of the caller's argument, for messages.
+    required : sequence of str
+        Columns that the caller needs.
+
+    Returns
+    -------
+    DataFrame
+
+    Raises
+    ------
+    InvalidInputError
+        It is not a table, is empty, lacks a required column or has one of `COLUMNS` twice.
+    """
     if isinstance(frame, Mapping):
         try:
             frame = pd.DataFrame(frame)
@@ -241,11 +267,15 @@ def _categories(column: pd.Series[Any]) -> tuple[NDArray[np.intp], list[str]]:
 
 def _recode(codes: NDArray[np.intp], texts: Sequence[str | None]) -> pd.Categorical[Any]:
     """Categorical of ``texts[codes]``; texts may repeat, and ``None`` is missing."""
-    used = np.bincount(codes[codes >= 0], minlength=len(texts)) > 0
-    categories = sorted({t for t, occurs in zip(texts, used, strict=True) if occurs and t})
+    used = np.zeros(len(texts) + 1, dtype=np.bool_)  # the last is the place of code -1
+    used[codes] = True
+    categories = sorted({t for t, occurs in zip(texts, used, strict=False) if occurs and t})
     place = {text: code for code, text in enumerate(categories)}
-    lookup = np.array([*(place.get(text or "", -1) for text in texts), -1], dtype=np.intp)
-    return pd.Categorical.from_codes(lookup[codes], categories=pd.Index(categories))
+    lookup = np.array(
+        [*(place.get(text or "", -1) for text in texts), -1],
+        dtype=np.min_scalar_type(-len(categories) - 1),
+    )
+    return pd.Categorical.from_codes(lookup[codes], categories=pd.Index(categories), validate=False)
 
 
 def _alleles(column: pd.Series[Any], where: str) -> pd.Categorical[Any]:
@@ -284,11 +314,14 @@ def _floats(column: pd.Series[Any], where: str) -> Float:
     """Column as float64; missing values become NaN, text and infinities raise."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.astype(object)
-    if not pd.api.types.is_numeric_dtype(column.dtype):
-        numbers = pd.to_numeric(column, errors="coerce")
-        _first_row(where, "numbers", (numbers.isna() & column.notna()).to_numpy(), column)
-    elif pd.api.types.is_bool_dtype(column.dtype) or pd.api.types.is_complex_dtype(column.dtype):
+    if column.dtype.kind in "bcmM":  # of which pandas makes numbers: truth, complex, times
         raise fail(where, "numbers", f"values of type {column.dtype}")
+    if not pd.api.types.is_numeric_dtype(column.dtype):
+        try:
+            numbers = pd.to_numeric(column, errors="coerce")
+        except OverflowError as error:
+            raise fail(where, "finite numbers", str(error)) from error
+        _first_row(where, "numbers", (numbers.isna() & column.notna()).to_numpy(), column)
     else:
         numbers = column
     values: Float = np.array(numbers.to_numpy(dtype=np.float64, na_value=np.nan))
@@ -308,6 +341,6 @@ def _numbers(column: pd.Series[Any], where: str, name: str) -> Float:
 def _positions(column: pd.Series[Any], where: str) -> pd.arrays.IntegerArray:
     values = _floats(column, where)
     missing = np.isnan(values)
-    bad = ~missing & ((values < 0) | (values != np.floor(values)))
-    _first_row(where, "whole numbers from 0", bad, column)
+    bad = ~missing & ((values < 0) | (values > _FARTHEST) | (values != np.floor(values)))
+    _first_row(where, f"whole numbers from 0 to {_FARTHEST}", bad, column)
     return pd.arrays.IntegerArray(np.where(missing, 0.0, values).astype(np.int64), missing)

@@ -147,6 +147,13 @@ class _Side:
         assert std_error is not None
         return self.effect, self.other, beta, std_error, eaf
 
+    @property
+    def positions(self) -> NDArray[np.int64] | None:
+        """Positions, -1 = missing; None without the column."""
+        if "position" not in self.table.columns:
+            return None
+        return self.table["position"].to_numpy(dtype=np.int64, na_value=-1)
+
     def numbers(self, column: str, rows: Rows) -> Float:
         """Numbers of the rows, a new array; NaN for row -1 and where the column is absent."""
         if column not in self.table.columns:
@@ -221,6 +228,8 @@ class Harmonised:
         With several traits there is a row for every pair of traits: a SNP of the exposure that two
         outcomes lack has two rows.
         """
+        if not self._unmatched:
+            return self._frame(self._rows, self._alignment, tidy=True)
         frames = [self.matched]
         for pair, reason, side, rows in self._unmatched:
             nowhere = np.full(rows.shape, -1)
@@ -228,7 +237,7 @@ class Harmonised:
             e, o = (np.full(rows.shape, code, np.int32) for code in divmod(pair, self._shape[1]))
             alignment = _not_aligned(self._sides, both, reason)
             frames.append(_frame(self._sides, self._alleles, (e, o), both, alignment))
-        return _tidy(pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0])
+        return _tidy(pd.concat(frames, ignore_index=True))
 
     @property
     def matched(self) -> pd.DataFrame:
@@ -240,7 +249,7 @@ class Harmonised:
         """The rows of ``table`` to be used."""
         keep = np.flatnonzero(self._alignment.keep)
         left, right = (rows[keep] for rows in self._rows)
-        return _tidy(self._frame((left, right), self._alignment.of(keep)))
+        return self._frame((left, right), self._alignment.of(keep), tidy=True)
 
     @cached_property
     def duplicated(self) -> tuple[str, ...]:
@@ -364,9 +373,12 @@ class Harmonised:
         """Traits of matched rows, as codes."""
         return self._sides[0].trait[rows[0]], self._sides[1].trait[rows[1]]
 
-    def _frame(self, rows: tuple[Rows, Rows], alignment: _Alignment) -> pd.DataFrame:
+    def _frame(
+        self, rows: tuple[Rows, Rows], alignment: _Alignment, *, tidy: bool = False
+    ) -> pd.DataFrame:
         """Columns of `table`, of matched rows."""
-        return _frame(self._sides, self._alleles, self._traits_of(rows), rows, alignment)
+        traits = self._traits_of(rows)
+        return _frame(self._sides, self._alleles, traits, rows, alignment, tidy=tidy)
 
     def _trait_columns(self, pairs: Rows) -> dict[str, NDArray[Any]]:
         names = (np.array(names, dtype=object) for names in self._traits)
@@ -580,33 +592,30 @@ def _frame(
     traits: tuple[Codes, Codes],
     rows: tuple[Rows, Rows],
     alignment: _Alignment,
+    *,
+    tidy: bool = False,
 ) -> pd.DataFrame:
-    """Columns of :attr:`Harmonised.table`; the row numbers of a side that has no rows are -1."""
-    (exposure, outcome), (left, right) = sides, rows
+    """Columns of :attr:`Harmonised.table`; the row numbers of a side that has no rows are -1.
 
-    def either(column: str) -> NDArray[Any]:
-        """Value of the exposure, else of the outcome."""
-        values = np.full(left.shape, None, dtype=object)
-        for side, row in ((outcome, right), (exposure, left)):
-            if column in side.table.columns:
-                own = side.table[column].take(row).astype(object).to_numpy()
-                present = (row >= 0) & pd.notna(own)
-                values[present] = own[present]
-        return values
+    `tidy` leaves out the categories that do not occur.
+    """
+    (exposure, outcome), (left, right) = sides, rows
+    categorical = _used_categorical if tidy else _categorical
 
     named, rows_named = (outcome, right) if (left < 0).any() else (exposure, left)
     columns: dict[str, Any] = {
-        "exposure": _categorical(traits[0], _traits(exposure, "exposure")),
-        "outcome": _categorical(traits[1], _traits(outcome, "outcome")),
+        "exposure": categorical(traits[0], _traits(exposure, "exposure")),
+        "outcome": categorical(traits[1], _traits(outcome, "outcome")),
         "snp": named.table["snp"].take(rows_named).astype(object).reset_index(drop=True),
     }
     present = {name for side in sides for name in side.table.columns}
     if "chromosome" in present:
-        columns["chromosome"] = pd.Series(either("chromosome"), dtype=object)
+        columns["chromosome"] = pd.Series(_chromosomes(sides, rows), dtype=object, copy=False)
     if "position" in present:
-        columns["position"] = pd.array(either("position"), dtype="Int64")
+        position = _either(rows, [side.positions for side in sides])
+        columns["position"] = pd.arrays.IntegerArray(np.maximum(position, 0), position < 0)
     columns |= {
-        name: _categorical(codes, alleles)
+        name: categorical(codes, alleles)
         for name, codes in {
             "effect_allele": alignment.effect_exposure,
             "other_allele": alignment.other_exposure,
@@ -619,39 +628,73 @@ def _frame(
         ("outcome", outcome, right, alignment.negate_outcome),
     ):
         beta, eaf = side.numbers("beta", row), side.numbers("eaf", row)
-        columns[f"beta_{name}"] = np.negative(beta, out=beta, where=negate)
+        if negate.any():
+            beta *= np.where(negate, -1.0, 1.0)
+            eaf = np.where(negate, 1 - eaf, eaf)
+        columns[f"beta_{name}"] = beta
         columns[f"se_{name}"] = side.numbers("std_error", row)
-        columns[f"eaf_{name}"] = np.subtract(1, eaf, out=eaf, where=negate)
+        columns[f"eaf_{name}"] = eaf
         columns[f"p_value_{name}"] = side.numbers("p_value", row)
         columns[f"n_{name}"] = side.numbers("n", row)
-    columns["alleles"] = _categorical(alignment.case, _CASES)
+    columns["alleles"] = categorical(alignment.case, _CASES)
     for flag in ("swapped", "flipped", "palindromic", "ambiguous", "removed", "duplicated", "keep"):
         columns[flag] = getattr(alignment, flag)
-    columns["reason"] = _categorical(alignment.reason, list(REASONS))
+    columns["reason"] = categorical(alignment.reason, list(REASONS))
     return pd.DataFrame(columns, copy=False)
+
+
+def _either(
+    rows: tuple[Rows, Rows], values: Sequence[NDArray[np.integer[Any]] | None]
+) -> NDArray[np.int64]:
+    """Value of the exposure, else of the outcome; -1 = missing."""
+    result = np.full(rows[0].shape, -1, dtype=np.int64)
+    for row, own in zip(reversed(rows), reversed(values), strict=True):
+        if own is not None:
+            new = np.where(row >= 0, own[row], -1)
+            np.copyto(result, new, where=new >= 0)
+    return result
+
+
+def _chromosomes(sides: tuple[_Side, _Side], rows: tuple[Rows, Rows]) -> NDArray[np.object_]:
+    """Chromosome of the exposure, else of the outcome, None = missing."""
+    names: list[str | None] = []
+    codes: list[NDArray[np.int64] | None] = []
+    for side in sides:
+        if "chromosome" not in side.table.columns:
+            codes.append(None)
+            continue
+        own = side.table["chromosome"].cat
+        code = own.codes.to_numpy().astype(np.int64)
+        codes.append(np.where(code < 0, -1, code + len(names)))
+        names += list(own.categories)
+    return np.array([*names, None], dtype=object)[_either(rows, codes)]
 
 
 def _categorical(codes: NDArray[np.integer[Any]], names: Sequence[str]) -> pd.Categorical[Any]:
     return pd.Categorical.from_codes(codes, categories=pd.Index(list(names)), validate=False)
 
 
+def _used_categorical(codes: NDArray[np.integer[Any]], names: Sequence[str]) -> pd.Categorical[Any]:
+    """The same without the categories that do not occur; by marking them, without a sort."""
+    used = np.zeros(len(names) + 1, dtype=np.bool_)  # the last is the place of code -1
+    used[codes] = True
+    used = used[:-1]
+    n_used = int(used.sum())
+    if not used[:n_used].all():
+        lookup = np.append(np.where(used, np.cumsum(used) - 1, -1), -1)
+        codes = lookup.astype(np.min_scalar_type(-n_used - 1))[codes]
+    categories = pd.Index(list(names))[used]
+    return pd.Categorical.from_codes(codes, categories=categories, validate=False)
+
+
 def _tidy(table: pd.DataFrame) -> pd.DataFrame:
     """Categories that occur, no others."""
-    used = {
-        str(name): _used_categories(column.array)
-        for name, column in table.items()
-        if isinstance(column.dtype, pd.CategoricalDtype)
-    }
-    return table.assign(**used)
-
-
-def _used_categories(column: Any) -> pd.Categorical[Any]:
-    """The same without the categories that do not occur; by counting, without a sort."""
-    categories = column.categories
-    used = np.bincount(column.codes + 1, minlength=len(categories) + 1)[1:] > 0
-    lookup = np.append(np.where(used, np.cumsum(used) - 1, -1), -1).astype(np.int32)
-    return pd.Categorical.from_codes(
-        lookup[column.codes], categories=categories[used], validate=False
+    return table.assign(
+        **{
+            str(name): _used_categorical(column.cat.codes.to_numpy(), list(column.cat.categories))
+            for name, column in table.items()
+            if isinstance(column.dtype, pd.CategoricalDtype)
+        }
     )
 
 

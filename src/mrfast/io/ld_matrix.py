@@ -20,9 +20,11 @@ import numpy as np
 from mrfast._validation import Float, fail
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import pandas as pd
 
-__all__ = ["candidate_correlations", "read_matrix"]
+__all__ = ["candidate_correlations", "read_matrix", "without_alleles"]
 
 _COMPLEMENT = str.maketrans("ACGT", "TGCA")
 _SHOWN = 3
@@ -69,6 +71,29 @@ def read_matrix(path: Path) -> tuple[Float, tuple[str, ...] | None]:
         raise fail(path.name, "rows and columns with the same labels", "different ones")
     labels = header or side
     return _numbers(path.name, rows), None if labels is None else tuple(labels)
+
+
+def without_alleles(labels: tuple[str, ...], snps: Collection[str]) -> tuple[str, ...]:
+    """Labels without the alleles that some of them end in, for what needs no signs.
+
+    Parameters
+    ----------
+    labels : tuple of str
+    snps : collection of str
+        Identifiers; a label that is one of them stays.
+
+    Returns
+    -------
+    tuple of str
+    """
+    known = set(snps)
+    return tuple(label if label in known else _parts(label)[0] for label in labels)
+
+
+def _parts(label: str) -> tuple[str, tuple[str, str] | None]:
+    """Identifier, and effect and other allele where the label ends in two."""
+    snp, *alleles = label.rsplit("_", 2)
+    return (snp, (alleles[0].upper(), alleles[1].upper())) if len(alleles) == 2 else (label, None)
 
 
 def candidate_correlations(
@@ -121,9 +146,9 @@ def candidate_correlations(
     order = np.empty(len(snps), dtype=np.intp)
     with_alleles: dict[str, tuple[int, str, str]] = {}
     for identifier, index in place.items() if labels is not None else ():
-        snp, *alleles = identifier.rsplit("_", 2)
-        if len(alleles) == 2:
-            with_alleles[snp] = index, alleles[0].upper(), alleles[1].upper()
+        snp, alleles = _parts(identifier)
+        if alleles is not None:
+            with_alleles[snp] = index, *alleles
     missing = []
     for i, snp in enumerate(snps):
         if snp in place:

@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 from mrfast._validation import fail, listed
 from mrfast.errors import InvalidInputError
 
-__all__ = ["PlinkFiles"]
+__all__ = ["SUFFIXES", "PlinkFiles"]
 
 _MAGIC = bytes([0x6C, 0x1B])
 _BY_VARIANT, _BY_PERSON = 0x01, 0x00
-_SUFFIXES = (".bed", ".bim", ".fam")
+SUFFIXES = (".bed", ".bim", ".fam")
+"""Ends of the names of the three files."""
 
 
 class PlinkFiles:
@@ -47,7 +48,7 @@ class PlinkFiles:
 
     def __init__(self, prefix: str | os.PathLike[str]) -> None:
         self.prefix = _prefix(prefix)
-        bed, bim, fam = (Path(f"{self.prefix}{suffix}") for suffix in _SUFFIXES)
+        bed, bim, fam = (Path(f"{self.prefix}{suffix}") for suffix in SUFFIXES)
         self.variants = _variants(bim)
         self.persons = _persons(fam)
         self._bytes = (len(self.persons) + 3) // 4
@@ -104,9 +105,9 @@ def _prefix(prefix: str | os.PathLike[str]) -> Path:
     if not isinstance(prefix, (str, os.PathLike)):
         raise fail("reference", "the prefix of PLINK files", f"a {type(prefix).__name__}")
     text = os.fspath(prefix)
-    for suffix in _SUFFIXES:
+    for suffix in SUFFIXES:
         text = text.removesuffix(suffix)
-    missing = [suffix for suffix in _SUFFIXES if not Path(text + suffix).is_file()]
+    missing = [suffix for suffix in SUFFIXES if not Path(text + suffix).is_file()]
     if missing:
         also = (
             "; PLINK 2 writes them from .pgen by plink2 --make-bed"
@@ -115,7 +116,7 @@ def _prefix(prefix: str | os.PathLike[str]) -> Path:
         )
         raise fail(
             "reference",
-            f"the prefix of {', '.join(_SUFFIXES)} files{also}",
+            f"the prefix of {', '.join(SUFFIXES)} files{also}",
             f"{text}, without {', '.join(missing)}",
         )
     return Path(text)
@@ -127,6 +128,8 @@ def _table(path: Path, kinds: Mapping[int, Any], columns: int) -> pd.DataFrame:
         found = len(stream.readline().split())
     if found not in (0, columns):
         raise fail(path.name, f"{columns} columns", f"{found}")
+    last = columns - 1  # read too, since a line that is too short lacks it
+    kinds = {last: "category", **kinds}
     try:
         table: pd.DataFrame = pd.read_csv(
             path,
@@ -144,6 +147,10 @@ def _table(path: Path, kinds: Mapping[int, Any], columns: int) -> pd.DataFrame:
         raise fail(
             path.name, f"lines of {columns} columns", str(error).strip().splitlines()[0]
         ) from error
+    short = (table[last] == "").to_numpy()
+    if short.any():
+        where = f"line {int(np.argmax(short)) + 1} ({int(short.sum())} such lines)"
+        raise fail(path.name, f"{columns} columns in every line", f"fewer in {where}")
     return table
 
 

@@ -296,8 +296,8 @@ def select_instruments(
         clumping = _Clumping.of(
             reference, ld, ld_snps, _R2 if r2 is None else r2, kb, absent, n_threads
         )
-    elif ld_snps is not None:
-        raise fail("ld_snps", "none without ld", "some")
+    else:  # an option that is wrong is so without clumping too
+        _Clumping.of(None, None, ld_snps, 0, kb, absent, n_threads)
     return _selection(
         table,
         required=("snp", "effect_allele", "beta", "std_error"),
@@ -311,8 +311,8 @@ class _Clumping:
     """Options of the clumping, checked."""
 
     panel: ReferencePanel | None
-    ld: Any
-    ld_snps: Sequence[object] | None
+    ld: Float | None
+    ld_snps: tuple[str, ...] | None
     r2: float
     kb: float | None
     keep_absent: bool
@@ -344,7 +344,18 @@ class _Clumping:
         if ld is None and ld_snps is not None:
             raise fail("ld_snps", "none without ld", "some")
         panel = None if reference is None else ReferencePanel(reference)
-        return cls(panel, ld, ld_snps, r2, kb, absent == "keep", threads)
+        matrix, labels = (None, None) if ld is None else _stated(ld, ld_snps)
+        return cls(panel, matrix, labels, r2, kb, absent == "keep", threads)
+
+
+def _stated(ld: Any, ld_snps: Sequence[object] | None) -> tuple[Float, tuple[str, ...] | None]:
+    """Correlations of the user's own, checked, and the identifiers of their rows."""
+    labels = labels_of(ld, ld_snps)
+    matrix = check.float_array("ld", getattr(ld, "values", ld), ndim=2)
+    if not matrix.size:
+        raise fail("ld", "at least one row", f"shape {matrix.shape}")
+    names = None if labels is None else check.name_tuple("ld_snps", labels, length=len(matrix))
+    return np.ascontiguousarray(correlations(matrix, names, names, len(matrix))), names
 
 
 class _Reasons:
@@ -380,7 +391,7 @@ def _selection(
     if threshold is not None:
         reasons.drop(~(p < threshold), "p_value")
     if min_f is not None:
-        reasons.drop(~(z**2 >= min_f), "weak")
+        reasons.drop(~(_f_statistic(z) >= min_f), "weak")
     if min_maf is not None:
         if "eaf" not in data.columns:
             raise fail("min_maf", "a column eaf in the table", "none")
@@ -391,7 +402,7 @@ def _selection(
     r = np.full(len(data), np.nan)
     if clumping is not None:
         _clump(data, z, p, clumping, reasons, index, r)
-    columns = {} if np.isnan(z).all() else {"f_statistic": z**2}
+    columns = {} if np.isnan(z).all() else {"f_statistic": _f_statistic(z)}
     snps = data["snp"].to_numpy(dtype=object)
     index_snp = np.where(index >= 0, snps[index], np.nan)
     result = data.assign(
@@ -420,8 +431,14 @@ def _ratio(data: pd.DataFrame) -> Float:
     """Size of beta / std_error; NaN where one of them is missing."""
     if "beta" not in data.columns or "std_error" not in data.columns:
         return np.full(len(data), np.nan)
-    ratio: Float = np.abs(data["beta"].to_numpy() / data["std_error"].to_numpy())
+    with np.errstate(over="ignore"):  # an infinite one is the most significant of all
+        ratio: Float = np.abs(data["beta"].to_numpy() / data["std_error"].to_numpy())
     return ratio
+
+
+def _f_statistic(z: Float) -> Float:
+    with np.errstate(over="ignore"):
+        return z**2
 
 
 def _p_values(data: pd.DataFrame, z: Float) -> Float:
@@ -491,22 +508,13 @@ def _clump(
             **options,
         )
     else:
-        matrix = _matrix(clumping)
-        leads, correlation = _core.genotypes.clump_by_matrix(matrix, variant=variant, **options)
+        leads, correlation = _core.genotypes.clump_by_matrix(
+            clumping.ld, variant=variant, **options
+        )
     index[rows], r[rows] = rows[leads], correlation
     taken = np.zeros(len(data), dtype=np.bool_)
     taken[rows[leads != np.arange(len(rows))]] = True
     reasons.drop(taken, "clumped")
-
-
-def _matrix(clumping: _Clumping) -> Float | None:
-    """The stated correlations, checked; None for distance alone."""
-    if clumping.ld is None:
-        return None
-    labels = labels_of(clumping.ld, clumping.ld_snps)
-    given = None if hasattr(clumping.ld, "columns") else labels
-    matrix = check.float_array("ld", getattr(clumping.ld, "values", clumping.ld), ndim=2)
-    return np.ascontiguousarray(correlations(clumping.ld, labels, given, len(matrix)))
 
 
 def _placed(
@@ -560,16 +568,13 @@ def _rows_of_matrix(
     """Row of the stated correlations that each SNP has, or -1."""
     if clumping.ld is None:
         return np.zeros(len(left), dtype=np.int64)
-    labels = labels_of(clumping.ld, clumping.ld_snps)
-    if labels is None:
-        size = np.shape(clumping.ld)[0] if np.ndim(clumping.ld) else 0
-        if size != len(data):
+    if clumping.ld_snps is None:
+        if len(clumping.ld) != len(data):
             raise fail(
                 "ld",
                 f"a matrix with labels (a DataFrame, or ld_snps), or {len(data)} rows in the order "
                 "of the table",
-                f"{size} rows without labels",
+                f"{len(clumping.ld)} rows without labels",
             )
         return left.astype(np.int64)
-    names = np.array([str(label) for label in labels], dtype=object)
-    return match_texts(names, snps)[1]
+    return match_texts(np.array(clumping.ld_snps, dtype=object), snps)[1]

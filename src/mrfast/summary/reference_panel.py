@@ -8,6 +8,7 @@ sequences. Of several variants with one identifier, the first whose alleles fit 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from mrfast import _core
 from mrfast import _validation as check
 from mrfast._runtime import match_texts, thread_count
 from mrfast._validation import Float, fail, listed
-from mrfast.data.associations import association_table, text_values
+from mrfast.data.associations import as_frame, association_table, text_values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -192,7 +193,7 @@ def texts_of(table: pd.DataFrame, column: str) -> Texts | None:
 
 def ld_matrix(
     reference: str | os.PathLike[str] | PlinkFiles,
-    snps: pd.DataFrame | Sequence[object],
+    snps: pd.DataFrame | Mapping[str, object] | Sequence[object],
     *,
     absent: str = "error",
     n_threads: int | None = None,
@@ -206,7 +207,7 @@ def ld_matrix(
     ----------
     reference : path-like
         Prefix of the ``.bed``, ``.bim`` and ``.fam`` files.
-    snps : DataFrame, shape (J, ...), or sequence of str, length J
+    snps : DataFrame or mapping of columns, shape (J, ...), or sequence of str, length J
         A table with ``snp`` and, so that signs follow its effect alleles, ``effect_allele``,
         ``other_allele`` and a frequency (``eaf`` or ``eaf_exposure``): an association table or
         ``mrfast.harmonise(...).kept``. With identifiers alone, correlations are those of
@@ -291,21 +292,20 @@ def _other_strand(panel: ReferencePanel, rows: Rows, table: Float, reference: Fl
 
 
 def _wanted(
-    snps: pd.DataFrame | Sequence[object],
+    snps: pd.DataFrame | Mapping[str, object] | Sequence[object],
 ) -> tuple[Texts, Texts | None, Texts | None, Float | None]:
     """Identifiers, alleles and frequencies of the SNPs that a matrix is wanted for."""
-    if not isinstance(snps, pd.DataFrame):
-        if isinstance(snps, str) or not np.iterable(snps):
-            raise fail("snps", "a table or a sequence of identifiers", repr(snps))
-        names = [str(snp) for snp in snps]
-        table = pd.DataFrame({"snp": names})
-    else:
-        table = snps
+    if isinstance(snps, (pd.DataFrame, Mapping)):
+        table = as_frame(snps, "snps", ("snp",))
         for name in _EXTRA:
             if name in table.columns and "eaf" not in table.columns:
                 table = table.rename(columns={name: "eaf"})
         wanted = ("snp", "effect_allele", "other_allele", "eaf")
         table = table[[name for name in wanted if name in table.columns]]
+    elif isinstance(snps, str) or not np.iterable(snps):
+        raise fail("snps", "a table or a sequence of identifiers", repr(snps))
+    else:
+        table = pd.DataFrame({"snp": [str(snp) for snp in snps]})
     table = association_table(table, argument="snps", required=("snp",))
     texts = texts_of(table, "snp")
     assert texts is not None
