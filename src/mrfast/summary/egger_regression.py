@@ -191,6 +191,7 @@ def egger(
     check.choice("i2_gx", i2_gx, ("weighted", "unweighted"))
     check.choice("std_error", std_error, ("analytic", "bootstrap"))
     bootstrap = std_error == "bootstrap"
+    draws, source = check.integer("n_draws", n_draws, minimum=100), generator(rng)
     if bootstrap and (robust or penalised or ld is not None or weights != "first_order"):
         raise check.fail(
             "std_error",
@@ -251,10 +252,10 @@ def egger(
     errors = [scale_up * math.sqrt(variance) for variance in variances]
     more: dict[str, Any] = {}
     if bootstrap:
-        errors, mc_errors = _bootstrap(data, n_draws, rng)
+        errors, mc_errors = _bootstrap(data, draws, source)
         more = {
             "std_error_source": "bootstrap",
-            "n_draws": int(n_draws),
+            "n_draws": draws,
             "std_error_mc_error": mc_errors[0],
             "intercept_std_error_mc_error": mc_errors[1],
         }
@@ -322,10 +323,10 @@ def _correlated(
     return slope, intercept, variances, q, float((strength**2).mean()), q_size
 
 
-def _bootstrap(data: Associations, n_draws: int, rng: object) -> tuple[list[float], list[float]]:
+def _bootstrap(
+    data: Associations, draws: int, source: np.random.Generator
+) -> tuple[list[float], list[float]]:
     """Standard deviations of slope and intercept over draws, and their Monte-Carlo errors."""
-    draws = check.integer("n_draws", n_draws, minimum=100)
-    source = generator(rng)
     weight = data.sy**-2.0
     total, n = weight.sum(), len(data.bx)
     values = np.empty((2, draws))
