@@ -5,8 +5,7 @@ float32 (SNPs x outcomes), written first (their writing is not timed) and delete
 baseline is the same by plain numpy and scipy for a slice of the pairs: sums by one matrix product
 an exposure, p-values of all, as a person would write it; its time is scaled to all pairs.
 Processor seconds and wall seconds are of the whole run: reading, checksums, fits, p-values,
-selection, writing. Peak memory is of this process; pages of the mapped files, which the system
-may drop at any time, count in it.
+selection, writing. Peak memory is of this process, pages of the mapped files included.
 
 python benchmarks/bench_mr_matrix.py [--exposures 1000] [--outcomes 2000] [--snps 5000]
     [--threads 1] [--keep 1e-5] [--all] [--median] [--folder DIR]
@@ -15,6 +14,7 @@ python benchmarks/bench_mr_matrix.py [--exposures 1000] [--outcomes 2000] [--snp
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import resource
 import shutil
 import tempfile
@@ -42,7 +42,7 @@ def instruments(exposures: int, snps: int) -> tuple[list[Float], list[Float], li
     return rows, beta, se
 
 
-def write_outcomes(folder: Path, snps: int, outcomes: int) -> tuple[Path, Path]:
+def write_outcomes(folder: Path, snps: int, outcomes: int) -> None:
     """Null associations of all SNPs with all outcomes."""
     rng = np.random.default_rng(2)
     paths = folder / "beta.npy", folder / "se.npy"
@@ -54,7 +54,6 @@ def write_outcomes(folder: Path, snps: int, outcomes: int) -> tuple[Path, Path]:
         shape = (part.stop - part.start, outcomes)
         se[part] = rng.uniform(0.01, 0.03, shape).astype(np.float32)
         beta[part] = rng.standard_normal(shape, dtype=np.float32) * se[part]
-    return paths
 
 
 def weighted(beta: Float, se: Float) -> tuple[Float, Float, Float]:
@@ -101,7 +100,13 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="bench_mr_matrix_", dir=options.folder))
     try:
         rows, bx, sx = instruments(options.exposures, options.snps)
-        paths = write_outcomes(folder, options.snps, options.outcomes)
+        # In a process of its own, whose memory does not count.
+        writer = multiprocessing.get_context("spawn").Process(
+            target=write_outcomes, args=(folder, options.snps, options.outcomes)
+        )
+        writer.start()
+        writer.join()
+        paths = folder / "beta.npy", folder / "se.npy"
         beta, se = (np.load(path, mmap_mode="r") for path in paths)
         methods = ("ivw", "egger", *(("weighted_median",) if options.median else ()))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from mrfast import MatrixExposures, MatrixOutcomes, MRMatrix, mr_matrix
 from mrfast.errors import InvalidInputError, MissingExtraError
 
 ALL = ("ivw", "egger", "weighted_median", "wald_ratio")
+ARROW = find_spec("pyarrow") is not None
+STORES = ("parquet", "npy") if ARROW else ("npy",)
 
 
 def outcome_arrays(p: int = 50, o: int = 300, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -143,7 +146,7 @@ def test_threads_blocks_and_storage_change_nothing(tmp_path: Path) -> None:
         one.sort_values(order, ignore_index=True),
         rtol=1e-12,
     )
-    for store in ("parquet", "npy"):
+    for store in STORES:
         found = mr_matrix(
             *(exposures(), outcome_arrays()), path=tmp_path / store, store=store, **options
         )
@@ -201,12 +204,14 @@ def forms(tmp_path: Path) -> dict[str, tuple[Any, Any]]:
         np.save(tmp_path / f"{name}.npy", array)
         mapped.append(np.load(tmp_path / f"{name}.npy", mmap_mode="r"))
     table = long_outcomes(snps)
-    table.to_parquet(tmp_path / "long.parquet", row_group_size=1000)
+    if ARROW:
+        table.to_parquet(tmp_path / "long.parquet", row_group_size=1000)
     wide = pd.DataFrame({"snp": snps})
     for o in range(300):
         wide[[f"beta_outcome_{o}", f"se_outcome_{o}"]] = np.column_stack([beta[:, o], se[:, o]])
         wide = wide.copy() if o % 50 == 49 else wide
-    wide.sample(frac=1, random_state=1).to_parquet(tmp_path / "wide.parquet")
+    if ARROW:
+        wide.sample(frac=1, random_state=1).to_parquet(tmp_path / "wide.parquet")
     shuffled = np.random.default_rng(5).permutation(50)
 
     def pieces() -> Any:
@@ -230,8 +235,16 @@ def forms(tmp_path: Path) -> dict[str, tuple[Any, Any]]:
         "iterator": (named, MatrixOutcomes.from_blocks(pieces(), snps=snps)),
         "long table": (several, table),
         "long file": (named, tmp_path / "long.parquet"),
-        "wide file": (named, MatrixOutcomes.from_parquet(tmp_path / "wide.parquet", layout="wide")),
-    }
+    } | (
+        {
+            "wide file": (
+                named,
+                MatrixOutcomes.from_parquet(tmp_path / "wide.parquet", layout="wide"),
+            )
+        }
+        if ARROW
+        else {}
+    )
 
 
 @pytest.mark.filterwarnings("ignore:.*highly fragmented")
@@ -243,6 +256,8 @@ def forms(tmp_path: Path) -> dict[str, tuple[Any, Any]]:
     ],
 )
 def test_forms_of_input_agree(form: str, tmp_path: Path) -> None:
+    if form.endswith("file"):
+        pytest.importorskip("pyarrow")
     expected = mr_matrix(exposures(), outcome_arrays(), methods=ALL).frame()
     found = mr_matrix(*forms(tmp_path)[form], methods=ALL).frame()
     keys = ["exposure", "outcome"]
@@ -301,7 +316,7 @@ def files_of(folder: Path) -> dict[str, int]:
     return {entry.name: entry.stat().st_mtime_ns for entry in folder.iterdir()}
 
 
-@pytest.mark.parametrize("store", ["parquet", "npy"])
+@pytest.mark.parametrize("store", STORES)
 def test_an_interrupted_run_is_gone_on_with(store: str, tmp_path: Path) -> None:
     options: dict[str, Any] = {"block_size": 50, "store": store}
 
@@ -334,7 +349,7 @@ def test_an_interrupted_run_is_gone_on_with(store: str, tmp_path: Path) -> None:
 
 def test_changed_input_is_refused(tmp_path: Path) -> None:
     beta, se = outcome_arrays()
-    options: dict[str, Any] = {"path": tmp_path, "block_size": 100}
+    options: dict[str, Any] = {"path": tmp_path, "block_size": 100, "store": STORES[0]}
     mr_matrix(exposures(), (beta, se), **options)
     changed = beta.copy()
     changed[exposure_lists()[0][0][0], 150] += 1e-9
@@ -347,7 +362,7 @@ def test_changed_input_is_refused(tmp_path: Path) -> None:
             mr_matrix(exposures(), by, **options)
     with pytest.raises(InvalidInputError, match="same exposures"):
         mr_matrix(exposures(seed=9), (beta, se), **options)
-    for other in ({"keep_p": 0.1}, {"methods": "ivw"}, {"dtype": "float32"}, {"store": "npy"}):
+    for other in ({"keep_p": 0.1}, {"methods": "ivw"}, {"dtype": "float32"}, {"block_size": 7}):
         with pytest.raises(InvalidInputError, match="path: expected the folder of a run with"):
             mr_matrix(exposures(), (beta, se), **options | other)
     assert mr_matrix(exposures(), (beta, se), **options).complete
@@ -376,7 +391,7 @@ def test_damage_is_found(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "notes.txt").write_text("mine")
     with pytest.raises(InvalidInputError, match=r"notes\.txt in it"):
-        mr_matrix(exposures(), outcome_arrays(), path=tmp_path / "b")
+        mr_matrix(exposures(), outcome_arrays(), path=tmp_path / "b", store="npy")
     with pytest.raises(InvalidInputError, match="a folder that mr_matrix wrote"):
         MRMatrix.open(tmp_path / "b")
 
@@ -401,6 +416,7 @@ mrfast.mr_matrix(
     methods=("ivw", "egger", "weighted_median"),
     keep_p=1e-3,
     path=sys.argv[1],
+    store="npy",
     block_size=256,
     n_threads=2,
 )
@@ -497,6 +513,7 @@ def test_bad_arguments() -> None:
 
 
 def test_long_files_in_pieces(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
     table = long_outcomes([f"rs{p}" for p in range(50)])
     pd.concat([table, table[:5]]).to_parquet(tmp_path / "scattered.parquet")
     lists = MatrixExposures.from_lists([["rs1", "rs2", "rs3"]], [[0.1, 0.2, 0.3]])

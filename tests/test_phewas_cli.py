@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def pair_by_pair(tables: dict[str, pd.DataFrame], methods: list[str]) -> pd.Data
     return pd.concat(rows)
 
 
-@pytest.mark.parametrize("store", ["parquet", "npy"])
+@pytest.mark.parametrize("store", ["parquet", "npy"] if find_spec("pyarrow") else ["npy"])
 def test_agrees_with_pair_by_pair(
     command: Any, folder: Path, tables: dict[str, pd.DataFrame], tmp_path: Path, store: str
 ) -> None:
@@ -147,6 +148,7 @@ def test_figures_and_groups(command: Any, folder: Path, tmp_path: Path) -> None:
 def test_aligned_matrix(
     command: Any, folder: Path, tables: dict[str, pd.DataFrame], tmp_path: Path
 ) -> None:
+    pytest.importorskip("pyarrow")
     long = pd.concat(
         mrfast.harmonise(tables["ldl"], tables[f"disease {k}"])
         .kept[["snp", "beta_outcome", "se_outcome"]]

@@ -20,6 +20,7 @@ from mrfast.cli.summary_example import summary_example
 from mrfast.errors import InvalidInputError
 from mrfast.io.harmonised_tables import read_harmonised
 from mrfast.simulation import summary_data
+from mrfast.summary.mv_registry import MV_METHODS
 from mrfast.summary.registry import METHODS
 from mrfast.summary.sensitivity_panel import PLOTS
 
@@ -196,7 +197,8 @@ def test_mr_replaces_its_own_files_only(command, example, tmp_path):
     assert command(*words, "--no-diagnostics", "--methods", "ivw") == 0
     assert (tmp_path / "notes.txt").read_text() == "mine"
     assert len(read(tmp_path / "estimates.csv")) == 1
-    assert not (tmp_path / "findings.csv").exists()
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"estimates.csv", "harmonisation.tsv", "mr.json", "notes.txt"}
 
 
 def test_methods_and_their_options(command, example, harmonised, tmp_path):
@@ -225,8 +227,9 @@ def test_all_methods(command, example, tmp_path):
     assert command(*words, "-o", tmp_path) == 0
     table = read(tmp_path / "estimates.csv")
     assert list(table["method"]) == list(METHODS)
-    without = set(table.loc[table["estimate"].isna(), "method"])
-    assert without <= {"wald_ratio"}
+    without = table[table["estimate"].isna()]
+    assert set(without["method"]) <= {"wald_ratio", "heterogeneity_penalised"}  # 1; at most 30
+    assert without["note"].notna().all()
 
 
 def test_list_of_methods(capsys):
@@ -234,7 +237,7 @@ def test_list_of_methods(capsys):
         main(["mr", "--list-methods"])
     assert not end.value.code
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(METHODS)
+    assert [line.split()[0] for line in lines] == [*METHODS, *MV_METHODS]
 
 
 def test_p_value_selects_instruments(command, example, tmp_path):
@@ -260,10 +263,10 @@ def test_a_panel_thins_the_instruments(command, tmp_path):
         columns = {"beta": getattr(data, f"beta_{role}"), "std_error": data.se_outcome}
         shared.assign(**columns).to_csv(tmp_path / f"{role}.tsv.gz", sep="\t", index=False)
     words = ("mr", *tables_of(tmp_path), "--methods", "ivw", "--no-diagnostics", "--action", "1")
-    words += ("--reference", panel, "--r2", "0.2", "--kb", "500", "-o", tmp_path / "out")
+    words += ("--reference", panel, "--r2", "0.001", "--kb", "5000", "-o", tmp_path / "out")
     assert command(*words) == 0
     expected = mrfast.clump(
-        mrfast.read_associations(tmp_path / "exposure.tsv.gz"), reference=panel, r2=0.2, kb=500
+        mrfast.read_associations(tmp_path / "exposure.tsv.gz"), reference=panel, r2=0.001, kb=5000
     ).kept
     assert 0 < len(expected) < 30
     used = read(tmp_path / "out" / "harmonisation.tsv")
@@ -335,6 +338,19 @@ def test_several_pairs_each_get_the_numbers_of_their_own(command, several, tmp_p
     assert command.out.count(" on ") >= 4
 
 
+def test_folders_of_earlier_pairs_go_unless_they_hold_other_files(command, several, tmp_path):
+    words = ["mr", "--outcome", several["outcomes"], "--no-plot", "--quiet", "-o", tmp_path / "out"]
+    assert command(*words, "--exposure", several["ldl"], several["hdl"]) == 0
+    folders = sorted(path for path in (tmp_path / "out").iterdir() if path.is_dir())
+    assert len(folders) == 4
+    (folders[3] / "notes.txt").write_text("mine")
+    assert command(*words, "--exposure", several["ldl"]) == 0
+    left = {path for path in (tmp_path / "out").iterdir() if path.is_dir()}
+    now = strict_json(tmp_path / "out" / "mr.json")["pairs"]
+    assert left == {tmp_path / "out" / entry["folder"] for entry in now} | {folders[3]}
+    assert [path.name for path in folders[3].iterdir()] == ["notes.txt"]
+
+
 def test_pairs_without_a_snp_are_named(command, several, tmp_path):
     """One outcome has none of the SNPs, another exposure none below the p-value."""
     table = pd.read_csv(several["outcomes"])
@@ -365,6 +381,51 @@ def test_presso_of_several_pairs(command, several, tmp_path):
     assert len(rows) == 4
     assert len(read(tmp_path / "presso" / "snps.tsv")) == 2 * (12 + 11)
     assert not (tmp_path / "presso" / "presso.png").exists()
+
+
+def test_several_exposures_at_once(command, several, tmp_path):
+    """The numbers of mv_mr and conditional_f on the aligned tables, for each outcome."""
+    words = ["mr", "--multivariable", "--exposure", several["ldl"], several["hdl"]]
+    words += ["--outcome", several["outcomes"], "--seed", "4", "-o", tmp_path / "out"]
+    more = ["--methods", "mv_ivw,mv_median", "--options", "mv_ivw.model=fixed"]
+    assert command(*words, *more) == 0
+    found = read(tmp_path / "out" / "estimates.csv")
+    strength = read(tmp_path / "out" / "strength.csv")
+    exposures = {name: mrfast.read_associations(several[name]) for name in ("ldl", "hdl")}
+    outcome = mrfast.read_associations(several["outcomes"], role="outcome")
+    for name in ("CHD", "stroke = 2"):
+        own = outcome[outcome["trait"].astype(str) == name]
+        data = mrfast.mv_harmonise(exposures, own)
+        expected = mrfast.mv_mr(
+            data, methods=["mv_ivw", "mv_median"], options={"mv_ivw": {"model": "fixed"}}, rng=4
+        )
+        rows = found[found["outcome"] == name]
+        same_numbers(rows, expected, ["exposure", *SHOWN])
+        by_hand = np.linalg.lstsq(
+            data.beta_exposure.to_numpy() / data.se_outcome[:, None],
+            data.beta_outcome / data.se_outcome,
+            rcond=None,
+        )[0]
+        np.testing.assert_allclose(rows["estimate"][:2], by_hand, rtol=1e-10)
+        f = mrfast.conditional_f(
+            beta_exposure=data.beta_exposure, se_exposure=data.se_exposure
+        ).conditional_f_statistic
+        values = strength.loc[strength["outcome"] == name, "conditional_f_statistic"]
+        np.testing.assert_allclose(values, f, rtol=1e-12)
+        assert f"Direct effects on {name}: {len(data.snps)} SNPs" in command.out
+    assert strict_json(tmp_path / "out" / "mr.json")["multivariable"]
+    assert command(*words, "--p-value", "1e-12") == 0
+    chosen = set()
+    for table in exposures.values():
+        z = np.abs(table["beta"] / table["std_error"])
+        p = table["p_value"] if "p_value" in table else 2 * stats.norm.sf(z)
+        chosen |= set(table.loc[p < 1e-12, "snp"])
+    assert set(read(tmp_path / "out" / "associations.csv")["snp"]) == chosen
+    words[words.index(several["hdl"])] = several["ldl"]
+    assert "more than once" in command.fails(*words)
+    words.remove(several["ldl"])
+    assert "expected several exposures" in command.fails(*words)
+    assert "--methods: " in command.fails(*words, "--methods", "ivw")
 
 
 def test_the_same_trait_in_two_files_is_refused(command, several, tmp_path):
@@ -548,3 +609,16 @@ def test_one_snp_gives_a_wald_ratio(command, tmp_path):
     assert row["method"] == "wald_ratio"
     assert row["estimate"] == pytest.approx(outcome["beta"][0] / exposure["beta"][0])
     assert "at least 4 SNPs" in command.fails("presso", *words, "-o", tmp_path / "p")
+
+
+def test_what_one_method_cannot_do_does_not_stop_the_others(command, tmp_path):
+    """Egger regression needs associations that differ in size; here they do not."""
+    exposure, outcome = summary_data("none", 12, rng=1).tables(rng=1)
+    exposure.assign(beta=0.03).to_csv(tmp_path / "x.tsv", sep="\t", index=False)
+    outcome.to_csv(tmp_path / "y.tsv", sep="\t", index=False)
+    words = ("--exposure", tmp_path / "x.tsv", "--outcome", tmp_path / "y.tsv", "--no-plot")
+    assert command("mr", *words, "-o", tmp_path / "out") == 0
+    rows = read(tmp_path / "out" / "estimates.csv").set_index("method")
+    assert np.isnan(rows.loc["egger", "estimate"])
+    assert "differ in size" in rows.loc["egger", "note"]
+    assert np.isfinite(rows.loc["ivw", "estimate"])

@@ -382,3 +382,51 @@ def test_middle_of_the_bootstrap_law_of_the_medians(reference_dir: Path) -> None
             found = law.quantile([0.15865525, 0.5, 0.84134475])
             assert np.abs(found - middle).max() < 0.12 * want["sd"], (path.name, key)
             assert law.halfwidth == pytest.approx((middle[2] - middle[0]) / 2, rel=0.035)
+
+
+# ------------------------------------------------------------------------- likelihoods
+
+
+@pytest.mark.reference
+def test_two_sample_maximum_likelihood_stops_short(reference_dir: Path) -> None:
+    """The peer's estimate has a larger Q than ours, though never by much."""
+    for name in data_sets(reference_dir):
+        data = arrays(reference_dir, name)
+        call = ("mr_two_sample_ml", "default_parameters()")
+        if call not in functions(reference_dir, name):
+            continue
+        want = expected(reference_dir, name, *call)
+        if np.isnan(want["b"][0]):
+            continue
+
+        def q(theta: float) -> float:
+            bx, sx, by, sy = data.values()  # noqa: B023
+            return float(((by - theta * bx) ** 2 / (sy**2 + theta**2 * sx**2)).sum())
+
+        found = mrfast.maximum_likelihood(**data)
+        assert q(found.estimate) == pytest.approx(found.q, rel=1e-10)
+        assert found.q <= q(want["b"][0]) * (1 + 1e-12)
+        assert abs(found.estimate - want["b"][0]) < want["se"][0]
+
+
+@pytest.mark.reference
+def test_models_of_constrained_maximum_likelihood(reference_dir: Path) -> None:
+    """cML_estimate_random, one number of invalid SNPs at a time: never a larger likelihood."""
+    same = 0
+    for name in data_sets(reference_dir):
+        models = [
+            call for function, call in functions(reference_dir, name)
+            if function == "cML_estimate_random"
+        ]  # fmt: skip
+        if not models:
+            continue
+        found = mrfast.constrained_ml(**arrays(reference_dir, name), n_perturbations=0, n=10_000)
+        for call in models:
+            want = expected(reference_dir, name, "cML_estimate_random", call)
+            k = int(call.removeprefix("K="))
+            assert found.deviance[k] / 2 <= want["l"][0] * (1 + 1e-9), (name, call)
+            if found.deviance[k] / 2 == pytest.approx(want["l"][0], rel=1e-7):
+                assert found.theta[k] == pytest.approx(want["theta"][0], rel=2e-3)
+                assert found.theta_std_error[k] == pytest.approx(want["se"][0], rel=2e-3)
+                same += 1
+    assert same >= 15

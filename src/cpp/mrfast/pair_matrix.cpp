@@ -184,6 +184,10 @@ class Tile {
     const ExposureLists part{lists_.starts + first, lists_.rows, lists_.bx, last - first};
     fit_pairs(panel, part, fits.data(), packed_.missing ? counts.data() : nullptr, 1, monitor_);
     std::vector<std::int32_t> sizes(width);
+    if (all_) {
+      out.values.reserve(plane * pair_columns(plan_));
+      for (auto* column : {&out.exposure, &out.outcome, &out.snps}) column->reserve(plane);
+    }
     for (std::size_t e = first; e < last && !monitor_.stopped(); ++e) {
       for (std::size_t k = 0; k < kPairPlanes; ++k)
         at_[k] = fits.data() + k * plane + (e - first) * width;

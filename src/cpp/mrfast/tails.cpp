@@ -1,5 +1,6 @@
 #include "mrfast/tails.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -12,6 +13,7 @@ constexpr double kTiny = 1e-300;
 constexpr double kPrecision = 1e-16;
 constexpr int kMost = 100'000;  // terms; some hundred are needed
 constexpr double kRootPi = 0x1.c5bf891b4ef6bp0;
+constexpr double kHalfPi = 0x1.921fb54442d18p0;
 
 double away_from_zero(double x) { return std::fabs(x) < kTiny ? kTiny : x; }
 
@@ -33,25 +35,41 @@ double beta_fraction(double a, double b, double x) {
   return fraction;
 }
 
-// Lower incomplete gamma function over x^a exp(-x) / gamma(a), by its series: for x below a + 1.
+// Student's law as a finite sum (Abramowitz and Stegun 26.7.3 and 26.7.4), where one minus the
+// central part keeps its digits and the sum is short.
+constexpr double kNear = 3.5;
+constexpr std::size_t kShort = 400;
+
+double polynomial(const double* coefficients, std::size_t n, double x) {
+  double even = 0, odd = 0;
+  const double square = x * x;
+  std::size_t k = n;
+  if (k % 2 == 1) even = coefficients[--k];
+  for (; k > 0; k -= 2) {
+    even = even * square + coefficients[k - 2];
+    odd = odd * square + coefficients[k - 1];
+  }
+  return even + x * odd;
+}
+
+// Lower incomplete gamma function over x^a exp(-x) / gamma(a), by its series.
 double gamma_series(double a, double x) {
   double term = 1 / a, sum = term;
   for (int k = 1; k < kMost && term > kPrecision * sum; ++k) sum += term *= x / (a + k);
   return sum;
 }
 
-// The upper one, by its continued fraction: for x above a + 1.
-double gamma_fraction(double a, double x) {
-  double b = x + 1 - a, c = 1 / kTiny, d = 1 / away_from_zero(b), fraction = d;
-  for (int k = 1; k < kMost; ++k) {
-    const double term = -k * (k - a);
-    b += 2;
-    d = 1 / away_from_zero(term * d + b);
-    c = away_from_zero(b + term / c);
-    fraction *= d * c;
-    if (std::fabs(d * c - 1) < 4 * kPrecision) break;
+// The upper one over x^(a - 1) exp(-x) / gamma(a), by its recurrence in a: a sum of positive terms,
+// down to that of a = 0 or, for half a, of 1/2, which is left out.
+double gamma_sum(double a, double x) {
+  const double step = 1 / x;
+  double term = 1, sum = 0;
+  for (double b = a - 1; b > -0.25; b -= 1) {
+    sum += term;
+    term *= b * step;
+    if (term < 1e-3 * kPrecision * sum) break;
   }
-  return fraction;
+  return sum;
 }
 
 }  // namespace
@@ -64,6 +82,13 @@ Tails::Tails(std::size_t most) : gamma_ratio_(most + 1, kNaN), log_gamma_(most +
     gamma_ratio_[df] = df == 1 ? 1 / kRootPi : 0.5 * before / gamma_ratio_[df - 1];
     log_gamma_[df] = std::lgamma(0.5 * static_cast<double>(df));
   }
+  double even = 1, odd = 1;
+  for (std::size_t k = 0; 2 * k <= std::min(most, kShort); ++k) {
+    const double i = 2 * static_cast<double>(k);
+    if (k > 0) even *= (i - 1) / i, odd *= i / (i + 1);
+    even_.push_back(even);
+    odd_.push_back(odd);
+  }
 }
 
 double Tails::student(double t, std::size_t df) const {
@@ -75,6 +100,13 @@ double Tails::student(double t, std::size_t df) const {
     return std::pow(root, n) * gamma_ratio_[df] / (a * kRootPi);
   }
   const double x = n / (n + square), rest = square / (n + square);
+  if (std::fabs(t) < kNear && df <= kShort) {
+    const double sine = std::sqrt(rest);
+    if (df % 2 == 0) return 1 - sine * polynomial(even_.data(), df / 2, x);
+    const double angle = std::atan(std::fabs(t) / std::sqrt(n));
+    const double sum = std::sqrt(x) * polynomial(odd_.data(), (df - 1) / 2, x);
+    return 1 - (angle + sine * sum) / kHalfPi;
+  }
   const double power = std::exp(-a * std::log1p(square / n)) * std::sqrt(rest);
   const double front = power * gamma_ratio_[df] / kRootPi;
   if (x < (a + 1) / (a + 2.5)) return front * beta_fraction(a, 0.5, x) / a;
@@ -87,7 +119,9 @@ double Tails::chi_square(double q, std::size_t df) const {
   if (std::isinf(q)) return 0;
   const double a = 0.5 * static_cast<double>(df), x = 0.5 * q;
   const double front = std::exp(a * std::log(x) - x - log_gamma_[df]);
-  return x < a + 1 ? 1 - front * gamma_series(a, x) : front * gamma_fraction(a, x);
+  // Below a the terms of the sum rise first; they stay within range for these.
+  if (x < a && (a > 100 || x < 0.1 * a)) return 1 - front * gamma_series(a, x);
+  return front / x * gamma_sum(a, x) + (df % 2 == 1 ? std::erfc(std::sqrt(x)) : 0.0);
 }
 
 }  // namespace mrfast

@@ -22,6 +22,7 @@ class Tails {
  private:
   std::vector<double> gamma_ratio_;  // gamma((df + 1) / 2) / gamma(df / 2)
   std::vector<double> log_gamma_;    // of df / 2
+  std::vector<double> even_, odd_;   // coefficients of Student's law as a finite sum
 };
 
 }  // namespace mrfast

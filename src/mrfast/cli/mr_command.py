@@ -7,6 +7,7 @@ import ast
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,6 +21,8 @@ from mrfast.cli.mr_input import (
     read_pairs,
     refuse_other_files,
 )
+from mrfast.cli.multivariable_analysis import FILES as MV_FILES
+from mrfast.cli.multivariable_analysis import run_multivariable
 from mrfast.cli.site_command import can_draw
 from mrfast.errors import InvalidInputError
 
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from mrfast.summary.registry import Method
     from mrfast.summary.sensitivity_panel import Sensitivity
 
 __all__ = ["add_parser", "run"]
@@ -56,10 +60,12 @@ class _ListMethods(argparse.Action):
     """Print the methods and end."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> NoReturn:
+        from mrfast.summary.mv_registry import MV_METHODS
         from mrfast.summary.registry import METHODS
 
-        width = max(map(len, METHODS))
-        for method in METHODS.values():
+        both = {**METHODS, **MV_METHODS}
+        width = max(map(len, both))
+        for method in both.values():
             least = f"at least {method.minimum_snps} SNP{'s' * (method.minimum_snps > 1)}"
             print(f"{method.name:<{width}}  {method.title} ({least}; doi:{method.reference})")
         parser.exit()
@@ -97,6 +103,12 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
         action="append",
         default=[],
         help="options of single methods, such as egger.distribution=normal,raps.loss=tukey",
+    )
+    group.add_argument(
+        "--multivariable",
+        action="store_true",
+        help="all exposures at once, each effect with the others held fixed; by the methods whose "
+        "names begin with mv_ (the first exposure's alleles count)",
     )
     group.add_argument(
         "--level",
@@ -148,15 +160,23 @@ def run(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from mrfast._progress import ProgressLine
+    from mrfast.summary.mv_registry import MV_METHODS
     from mrfast.summary.registry import METHODS, find_method
 
     folder = Path(options.output)
-    refuse_other_files(folder, [*_FILES, "sensitivity.json"], "mr.json", _LABEL)
+    refuse_other_files(folder, [*_FILES, *MV_FILES, "sensitivity.json"], "mr.json", _LABEL)
     seed = chosen_seed(options)
-    methods: list[str] | None = list(METHODS) if options.all else None
+    registry = MV_METHODS if options.multivariable else METHODS
+    methods: list[str] | None = list(registry) if options.all else None
     if options.methods is not None:
-        methods = [find_method(name.strip()).name for name in options.methods.split(",")]
-    given = _method_options(options.options)
+        words = options.methods.split(",")
+        methods = [find_method(name.strip(), registry=registry).name for name in words]
+    given = _method_options(options.options, registry)
+    if options.multivariable:
+        if options.harmonised is not None or options.steiger_filter is not None:
+            option = "harmonised" if options.harmonised is not None else "steiger-filter"
+            raise InvalidInputError(f"--{option}: expected none with --multivariable")
+        return run_multivariable(options, methods, given, seed)
     data = read_pairs(options)
     say = _Silent() if options.quiet else print
     say("\n".join(data.lines))
@@ -199,7 +219,7 @@ def _run(options: argparse.Namespace) -> int:
         progress.finish()
     if not tables:
         raise InvalidInputError(f"--exposure, --outcome: {not_done[-1]['reason']}")
-    written = _write(folder, data, options, seed, tables, findings, done, not_done)
+    written = _write(folder, data, options, given, seed, tables, findings, done, not_done)
     if not options.quiet:
         _report(options, seed, done, not_done, written)
     return 0
@@ -215,7 +235,7 @@ class _Silent:
 # ------------------------------------------------------------------------- the analysis
 
 
-def _method_options(texts: list[str]) -> dict[str, dict[str, Any]]:
+def _method_options(texts: list[str], registry: Mapping[str, Method]) -> dict[str, dict[str, Any]]:
     """``method.option=value`` by method; values as Python writes them, or texts."""
     from mrfast.summary.registry import find_method
 
@@ -228,7 +248,7 @@ def _method_options(texts: list[str]) -> dict[str, dict[str, Any]]:
                 f"{pair.strip()!r}"
             )
         method, name, text = match.groups()
-        find_method(method, argument="--options")
+        find_method(method, argument="--options", registry=registry)
         try:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError):
@@ -274,6 +294,7 @@ def _analysed(
             for name in ("n_exposure", "n_outcome")
         }
         names, settings = panel_methods(methods, given, len(part), sizes, {})
+        settings = {name: entry for name, entry in settings.items() if entry}
         table = mr(part, methods=names, options=settings, rng=seed, ci_level=options.level)
         return table, None
     panel = sensitivity(
@@ -318,6 +339,7 @@ def _write(
     folder: Path,
     data: Pairs,
     options: argparse.Namespace,
+    given: Mapping[str, Mapping[str, Any]],
     seed: int,
     tables: list[pd.DataFrame],
     findings: list[pd.DataFrame],
@@ -332,6 +354,7 @@ def _write(
     from mrfast.io.tables import write_table
 
     folder.mkdir(parents=True, exist_ok=True)
+    _remove_earlier(folder, {entry["folder"] for entry, _, panel in done if panel is not None})
     frames = {"estimates.csv": pd.concat(tables, ignore_index=True)}
     if findings:
         frames["findings.csv"] = pd.concat(findings, ignore_index=True)
@@ -349,7 +372,7 @@ def _write(
         "mrfast_version": __version__,
         "seed": seed,
         "ci_level": options.level,
-        "method_options": _method_options(options.options),
+        "method_options": given,
         "rows_by_reason": counts,
         "pairs": [entry for entry, _, _ in done],
         "not_done": not_done,
@@ -358,10 +381,28 @@ def _write(
     text = json.dumps(nullable_json(document), indent=2, allow_nan=False, ensure_ascii=False)
     replace_file(folder / "mr.json", f"{text}\n".encode())
     written = [name for name in _FILES if name in {*frames, "mr.json"}]
-    for name in _FILES:
+    for name in {**_FILES, **MV_FILES}:
         if name not in written:
             (folder / name).unlink(missing_ok=True)
     return written
+
+
+def _remove_earlier(folder: Path, kept: set[str]) -> None:
+    """Remove the panels of an earlier run in folders that this one does not write."""
+    from mrfast.io.sensitivity_files import SENSITIVITY_FILES
+
+    earlier = set()
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        document = json.loads((folder / "mr.json").read_text(encoding="utf-8"))
+        earlier = {str(entry.get("folder", ".")) for entry in document["pairs"]}
+    for name in earlier - kept:
+        if not re.fullmatch(r"\.|\d[\w-]*", name):
+            continue
+        for file in SENSITIVITY_FILES:
+            (folder / name / file).unlink(missing_ok=True)
+        if name != ".":
+            with suppress(OSError):  # others' files stay, and so does then the folder
+                (folder / name).rmdir()
 
 
 def _report(

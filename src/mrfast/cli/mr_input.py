@@ -33,6 +33,7 @@ __all__ = [
     "pairs_of",
     "read_pairs",
     "refuse_other_files",
+    "selection_arguments",
 ]
 
 _ROLES = ("exposure", "outcome")
@@ -172,7 +173,7 @@ def _read_harmonised(options: argparse.Namespace) -> Pairs:
     from mrfast.io.tables import parse_pairs
 
     name = Path(options.harmonised).name
-    for name in _selection(options):
+    for name in selection_arguments(options):
         raise InvalidInputError(f"--{name.replace('_', '-')}: expected none with --harmonised")
     with options_named({"columns": "--columns"}):
         columns = None if options.columns is None else parse_pairs(options.columns)
@@ -201,7 +202,7 @@ def _read_two(options: argparse.Namespace) -> Pairs:
 
     def of_exposure(path: str, table: pd.DataFrame) -> pd.DataFrame:
         noted("exposure", path, table)
-        selection = _selection(options)
+        selection = selection_arguments(options)
         return _selected(table, selection, lines) if selection else table
 
     exposure = read_role(options, "exposure", of_exposure)
@@ -254,7 +255,7 @@ def _read_two(options: argparse.Namespace) -> Pairs:
     return Pairs(kept, harmonised, lines, empty)
 
 
-def _selection(options: argparse.Namespace) -> dict[str, Any]:
+def selection_arguments(options: argparse.Namespace) -> dict[str, Any]:
     """What the options ask for, as arguments of `mrfast.select_instruments`; empty for nothing."""
     names = ("p_value", "reference", "r2", "kb")
     given = {name: getattr(options, name) for name in names}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,7 +28,8 @@ _BETA = ("beta", "beta_exposure", "beta_outcome")
 _SE = ("std_error", "se", "se_exposure", "se_outcome")
 _BATCH = 1 << 18  # rows of a long table read at once
 _PAGES = 1 << 14  # bytes of a row of two matrices that are worth a read
-_READ = 1 << 26  # most bytes of matrices read at once
+_READ = 1 << 25  # most bytes of matrices read at once
+_ROWS = 512  # of a mapped file read before its pages are given back
 
 
 class OutcomeBlock(NamedTuple):
@@ -440,16 +442,12 @@ class MatrixOutcomes:
 
         def read(instruments: Instruments, width: int) -> Iterator[OutcomeBlock]:
             places = _places(instruments)
-            whole = len(places) == len(b)
             # Several blocks at once: rows of a file are read in pages of some 4 KB.
             row = width * (b.dtype.itemsize + s.dtype.itemsize)
             step = width * max(1, min(-(-_PAGES // row), _READ // (row * len(places))))
             for start in range(0, count, step):
                 wide = slice(start, min(start + step, count))
-                pieces = [
-                    np.asarray(entry[:, wide])[places] if whole else np.asarray(entry[places, wide])
-                    for entry in (b, s)
-                ]
+                pieces = [_rows_of(entry, places, wide) for entry in (b, s)]
                 for first in range(start, wide.stop, width):
                     part = slice(first - start, min(first + width, count) - start)
                     names = known[first : first + width]
@@ -647,6 +645,19 @@ class MatrixOutcomes:
             "a MatrixOutcomes, a pair (beta, se) of matrices, a DataFrame or a Parquet file",
             type(value).__name__,
         )
+
+
+def _rows_of(array: Any, rows: Rows, columns: slice) -> NDArray[Any]:
+    """Part of a matrix; pages of a read-only mapped file are given back, to bound the memory."""
+    mapped = getattr(array, "_mmap", None)
+    release = isinstance(mapped, mmap.mmap) and getattr(array, "mode", "") == "r"
+    out = np.empty((len(rows), columns.stop - columns.start), dtype=array.dtype)
+    for first in range(0, len(rows), _ROWS):
+        part = slice(first, first + _ROWS)
+        out[part] = array[rows[part], columns]
+        if release and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)  # type: ignore[union-attr]
+    return out
 
 
 def _matrix(argument: str, values: ArrayLike, shape: tuple[int, ...] | None = None) -> Float:

@@ -370,7 +370,7 @@ def _parquet_bytes(pairs: PairBlock, exposures: Sequence[str], outcomes: Sequenc
         }
     )
     sink = arrow.BufferOutputStream()
-    parquet.write_table(table, sink, use_dictionary=["exposure", "outcome"], compression="snappy")
+    parquet.write_table(table, sink, use_dictionary=["exposure", "outcome"], compression="zstd")
     return bytes(sink.getvalue())
 
 

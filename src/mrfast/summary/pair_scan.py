@@ -45,8 +45,8 @@ _ALIASES = {"wald": "wald_ratio"}
 _THREE = ("estimate", "std_error", "p_value")
 _WIDEST = 256  # outcomes that the kernel takes at once
 _LARGEST = 16_384  # outcomes in a block
-_PAIRS = 1 << 20  # in a block, so that its results stay below some 200 MB
-_ENTRIES = 1 << 22  # SNPs times outcomes of a block: 170 MB with the kernel's copy
+_PAIRS = 1 << 20  # in a block of which few are kept; half of it where all are
+_ENTRIES = 3 << 20  # SNPs times outcomes of a block: 130 MB with the kernel's copy
 _MOST_IN_MEMORY = 20_000_000  # pairs
 
 
@@ -376,7 +376,10 @@ def mr_matrix(
     if "weighted_median" in chosen:
         _check_for_median(instruments)
     n_exposures = len(known.names)
-    width = max(1, min(_LARGEST, _PAIRS // n_exposures, _ENTRIES // instruments.n_snps))
+    entries = _ENTRIES // instruments.n_snps
+    pairs = _PAIRS // 2 if threshold is None else _PAIRS
+    width = min(_LARGEST, pairs // n_exposures, max(min(_WIDEST, entries), entries // 4))
+    width = max(1, width)
     if width > _WIDEST:
         width -= width % _WIDEST
     if block_size is not None:

@@ -768,7 +768,8 @@ def _summary(panel: Sensitivity) -> str:
             cells.append(
                 (row["method"], f"{row['estimate']:.3g}", interval, f"{row['p_value']:.2g}")
             )
-    widths = [max(len(cell[i]) for cell in [*cells, ("", "estimate", level, "p")]) for i in (1, 2)]
+    shown = [("", "estimate", level, "p"), *(cell for cell in cells if cell[1])]
+    widths = [max(len(cell[i]) for cell in shown) for i in (1, 2)]
     lines.append(f"  {'':<{width}}  {'estimate':>{widths[0]}}  {level:<{widths[1]}}  p")
     lines += [
         f"  {name:<{width}}  {estimate:>{widths[0]}}  {interval:<{widths[1]}}  {p}".rstrip()
