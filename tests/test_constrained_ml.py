@@ -487,3 +487,21 @@ def test_coverage(invalid: float) -> None:
         )
         covered += result.ci_lower <= 0.2 <= result.ci_upper
     assert 0.92 < covered / runs < 0.99
+
+
+def test_best_effect_beyond_all_ratios() -> None:
+    """Starts at the ratios alone end at an infinite effect, 6 above the least deviance."""
+    rng = np.random.default_rng(3)
+    x = rng.uniform(0.05, 0.3, 8) * rng.choice([-1, 1], 8)
+    sx, sy = rng.uniform(0.005, 0.03, 8), rng.uniform(0.01, 0.03, 8)
+    y = 0.4 * x + rng.normal(0, sy)
+    y[:2] += rng.normal(0, 0.2, 2)
+    found = mrfast.constrained_ml(
+        beta_exposure=x, se_exposure=sx, beta_outcome=y, se_outcome=sy, n_perturbations=0
+    )
+    effects = np.tan(np.linspace(-1.57, 1.57, 100_001))
+    q = (y[:, None] - effects * x[:, None]) ** 2 / (sy[:, None] ** 2 + (effects * sx[:, None]) ** 2)
+    best = effects[q.sum(axis=0).argmin()]
+    assert abs(best) > abs(y / x).max()
+    assert found.theta[0] == pytest.approx(best, rel=1e-2)
+    assert found.deviance[0] <= q.sum(axis=0).min() + 1e-9

@@ -199,6 +199,25 @@ def test_ctrl_c_stops_the_search() -> None:
     timer.join()
 
 
+@pytest.mark.parametrize("j", [2, 3, 5, 12, 25])
+@pytest.mark.parametrize("shrink", [1e-2, 1e-5, 1e-8])
+def test_ratios_far_apart(j: int, shrink: float) -> None:
+    """No set of two agrees: the pair that disagrees least gives the mode, and the search ends."""
+    data = simulated(j, j, spread=1.0)
+    data["se_outcome"] = data["se_outcome"] * shrink
+    result = mrfast.heterogeneity_penalised(**data)
+    r, s = ratios(data)
+    best, mean = -math.inf, math.nan
+    for chosen in combinations(range(j), 2):
+        part = list(chosen)
+        middle = (r[part] / s[part] ** 2).sum() / (1 / s[part] ** 2).sum()
+        height = -np.log(s[part]).sum() - (((r[part] - middle) / s[part]) ** 2).sum() / 2
+        best, mean = max((best, mean), (height, middle))
+    if shrink < 1e-3:
+        assert result.estimate == pytest.approx(mean, rel=1e-6)
+    assert np.isfinite([result.std_error, result.ci_lower, result.ci_upper]).all()
+
+
 @pytest.mark.slow
 def test_coverage() -> None:
     """95% intervals with a fifth of the SNPs invalid."""

@@ -423,3 +423,14 @@ def test_heterogeneity_of_two_snps() -> None:
     assert "ivw" in str(tests)
     with pytest.raises(InvalidInputError, match="at least 2 SNPs"):
         mrfast.heterogeneity(beta_exposure=1.0, beta_outcome=1.0, se_outcome=1.0)
+
+
+def test_penalties_that_leave_no_weight() -> None:
+    data = {
+        "beta_exposure": [0.1, 0.2, 0.3, 0.4],
+        "beta_outcome": [1.0, -1.0, 2.0, -3.0],
+        "se_outcome": [1e-9] * 4,
+    }
+    for method in (mrfast.ivw, mrfast.egger):
+        with pytest.raises(InvalidInputError, match="penalised"):
+            method(**data, penalised=True)

@@ -740,3 +740,13 @@ def test_closed_forms_against_plain_draws(j: int, exposures: int) -> None:
         p = presso_test._shifted_chi_square_p(float(point), summary[0, 1:])
         share = (all_rss > point).mean()
         assert p == pytest.approx(share, abs=4 * np.sqrt(share / n) + 0.03 * share + 1e-5)
+
+
+def test_snps_that_agree_without_error_are_told() -> None:
+    x = np.full(6, 0.25)
+    found = mrfast.mr_presso(
+        beta_exposure=x, se_exposure=x / 10, beta_outcome=x / 2, se_outcome=x / 10, simulate=False
+    )
+    assert found.std_error == 0
+    assert np.isnan(found.p_value)
+    assert any("agree without error" in message for message in found.messages)

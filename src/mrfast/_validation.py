@@ -35,7 +35,7 @@ def _first_bad(argument: str, values: NDArray[Any], good: NDArray[np.bool_], exp
     where = f"[{', '.join(map(str, index))}]" if index else ""
     count = int((~good).sum())
     more = "" if count == 1 else f" ({count} such values)"
-    raise fail(argument, expected, f"{values[index]!r} at {argument}{where}{more}")
+    raise fail(argument, expected, f"{values[index].item()!r} at {argument}{where}{more}")
 
 
 def float_array(

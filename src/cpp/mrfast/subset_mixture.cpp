@@ -87,6 +87,7 @@ class Search {
     ++models;
     best = std::max(best, log_weight);
     const double weight = std::exp(log_weight - scale_), mean = b / a;
+    if (weight == 0) return;
     const double spread = valid > 1 ? q / static_cast<double>(valid - 1) : 0.0;
     const double variance = std::max(1.0, spread) / a;
     if (n_ <= kMerged) {
@@ -118,6 +119,20 @@ class Search {
   std::unordered_map<std::uint64_t, Moments> merged_;
 };
 
+// Log weight of the best set of `smallest` SNPs (one or two), over that of the empty set.
+double best_small_gain(std::size_t n, const double* ratios, const double* errors,
+                       const std::vector<double>& gains, std::size_t smallest) {
+  double best = -std::numeric_limits<double>::infinity();
+  for (std::size_t j = 0; j < n; ++j) {
+    if (smallest < 2) best = std::max(best, gains[j]);
+    for (std::size_t i = 0; i < j; ++i) {
+      const double z = (ratios[i] - ratios[j]) / std::hypot(errors[i], errors[j]);
+      best = std::max(best, gains[i] + gains[j] - z * z / 2);
+    }
+  }
+  return best;
+}
+
 }  // namespace
 
 bool subset_mixture(std::size_t n, const double* ratios, const double* errors, double prior,
@@ -129,19 +144,28 @@ bool subset_mixture(std::size_t n, const double* ratios, const double* errors, d
   const GainMaximum top = largest_gain({n, ratios, errors, gains.data()});
   const double centre = std::isnan(top.at) ? ratios[0] : top.at;
   // The best set of any size; where it is smaller than allowed, the bound comes down to the best
-  // one that is not.
-  double bound = static_cast<double>(n) * excluded + top.value;
-  for (;;) {
-    Search search(n, ratios, errors, prior, smallest, centre, bound - below, bound, monitor);
+  // one that is not. A search that ends with nothing starts again from one of the smallest sets.
+  double bound = static_cast<double>(n) * excluded + top.value, slack = 0;
+  for (bool lowered = false;;) {
+    Search search(n, ratios, errors, prior, smallest, centre, bound - below - slack, bound,
+                  monitor);
     search.run();
     if (monitor.stopped()) return false;
-    if (search.best > bound - 1) {
+    if (std::abs(search.best - bound) <= 1) {
       out.log_scale = bound;
       out.models = search.models;
       out.parts = search.parts(centre);
       return true;
     }
-    bound = std::isfinite(search.best) ? search.best : bound - below;
+    if (std::isfinite(search.best)) {
+      bound = search.best;
+    } else if (!lowered) {
+      bound =
+          static_cast<double>(n) * excluded + best_small_gain(n, ratios, errors, gains, smallest);
+      lowered = true;
+    } else {
+      slack = std::max({1.0, 2 * slack, 1e-15 * std::abs(bound)});  // what rounding cut off
+    }
   }
 }
 

@@ -157,14 +157,19 @@ def _perturbed(
 
 
 def _ratio_starts(data: Data, count: int) -> Float:
-    """Quantiles of the ratios, the median first."""
+    """Quantiles of the ratios, the median first, and effects all around the circle.
+
+    The best effect may lie beyond all ratios, where they disagree much.
+    """
     x = data.x[:, 0]
     there = x != 0
     bound = _FARTHEST * float((data.sy / data.sx[:, 0]).max())
     with np.errstate(over="ignore"):
         ratios = np.clip(data.y[there] / x[there], -bound, bound)
     quantiles = np.quantile(ratios, np.linspace(0, 1, count))
-    return np.concatenate([[np.median(ratios)], quantiles])[:, None]
+    scale = float(np.median(data.sy / data.sx[:, 0]))
+    around = scale * np.tan(np.linspace(-np.pi / 2, np.pi / 2, count // 8 + 2)[1:-1])
+    return np.concatenate([[np.median(ratios)], quantiles, around])[:, None]
 
 
 def _exact_fits(data: Data) -> Float:

@@ -62,6 +62,8 @@ def regression_options(
 def penalised_error(s: Float, squares: Float) -> Float:
     """Standard deviations for weights 1/s^2 times min(1, PENALTY p), p of each SNP's square."""
     factor = np.minimum(1.0, PENALTY * 2 * ndtr(-np.sqrt(squares)))
+    if not factor.any():
+        raise check.fail("penalised", "False for these SNPs", "True: no SNP keeps any weight")
     with np.errstate(divide="ignore"):
         return np.asarray(s / np.sqrt(factor))
 

@@ -196,6 +196,7 @@ def egger(
     check.choice("i2_gx", i2_gx, ("weighted", "unweighted"))
     check.choice("std_error", std_error, ("analytic", "bootstrap"))
     bootstrap = std_error == "bootstrap"
+    draws, source = check.integer("n_draws", n_draws, minimum=100), generator(rng)
     if bootstrap and (robust or penalised or ld is not None or weights != "first_order"):
         raise check.fail(
             "std_error",
@@ -249,12 +250,12 @@ def egger(
     errors = [scale_up * math.sqrt(variance) for variance in variances]
     more: dict[str, Any] = {}
     if bootstrap:
-        draws = _bootstrap(data, check.integer("n_draws", n_draws, minimum=100), generator(rng))
-        deviations, monte_carlo_errors = standard_deviations(draws)
+        found = _bootstrap(data, draws, source)
+        deviations, monte_carlo_errors = standard_deviations(found)
         errors = deviations.tolist()
         more = {
             "std_error_method": "bootstrap",
-            "n_draws": len(draws),
+            "n_draws": draws,
             "monte_carlo_error": float(monte_carlo_errors[0]),
             "intercept_monte_carlo_error": float(monte_carlo_errors[1]),
         }

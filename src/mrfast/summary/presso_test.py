@@ -574,6 +574,8 @@ class _Analysis:
                     )
         main = self._least_squares(np.arange(len(self.y)))
         assert main is not None
+        if not main["std_error"].all():
+            messages.append("the SNPs agree without error: there is no interval and no p-value")
         return _Found(main, corrected, global_test, test, distortion, messages)
 
     def _least_squares(self, rows: Any) -> dict[str, Any] | None:
