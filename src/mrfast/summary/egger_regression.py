@@ -250,8 +250,8 @@ def egger(
     errors = [scale_up * math.sqrt(variance) for variance in variances]
     more: dict[str, Any] = {}
     if bootstrap:
-        found = _bootstrap(data, draws, source)
-        deviations, monte_carlo_errors = standard_deviations(found)
+        drawn = _bootstrap(data, draws, source)
+        deviations, monte_carlo_errors = standard_deviations(drawn)
         errors = deviations.tolist()
         more = {
             "std_error_method": "bootstrap",
