@@ -318,7 +318,10 @@ def _rates(table: pd.DataFrame, n: int) -> str:
         "|---|" + "---|" * len(SCENARIOS),
     ]
     indexed = part.set_index(["method", "scenario", "snps", "effect"])
+    here = {m.label for name in set(part["cell"]) for m in CELLS[name].methods}
     for method in UNIVARIABLE:
+        if method.label not in here:
+            continue
         texts = []
         for scenario in SCENARIOS:
             cells = []
