@@ -72,7 +72,7 @@ def ivw(
         otherwise it only gives `f_statistic`.
     model : {"random", "fixed", "auto"}, default "random"
         Multiplicative random effects: the standard error times the residual standard error, which
-        is taken as at least 1. ``"fixed"`` has type I errors of 20 to 46% under balanced
+        is taken as at least 1. ``"fixed"`` has type I errors of 40 to 65% under balanced
         pleiotropy. ``"auto"`` is fixed below 4 SNPs, random otherwise.
     weights : {"first_order", "second_order", "simple"}, default "first_order"
         1/V with V = sy^2/bx^2; with the delta method's second term by^2 sx^2/bx^4; or all SNPs

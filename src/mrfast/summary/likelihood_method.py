@@ -109,7 +109,7 @@ def maximum_likelihood(
     beta_exposure, se_exposure, beta_outcome, se_outcome : array_like, shape (J,), or float
     model : {"random", "fixed"}, default "random"
         ``"random"``: the standard error is multiplied by the root of Q/(J - 1), taken as at least
-        1. ``"fixed"`` has type I errors of 20 to 46% under balanced pleiotropy.
+        1. ``"fixed"`` has type I errors of 40 to 65% under balanced pleiotropy.
     overlap : float, default 0
         Correlation of the errors of the two associations of a SNP where samples overlap, above -1
         and below 1. Not together with `ld`.
