@@ -61,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="mrfast",
         description="Mendelian randomization from the command line.",
-        epilog="Start with: mrfast example massive -o example",
+        epilog="Start with: mrfast example summary -o example (or massive, or federated)",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
