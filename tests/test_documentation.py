@@ -1,15 +1,23 @@
 from __future__ import annotations
 
 import doctest
+import importlib
 import re
 from pathlib import Path
 
 import pytest
 
+import mrfast
 from mrfast.data.harmonisation import REASONS
 from mrfast.summary.instrument_selection import SELECTION_REASONS
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+SOURCE = Path(mrfast.__file__).parent
+WITH_EXAMPLES = [
+    ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts)
+    for path in sorted(SOURCE.rglob("*.py"))
+    if ">>> " in path.read_text(encoding="utf-8") and path.name != "__init__.py"
+]
 
 
 @pytest.mark.parametrize("name", ["massive.md", "omop.md", "federated.md", "summary.md"])
@@ -18,6 +26,11 @@ def test_examples_in_the_documentation_run(name, monkeypatch):
     result = doctest.testfile(str(DOCS / name), module_relative=False)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+@pytest.mark.parametrize("module", WITH_EXAMPLES)
+def test_examples_in_docstrings_run(module):
+    assert doctest.testmod(importlib.import_module(module)).failed == 0
 
 
 @pytest.mark.parametrize(

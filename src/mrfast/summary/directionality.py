@@ -454,6 +454,10 @@ def steiger_filter(
     InvalidInputError
         As `steiger`.
 
+    References
+    ----------
+    Hemani, Tilling, Davey Smith (2017), doi:10.1371/journal.pgen.1007081.
+
     Examples
     --------
     >>> import mrfast

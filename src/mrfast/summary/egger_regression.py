@@ -159,8 +159,9 @@ def egger(
     Notes
     -----
     Egger regression rests on pleiotropic effects that are independent of the strength of the SNPs.
-    Where 30% of 20 to 100 SNPs break this, its type I error is 72 to 100%; elsewhere it holds its
-    level, at a power of 15 to 65% where inverse-variance weighting has nearly all.
+    Where 30% of 20 to 100 SNPs break this, its type I error is 97 to 100%; elsewhere it holds its
+    level. Without pleiotropy, at 100,000 people a study, its power is 10 to 43%, that of
+    inverse-variance weighting 94 to 100%.
 
     Raises
     ------
@@ -179,10 +180,10 @@ def egger(
     >>> import mrfast
     >>> result = mrfast.egger(
     ...     beta_exposure=[0.1, 0.2, 0.15, -0.05], se_exposure=[0.01, 0.01, 0.01, 0.01],
-    ...     beta_outcome=[0.05, 0.11, 0.07, -0.03], se_outcome=[0.02, 0.02, 0.02, 0.02],
+    ...     beta_outcome=[0.05, 0.11, 0.07, -0.02], se_outcome=[0.02, 0.02, 0.02, 0.02],
     ... )
     >>> round(result.estimate, 3), round(result.intercept, 4)
-    (0.526, -0.0007)
+    (0.58, -0.01)
     """
     options = regression_options(
         model=model,

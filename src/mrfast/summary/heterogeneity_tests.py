@@ -127,7 +127,7 @@ def heterogeneity(
     ...     se_outcome=[0.02, 0.02, 0.02],
     ... )
     >>> round(tests.ivw.q, 3), tests.ivw.q_df
-    (5.138, 2)
+    (8.741, 2)
     """
     check.choice("weights", weights, WEIGHTS)
     second = weights == "second_order"

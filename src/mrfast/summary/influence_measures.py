@@ -184,7 +184,7 @@ def influence(
     ...     se_outcome=[0.02, 0.02, 0.02, 0.02],
     ... )
     >>> found.cooks_distance.round(3).tolist()
-    [0.0, 0.083, 0.537, 1.083]
+    [0.0, 0.076, 0.48, 0.686]
     """
     check.choice("method", method, ("ivw", "egger"))
     check.choice("weights", weights, ("first_order", "second_order"))

@@ -165,6 +165,15 @@ def simple_median(
     Returns
     -------
     MedianEstimate
+
+    Raises
+    ------
+    InvalidInputError
+        As `weighted_median`.
+
+    References
+    ----------
+    Bowden, Davey Smith, Haycock, Burgess (2016), doi:10.1002/gepi.21965.
     """
     data = _data(beta_exposure, se_exposure, beta_outcome, se_outcome)
     options = _Options.checked(
@@ -228,11 +237,14 @@ def weighted_median(
         Arrays of different lengths, not finite, standard errors not above 0, `beta_exposure` of 0,
         fewer than 3 SNPs, unknown options.
 
+    References
+    ----------
+    Bowden, Davey Smith, Haycock, Burgess (2016), doi:10.1002/gepi.21965.
+
     Examples
     --------
     >>> import mrfast
-    >>> from mrfast.summary.median_methods import weighted_median
-    >>> result = weighted_median(
+    >>> result = mrfast.weighted_median(
     ...     beta_exposure=[0.1, 0.2, 0.3],
     ...     se_exposure=[0.01, 0.01, 0.01],
     ...     beta_outcome=[0.05, 0.08, 0.15],
@@ -240,7 +252,7 @@ def weighted_median(
     ...     rng=1,
     ... )
     >>> round(result.estimate, 4)
-    0.4933
+    0.5
     """
     data = _data(beta_exposure, se_exposure, beta_outcome, se_outcome)
     options = _Options.checked(
@@ -281,6 +293,15 @@ def penalised_median(
     Returns
     -------
     MedianEstimate
+
+    Raises
+    ------
+    InvalidInputError
+        As `weighted_median`.
+
+    References
+    ----------
+    Bowden, Davey Smith, Haycock, Burgess (2016), doi:10.1002/gepi.21965.
     """
     data = _data(beta_exposure, se_exposure, beta_outcome, se_outcome)
     options = _Options.checked(

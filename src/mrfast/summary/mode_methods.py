@@ -106,6 +106,15 @@ def simple_mode(
     Returns
     -------
     ModeEstimate
+
+    Raises
+    ------
+    InvalidInputError
+        As `weighted_mode`.
+
+    References
+    ----------
+    Hartwig, Davey Smith, Bowden (2017), doi:10.1093/ije/dyx102.
     """
     check.choice("ratio_error", ratio_error, ("second_order", "first_order"))
     return _mode(
@@ -181,6 +190,24 @@ def weighted_mode(
     InvalidInputError
         Arrays of different lengths, not finite, standard errors not above 0, `beta_exposure` of 0,
         fewer than 3 SNPs, unknown options.
+
+    References
+    ----------
+    Hartwig, Davey Smith, Bowden (2017), doi:10.1093/ije/dyx102.
+
+    Examples
+    --------
+    >>> import mrfast
+    >>> result = mrfast.weighted_mode(
+    ...     beta_exposure=[0.1, 0.2, 0.3, 0.2],
+    ...     se_exposure=[0.01, 0.01, 0.01, 0.01],
+    ...     beta_outcome=[0.05, 0.10, 0.15, 0.30],
+    ...     se_outcome=[0.02, 0.02, 0.02, 0.02],
+    ...     n_draws=1_000,
+    ...     rng=1,
+    ... )
+    >>> round(result.estimate, 1)
+    0.5
     """
     check.choice("weights", weights, WEIGHTS)
     return _mode(

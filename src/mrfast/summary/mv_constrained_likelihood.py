@@ -196,7 +196,7 @@ def mv_constrained_ml(
     >>> result.invalid
     (4,)
     >>> result.selected_estimate.round(2).tolist()
-    [0.52, -0.21]
+    [0.51, -0.2]
     """
     given = mv_associations(
         beta_exposure, se_exposure, beta_outcome, se_outcome, exposures=exposures, spare=2

@@ -428,6 +428,10 @@ def mv_presso(
     ------
     InvalidInputError
         As of `mr_presso`.
+
+    References
+    ----------
+    Verbanck, Chen, Neale, Do (2018), doi:10.1038/s41588-018-0099-7.
     """
     data = mv_associations(
         beta_exposure, se_exposure, beta_outcome, se_outcome, exposures=exposures, spare=3

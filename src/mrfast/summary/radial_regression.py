@@ -163,7 +163,7 @@ def radial(
     >>> import mrfast
     >>> found = mrfast.radial(
     ...     beta_exposure=[0.1, 0.2, 0.15, 0.3], se_exposure=[0.01] * 4,
-    ...     beta_outcome=[0.05, 0.11, 0.30, 0.16], se_outcome=[0.02] * 4,
+    ...     beta_outcome=[0.05, 0.11, 0.20, 0.16], se_outcome=[0.02] * 4,
     ... )
     >>> found.outliers
     (2,)

@@ -72,7 +72,9 @@ def mr(
         weighting, Egger regression, weighted median and weighted mode. With one SNP the default is
         the Wald ratio.
     options : mapping of mapping, optional
-        Options of single methods, ``{"egger": {"distribution": "normal"}}``.
+        Options of single methods, ``{"egger": {"distribution": "normal"}}``. The sample size of
+        ``"constrained_ml"`` is one (``{"constrained_ml": {"n": 50_000}}``): columns of sample sizes
+        are not read, other than by `mrfast.sensitivity`.
     ld, snps, ld_snps
         Correlations between SNPs, for one data set; as in `mrfast.ivw`. Methods that cannot use
         them are refused.

@@ -67,10 +67,11 @@ def wald_ratio(
     Examples
     --------
     >>> import mrfast
-    >>> mrfast.wald_ratio(
+    >>> ratio = mrfast.wald_ratio(
     ...     beta_exposure=0.1, se_exposure=0.01, beta_outcome=0.05, se_outcome=0.02
-    ... ).std_error
-    0.2
+    ... )
+    >>> round(ratio.estimate, 3), round(ratio.std_error, 3)
+    (0.5, 0.2)
     """
     check.choice("weights", weights, WEIGHTS)
     level = check.scalar("ci_level", ci_level, above=0, below=1)
