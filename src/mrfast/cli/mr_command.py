@@ -102,7 +102,8 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="PAIRS",
         action="append",
         default=[],
-        help="options of single methods, such as egger.distribution=normal,raps.loss=tukey",
+        help="options of methods that run, as in Python, such as "
+        "egger.distribution=normal,constrained_ml.n_perturbations=500",
     )
     group.add_argument(
         "--multivariable",
