@@ -66,7 +66,11 @@ class _ListMethods(argparse.Action):
         both = {**METHODS, **MV_METHODS}
         width = max(map(len, both))
         for method in both.values():
-            least = f"at least {method.minimum_snps} SNP{'s' * (method.minimum_snps > 1)}"
+            spare = method.minimum_snps - 1
+            if method.name in MV_METHODS:
+                least = f"at least K{f' + {spare}' * (spare > 0)} SNPs for K exposures"
+            else:
+                least = f"at least {spare + 1} SNP{'s' * (spare > 0)}"
             print(f"{method.name:<{width}}  {method.title} ({least}; doi:{method.reference})")
         parser.exit()
 
