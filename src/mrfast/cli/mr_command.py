@@ -107,7 +107,7 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
         action="append",
         default=[],
         help="options of methods that run, as in Python, such as "
-        "egger.distribution=normal,constrained_ml.n_perturbations=500",
+        "egger.distribution=normal,ivw.model=fixed",
     )
     group.add_argument(
         "--multivariable",
