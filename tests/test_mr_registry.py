@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -186,3 +187,26 @@ def test_bad_data() -> None:
     ):
         with pytest.raises(InvalidInputError, match=message):
             mrfast.mr(**arguments)  # type: ignore[arg-type]
+
+
+def test_options_of_methods_that_do_not_run_are_refused() -> None:
+    data = mrfast.simulation.summary_data(n_snps=10, rng=1).arrays
+    with pytest.raises(InvalidInputError, match="options"):
+        mrfast.mr(**data, options={"raps": {"loss": "l2"}})
+    table = mrfast.mr(**data, options={"egger": {"distribution": "normal"}}, rng=1)
+    assert len(table) == 4
+
+
+def test_sample_sizes_of_a_table_reach_the_methods_that_need_one() -> None:
+    """The wrong number: the largest of the two studies, or the function's own default."""
+    data = mrfast.simulation.summary_data("outliers", n_snps=12, n=9_000, rng=2)
+    table = pd.DataFrame(data.arrays).assign(n_exposure=20_000, n_outcome=9_000)
+    options = {"constrained_ml": {"n_perturbations": 0}}
+    run = partial(mrfast.mr, methods="constrained_ml")
+    got = run(table, options=options)
+    expected = mrfast.constrained_ml(**data.arrays, n=9_000, n_perturbations=0)
+    other = mrfast.constrained_ml(**data.arrays, n=20_000, n_perturbations=0)
+    assert got.loc[0, "estimate"] == expected.estimate != other.estimate
+    assert "100" not in got.loc[0, "note"]
+    given = run(table, options={"constrained_ml": {"n_perturbations": 0, "n": 20_000}})
+    assert given.loc[0, "estimate"] == other.estimate

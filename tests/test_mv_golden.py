@@ -27,6 +27,9 @@ def calls(reference: Path, function: str, arguments: str) -> Iterator[tuple[Data
         yield read_golden(reference, name), found[name, function, arguments]
 
 
+LIMITS = 1e-7  # quantiles of t in scipy before 1.12 have ten digits
+
+
 def near(values: Any, reference: np.ndarray, rel: float = 1e-8) -> bool:
     return bool(np.allclose(np.ravel(values), reference, rtol=rel, atol=0))
 
@@ -38,8 +41,8 @@ def test_mv_ivw(reference_dir: Path, model: str, law: str) -> None:
         result = mrfast.mv_ivw(**data, model=model, distribution=LAWS[law])
         assert near(result.estimate, row["Estimate"])
         assert near(result.std_error, row["StdError"])
-        assert near(result.ci_lower, row["CILower"])
-        assert near(result.ci_upper, row["CIUpper"])
+        assert near(result.ci_lower, row["CILower"], LIMITS)
+        assert near(result.ci_upper, row["CIUpper"], LIMITS)
         assert np.allclose(result.p_value, row["Pvalue"], rtol=1e-7, atol=1e-15)
         assert near([result.q, result.q_p_value], row["Heter.Stat"])
         assert near(result.residual_std_error, row["RSE"])
@@ -54,19 +57,19 @@ def test_mv_egger(reference_dir: Path, chosen: int, law: str) -> None:
         result = mrfast.mv_egger(**data, orientation=chosen, distribution=LAWS[law])
         assert near(result.estimate, row["Estimate"])
         assert near(result.std_error, row["StdError.Est"])
-        assert near(result.ci_lower, row["CILower.Est"])
-        assert near(result.ci_upper, row["CIUpper.Est"])
+        assert near(result.ci_lower, row["CILower.Est"], LIMITS)
+        assert near(result.ci_upper, row["CIUpper.Est"], LIMITS)
         assert near(result.intercept, row["Intercept"])
         assert near(result.intercept_std_error, row["StdError.Int"])
-        assert near(result.intercept_ci_lower, row["CILower.Int"])
-        assert near(result.intercept_ci_upper, row["CIUpper.Int"])
+        assert near(result.intercept_ci_lower, row["CILower.Int"], LIMITS)
+        assert near(result.intercept_ci_upper, row["CIUpper.Int"], LIMITS)
         assert near([result.q, result.q_p_value], row["Heter.Stat"])
         assert near(result.residual_std_error, row["RSE"])
         peer: Any = result
         if law == "t-dist":  # p-values there have other degrees of freedom than limits
             peer = compat.mendelianrandomization_0_10_mv_egger(**data, orientation=chosen)
             assert (result.p_value > peer.p_value).all()
-            assert near(peer.ci_lower, row["CILower.Est"])
+            assert near(peer.ci_lower, row["CILower.Est"], LIMITS)
         assert np.allclose(peer.p_value, row["Pvalue.Est"], rtol=1e-7, atol=1e-15)
         assert near(peer.intercept_p_value, row["Pvalue.Int"], 1e-7)
 

@@ -61,6 +61,11 @@ class DataSet(NamedTuple):
             return tuple(str(name) for name in self.table["snp"])
         return tuple(str(i) for i in range(n))
 
+    def smallest_sample(self) -> int | None:
+        """Smallest sample size of the table's columns n_exposure and n_outcome, if any."""
+        sizes = [self.column(name) for name in ("n_exposure", "n_outcome")]
+        return min((round(float(np.nanmin(n))) for n in sizes if n is not None), default=None)
+
     def column(self, name: str) -> Any:
         """A column of the table as float64; None where there is none, or no value in it."""
         if self.table is None or name not in self.table:

@@ -78,6 +78,11 @@ class Method:
                 raise fail("options", f"options of {self.name} ({listed})", repr(key))
         return dict(options)
 
+    @property
+    def takes_sample_size(self) -> bool:
+        """Whether the function has the argument `n`."""
+        return "n" in inspect.signature(self.resolve()).parameters
+
     def __call__(self, **arguments: Any) -> Any:
         """Run the method; what the entry fixes cannot be given."""
         for name in self.fixed:

@@ -524,8 +524,7 @@ def panel_methods(
             raise check.fail("options", f"options of {', '.join(chosen)}", repr(name))
     known = [float(np.nanmin(value)) for value in sizes.values() if value is not None]
     for name in list(chosen):
-        parameters = inspect.signature(find_method(name).resolve()).parameters
-        if "n" not in parameters or "n" in given.get(name, {}):
+        if not find_method(name).takes_sample_size or "n" in given.get(name, {}):
             continue
         if known:
             given.setdefault(name, {})["n"] = round(min(known))

@@ -73,8 +73,8 @@ def mr(
         the Wald ratio.
     options : mapping of mapping, optional
         Options of single methods, ``{"egger": {"distribution": "normal"}}``. The sample size of
-        ``"constrained_ml"`` is one (``{"constrained_ml": {"n": 50_000}}``): columns of sample sizes
-        are not read, other than by `mrfast.sensitivity`.
+        ``"constrained_ml"``, unless given (``{"constrained_ml": {"n": 50_000}}``), is the smallest
+        in the columns ``n_exposure`` and ``n_outcome`` of `data`, where there.
     ld, snps, ld_snps
         Correlations between SNPs, for one data set; as in `mrfast.ivw`. Methods that cannot use
         them are refused.
@@ -110,7 +110,7 @@ def mr(
     import pandas as pd
 
     chosen = None if methods is None else chosen_methods(methods)
-    given = method_options(options, chosen)
+    given = method_options(options, chosen or (*DEFAULT_METHODS, "wald_ratio"))
     level = check.scalar("ci_level", ci_level, above=0, below=1)
     arrays = (beta_exposure, se_exposure, beta_outcome, se_outcome)
     correlation = {"ld": ld, "snps": snps, "ld_snps": ld_snps}
@@ -125,10 +125,14 @@ def mr(
         names = chosen
         if names is None:
             names = ("wald_ratio",) if len(checked.bx) == 1 else DEFAULT_METHODS
+        smallest = entry.smallest_sample()
         for name in names:
-            rows.append(
-                entry.labels | _row(find_method(name), known, given, correlation, seed, level)
-            )
+            method = find_method(name)
+            own = given.get(name, {})
+            if smallest is not None and method.takes_sample_size:
+                own = {"n": smallest} | own
+            row = _row(method, known, own, correlation, seed, level, strict=name in given)
+            rows.append(entry.labels | row)
     labels_used = list(sets[0].labels)
     return pd.DataFrame(rows, columns=[*labels_used, *COLUMNS])
 
@@ -173,15 +177,17 @@ def method_options(
 def _row(
     method: Method,
     arrays: dict[str, Any],
-    options: dict[str, dict[str, Any]],
+    options: dict[str, Any],
     correlation: dict[str, Any],
     seed: int | None,
     level: float,
+    *,
+    strict: bool,
 ) -> dict[str, Any]:
     """One row of the table."""
     row: dict[str, Any] = dict.fromkeys(COLUMNS, math.nan)
     row |= {"method": method.name, "n_snps": len(arrays["beta_exposure"]), "note": ""}
-    arguments = {**arrays, "ci_level": level, **options.get(method.name, {})}
+    arguments = {**arrays, "ci_level": level, **options}
     if correlation["ld"] is not None:
         method.refuse_ld()
         arguments |= correlation
@@ -191,7 +197,7 @@ def _row(
         row["n_snps"],
         minimum=method.minimum_snps,
         seed=seed,
-        strict=method.name in options,
+        strict=strict,
     )
     if isinstance(result, str):
         return row | {"note": result}
