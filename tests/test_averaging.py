@@ -4,7 +4,6 @@ import copy
 import pickle
 
 import numpy as np
-import pandas as pd
 import pytest
 from exact_problems import golden_exact
 
@@ -307,8 +306,7 @@ def test_results_survive_pickling(prior):
     for again in (pickle.loads(pickle.dumps(result)), copy.deepcopy(result)):
         assert again.effect == result.effect
         assert again.bayes_factor().equals(result.bayes_factor())
-        # the copy's arrays lie elsewhere in memory, where numpy may round another way
-        pd.testing.assert_frame_equal(again.sample(20, 1), result.sample(20, 1), rtol=1e-12)
+        assert again.sample(20, 1).equals(result.sample(20, 1))
 
 
 def test_slopes_that_tell_little():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from mrfast import _validation as check
+from mrfast._files import nullable_json
 from mrfast._runtime import build_config
 from mrfast.io.tables import write_table
 
@@ -293,7 +293,7 @@ def massive_summary(
         ),
     }
     described["data"] = data
-    strict: dict[str, Any] = _strict(described)
+    strict: dict[str, Any] = nullable_json(described)
     return strict
 
 
@@ -355,19 +355,6 @@ def _marginals(result: MassiveResult) -> dict[str, Any] | None:
         .to_dict("records")
         for name in ("part", "a0", "a1", "rho", "pi")
     }
-
-
-def _strict(value: Any) -> Any:
-    """Value in the types of JSON, without numbers that it does not have."""
-    if isinstance(value, Mapping):
-        return {str(key): _strict(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [_strict(entry) for entry in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def _candidates(result: MassiveResult, associations: pd.DataFrame | None) -> pd.DataFrame:
