@@ -361,6 +361,7 @@ def test_pleiotropy_of_the_default_prior_has_its_moments():
 
 @pytest.fixture(scope="module")
 def federated_coverage():
+    load("cell_study")
     return load("federated_coverage")
 
 
@@ -452,6 +453,7 @@ def test_the_documented_tables_are_those_of_the_federated_study(federated_covera
 
 @pytest.fixture(scope="module")
 def summary_error():
+    load("cell_study")
     return load("summary_error")
 
 

@@ -19,22 +19,17 @@ either sign, on the two others. The errors of the three exposures are independen
 
 from __future__ import annotations
 
-import argparse
-import platform
-import sys
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from cell_study import main
 
 import mrfast
 from mrfast.errors import InvalidInputError, MrfastError, MrfastWarning
@@ -394,73 +389,14 @@ def markdown(kind: str, folder: Path) -> str:
     return TABLES[kind](pd.read_csv(folder / "summary_error.csv", comment="#"))
 
 
-def update(document: Path, folder: Path) -> None:
-    """Put the tables between their marks in a document."""
-    text = document.read_text(encoding="utf-8")
-    for kind in TABLES:
-        mark = f"<!-- study: summary_error {kind} -->\n"
-        before, found, rest = text.partition(mark)
-        if not found:
-            raise SystemExit(f"{document}: no mark for the table {kind!r}")
-        after = rest[rest.index("<!-- end of study") :]
-        text = before + mark + markdown(kind, folder) + after
-    document.write_text(text, encoding="utf-8")
-
-
-# ------------------------------------------------------------------------- running
-
-
-def header() -> str:
-    """First line of the CSV: how it came about."""
-    return (
-        f"# seed {SEED}; mrfast {mrfast.__version__}, numpy {np.__version__}, "
-        f"Python {platform.python_version()}; "
-        "cd benchmarks/studies && python summary_error.py --output summary_error.csv\n"
-    )
-
-
-@contextmanager
-def _mapper(workers: int) -> Iterator[Callable[..., Any]]:
-    if workers == 1:
-        yield map
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield partial(pool.map, chunksize=10)
-
-
-def main() -> None:
-    """Run the cells, or write a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, help="CSV to write, and to continue")
-    parser.add_argument("--cells", nargs="*", default=list(CELLS), choices=list(CELLS))
-    parser.add_argument("--replicates", type=int, default=REPLICATES)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--table", choices=list(TABLES))
-    parser.add_argument("--document", type=Path, help="Markdown file whose tables to renew")
-    arguments = parser.parse_args()
-    if arguments.table is not None:
-        sys.stdout.write(markdown(arguments.table, Path(__file__).parent))
-        return
-    if arguments.document is not None:
-        update(arguments.document, Path(__file__).parent)
-        return
-    if arguments.output is None:
-        parser.error("--output is required")
-    path: Path = arguments.output
-    rows = pd.read_csv(path, comment="#").to_dict("records") if path.exists() else []
-    done = {row["cell"] for row in rows}
-    with _mapper(arguments.workers) as mapper:
-        for name in arguments.cells:
-            if name in done:
-                continue
-            new = run_cell(name, arguments.replicates, mapper=mapper)
-            rows += new
-            text = header() + pd.DataFrame(rows).to_csv(index=False, float_format="%.6g")
-            part = path.with_suffix(".part")
-            part.write_text(text)
-            part.replace(path)
-            print(pd.DataFrame(new).to_string(index=False), file=sys.stderr, flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    main(
+        "summary_error",
+        __doc__,
+        seed=SEED,
+        cells=CELLS,
+        replicates=REPLICATES,
+        run_cell=run_cell,
+        tables=TABLES,
+        markdown=markdown,
+    )
