@@ -71,7 +71,7 @@ def test_the_truth_is_the_outcome_that_an_intervention_would_give(name: str) -> 
             moments = np.bincount(data.clusters, moments)
         assert abs(moments.sum()) < 4.5 * np.sqrt((moments**2).sum())
     confounding = np.corrcoef(data.exposure, residual)[0, 1]
-    assert abs(confounding) > 0.1
+    assert abs(confounding) > 0.04
 
 
 @pytest.mark.parametrize("exposure", list("ABCD"))
@@ -195,7 +195,8 @@ def test_selection_needs_its_weights() -> None:
     residual = data.outcome - data.true_effect(data.exposure)
     z = data.instruments[:, 0]
     unweighted = (residual * z).mean() / (residual * z).std() * MANY**0.5
-    assert abs(unweighted) > 8
+    assert abs(unweighted) > 5
+    assert abs(residual.mean()) > 0.2  # the level too
     assert np.average(data.exposure, weights=data.sample_weight) == pytest.approx(0, abs=0.03)
 
 

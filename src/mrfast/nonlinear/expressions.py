@@ -138,7 +138,7 @@ class ParsedFunction:
         InvalidInputError
             A value is not finite, or the values have another shape.
         """
-        points = check.float_array("x", x, ndim=None)
+        points = check.float_array("x", x, ndim=None).reshape(np.shape(x))
         with np.errstate(all="ignore"):
             values = np.asarray(self._function(points))
         if values.dtype.kind not in "biuf" or values.shape not in (points.shape, ()):

@@ -404,7 +404,7 @@ def selected_sample(
     """Draw a sample in which exposure and outcome change the chance to take part.
 
     The population is exposure A of `single_instrument`; a person takes part with the probability
-    1 / (1 + exp(-(0.5 + 0.5 X - 0.5 Y))), kept between 0.1 and 1, and has its inverse as weight.
+    1 / (1 + exp(-(0.5 + X - Y))), kept between 0.1 and 1, and has its inverse as weight.
 
     Parameters
     ----------
@@ -426,7 +426,7 @@ def selected_sample(
     sim.add_variable("y", lambda s: truth(s["x"]) + s["u"] + s["e_y"])
     sim.add_variable(
         "chance",
-        lambda s: np.maximum(0.1, 0.5 * (1 + np.tanh(0.25 + 0.25 * s["x"] - 0.25 * s["y"]))),
+        lambda s: np.maximum(0.1, 0.5 * (1 + np.tanh(0.25 + 0.5 * s["x"] - 0.5 * s["y"]))),
     )
     sim.add_variable(Uniform("p_part"))
     rows = np.flatnonzero(sim["p_part"] < sim["chance"])[:people]

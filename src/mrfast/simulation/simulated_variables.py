@@ -247,9 +247,8 @@ def _numbers(
 ) -> Float:
     """One number, or one for each person."""
     where = f"{variable.name}.{argument}"
-    values = check.float_array(
-        where, _resolved(getattr(variable, argument), simulation, where), ndim=None
-    )
+    given = _resolved(getattr(variable, argument), simulation, where)
+    values = check.float_array(where, given, ndim=None).reshape(np.shape(given))
     if values.ndim and values.shape != (simulation.n,):
         raise check.fail(where, f"one number or {simulation.n} numbers", f"shape {values.shape}")
     if minimum is not None and np.any(values < minimum):
