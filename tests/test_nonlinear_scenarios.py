@@ -220,6 +220,8 @@ def test_sharp_curves_are_as_sharp_as_they_say() -> None:
     np.testing.assert_allclose(true_curve("logistic_step")(0.2), 1 / (1 + np.exp(-1)))
     bends = true_curve("two_bends")
     np.testing.assert_allclose(bends(np.array([-3.0, 0, 3])), [0, 0.5, 1], atol=1e-9)
+    hill = true_curve("rise_and_fall", mean=1, sd=2)
+    np.testing.assert_allclose(hill(np.array([-0.6, 1, 2.6])), [0.5, 0.96402758, 0.5], atol=4e-4)
     np.testing.assert_array_equal(true_curve("jump")([-1e-9, 0, 1e-9]), [0, 0, 1])
     assert set(CURVES) >= {"sine", "logistic", "threshold", "poster", "null"}
 

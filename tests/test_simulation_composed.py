@@ -210,6 +210,21 @@ def test_global_random_state_is_untouched() -> None:
     assert before[2:] == after[2:]
 
 
+def test_a_function_draws_on_from_one_generator() -> None:
+    """Fails where every use of ``sim.rng`` starts it again."""
+    sim = Simulation(5, rng=1)
+    sim.parameters["pair"] = lambda s: [s.rng.random(), s.rng.random()]
+    sim.parameters["other"] = lambda s: s.rng.random()
+    assert len({*sim.parameters["pair"], sim.parameters["other"]}) == 3
+
+
+def test_a_function_adds_nothing() -> None:
+    sim = Simulation(5, rng=1)
+    with pytest.raises(InvalidInputError, match="no addition"):
+        sim.add_variable("a", lambda s: s.add_variable("b", 1.0))
+    assert sim.names == ()
+
+
 def test_parameters_and_variables_are_drawn_again_in_their_order() -> None:
     sim = Simulation(50, rng=1)
     sim.add_variable(Normal("u"))

@@ -106,7 +106,7 @@ class Simulation:
         self._steps: list[Step] = []
         self._data: dict[str, NDArray[Any]] = {}
         self._columns: dict[str, tuple[str, int]] = {}
-        self._making: str | None = None
+        self._making: tuple[str, np.random.Generator] | None = None
         self._true_effect: Callable[[Any], Any] | None = None
 
     def __repr__(self) -> str:
@@ -129,7 +129,7 @@ class Simulation:
         """
         if self._making is None:
             raise check.fail("rng", "use inside a parameter's or variable's function", "elsewhere")
-        return self._variates().generator(self._making)
+        return self._making[1]
 
     @property
     def true_effect(self) -> Callable[[ArrayLike], Float]:
@@ -352,6 +352,8 @@ class Simulation:
     def _add(self, kind: Literal["parameter", "variable"], name: object, value: object) -> None:
         if not isinstance(name, str) or not name:
             raise check.fail("name", "a text that is not empty", repr(name))
+        if self._making is not None:
+            raise check.fail(kind, "no addition inside a function", f"{name!r}")
         if any(kind == other and name == step for other, step, _ in self._steps) or (
             kind == "variable" and name in self
         ):
@@ -360,7 +362,8 @@ class Simulation:
         self._steps.append((kind, name, value))
 
     def _make(self, kind: str, name: str, value: Any) -> None:
-        self._making = f"{kind} {name}"
+        place = f"{kind} {name}"
+        self._making = place, self._variates().generator(place)
         try:
             if kind == "parameter":
                 self.parameters._values[name] = _kept(value(self) if callable(value) else value)

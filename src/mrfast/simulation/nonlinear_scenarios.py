@@ -659,7 +659,7 @@ def _registry() -> dict[str, NonlinearScenario]:
     for kind, curve in (("A", "sine"), ("A", "logistic"), ("E", "quadratic"), ("H", "quadratic")):
         make = partial(single_instrument, exposure=kind, curve=curve)
         entries.append((f"{kind}_{curve}", f"one instrument, exposure {kind}, {curve}", make))
-    for curve in ("logistic_step", "steep_step", "two_bends", "jump"):
+    for curve in ("logistic_step", "steep_step", "two_bends", "rise_and_fall", "jump"):
         words = curve.replace("_", " ")
         make = partial(single_instrument, curve=curve)
         entries.append((f"A_{curve}", f"one instrument, exposure A, {words}", make))
