@@ -399,6 +399,36 @@ def test_files(tmp_path, form: str) -> None:
     }
     again = composed(content["n"], rng=content["seed"]).resample(content["replicate"])
     pd.testing.assert_frame_equal(again.to_frame(), sim.to_frame())
+    assert [path.name for path in table.parent.iterdir() if path.name.startswith(".")] == []
+    sim.true_effect = np.sin
+    sim.save(tmp_path / "truth", form=form, exposure="x")
+    truth = json.loads((tmp_path / "truth_sim_parameters.json").read_text())["true_effect"]
+    assert (truth["x"][0], truth["x"][-1]) == (sim["x"].min(), sim["x"].max())
+    np.testing.assert_allclose(truth["effect"], np.sin(truth["x"]))
     digest = hashlib.sha256(table.read_bytes()).hexdigest()
     sim.save(tmp_path / "made" / "case", form=form)
     assert hashlib.sha256(table.read_bytes()).hexdigest() == digest
+
+
+def test_long_texts_are_written_in_parts_and_say_how_far_they_are(tmp_path) -> None:
+    sim = Simulation(70_000, rng=1)
+    sim.add_variables([Normal("u"), Variant("g", 0.3)])
+    said: list[tuple[int, int]] = []
+    table, _ = sim.save(tmp_path / "a", progress=lambda done, total: said.append((done, total)))
+    assert said == [(32_768, 70_000), (65_536, 70_000), (70_000, 70_000)]
+    frame = pd.read_csv(table)
+    np.testing.assert_array_equal(frame["u"], sim["u"])
+    assert frame["g"].dtype == np.int64
+
+
+def test_an_interrupted_file_leaves_the_old_one(tmp_path) -> None:
+    table, _ = composed(40).save(tmp_path / "a")
+    before = table.read_bytes()
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        composed(50).save(tmp_path / "a", progress=stop)
+    assert table.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 2

@@ -103,7 +103,7 @@ def run(options: argparse.Namespace) -> int:
         data = scenario(people, rng=seed, **settings)
     except InvalidInputError as error:
         raise InvalidInputError(f"--set, --people: {error}") from error
-    data.save(options.output, form=options.form)
+    data.save(options.output, form=options.form, progress=not options.quiet)
     if not options.quiet:
         p = data.instruments.shape[1]
         print(f"{scenario.meaning}; {people:,} people, seed {seed}")
