@@ -275,6 +275,9 @@ def test_saved_scenario_has_its_truth(tmp_path) -> None:
         (lambda: poster_simple(0), "n:"),
         (lambda: poster_simple(10, frequencies=(0.5, 0.2)), "frequencies"),
         (lambda: poster_simple(10, rng="seed"), "rng"),
+        (lambda: single_instrument(10, exposure="E", strength=0.1), "strength"),
+        (lambda: NONLINEAR_SCENARIOS["tian_A2"](10, outcome=3), "outcome: expected an option"),
+        (lambda: NONLINEAR_SCENARIOS["weak_0.1"](10, h2=0.3), "h2: expected an option"),
     ],
 )
 def test_bad_arguments_are_named(call, message: str) -> None:
