@@ -184,8 +184,8 @@ def single_instrument(
     curve : str
         True effect, a name of `mrfast.simulation.true_curves.CURVES`.
     strength : float
-        Coefficient of Z in A, B and D; the others have their own. For n = 10^4, 0.2, 0.1 and 0.05 have F
-        statistics of about 50, 12 and 3.
+        Coefficient of Z in A, B and D; the others have their own. For n = 10^4, 0.2, 0.1 and 0.05
+        have F statistics of about 50, 12 and 3.
 
     Returns
     -------
