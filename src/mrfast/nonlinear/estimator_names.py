@@ -13,10 +13,15 @@ if TYPE_CHECKING:
 
 __all__ = ["CURVES", "MODELS", "curve_class", "estimator_class"]
 
-MODELS: dict[str, str] = {}
+MODELS: dict[str, str] = {
+    "sieve_iv": "sieve_iv:SieveIV",
+}
 """Name of an estimator: module below ``mrfast.nonlinear`` and class."""
 
-CURVES: dict[str, str] = {}
+CURVES: dict[str, str] = {
+    "anderson_rubin_line": "sieve_curve:AndersonRubinLine",
+    "sieve": "sieve_curve:SieveCurve",
+}
 """Kind of a `FittedCurve`: module below ``mrfast.nonlinear`` and class."""
 
 
