@@ -13,7 +13,7 @@ functions of the residual v of the first stage. "Between" is the projection of a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.interpolate import BSpline
@@ -38,10 +38,17 @@ class Options:
     tau_scale: float = 0.5  # of the half-Cauchy prior
     curvature_sd: float = 2.0  # of the prior of the mean curvature
     tau_floor: float = 0.98  # times the level-0 tau: the lowest tau below level 0
+    undersmoothing: float | None = None  # u: the curve of grid point tau is that of u tau (1 + tau)
     outer_rounds: int = 2
     smoothing_steps: int = 8
     score_seed: int = 0
     draw_seed: int = 1
+
+    @classmethod
+    def released(cls, n, **changes):
+        """Constants that the coverage study led to."""
+        k = round(24 * (max(n, 10_000) / 10_000) ** (1 / 6))
+        return cls(**{"k_exposure": k, "undersmoothing": 1.5} | changes)
 
 
 @dataclass
@@ -300,7 +307,7 @@ def curve(stage, level, options, floor=0.0, test=True):
         for _ in range(options.smoothing_steps):
             Hi = np.linalg.inv(A + l1 * S1 + l2 * S2)
             th = Hi @ r
-            l1, old = min(step(l1, S1, r1, Hi, th), floor_l1), l1
+            l1 = min(step(l1, S1, r1, Hi, th), floor_l1)
             l2 = step(l2, S2, r2, Hi, th) if within else l2
         Hi = np.linalg.inv(A + l1 * S1 + l2 * S2)
         th = Hi @ r
@@ -335,6 +342,10 @@ def curve(stage, level, options, floor=0.0, test=True):
         evidence = 0.5 * (np.linalg.slogdet(Hi)[1] + th_tau @ r + r1 * np.log(lam1))
         evidence += 0.5 * r2 * np.log(lam2) if within else 0.0
         logs.append(evidence + np.log(tau) - np.log1p((tau / options.tau_scale) ** 2))
+        if options.undersmoothing is not None:
+            S = (options.undersmoothing * tau * (1 + tau)) ** -2 * S1 + lam2 * S2
+            Hi = np.linalg.inv(A + S)
+            th_tau = Hi @ r
         b.append(th_tau)
         V.append((Hi @ (M + S + prior) @ Hi)[:kf, :kf])
         penalties.append(S)
