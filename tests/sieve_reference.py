@@ -300,7 +300,7 @@ def curve(stage, level, options, floor=0.0, test=True):
     def step(lam, S, rank, inverse_H, th):
         return np.clip((rank - lam * np.trace(inverse_H @ S)) / (th @ S @ th), 1e-6, 1e7)
 
-    l1, l2 = 10.0, 1.0
+    l1, l2 = 0.3**-2, 1.0
     floor_l1 = np.inf if floor == 0 else floor**-2
     for _ in range(options.outer_rounds):
         A, r = system(su2, se2)
@@ -347,7 +347,7 @@ def curve(stage, level, options, floor=0.0, test=True):
             Hi = np.linalg.inv(A + S)
             th_tau = Hi @ r
         b.append(th_tau)
-        V.append((Hi @ (M + S + prior) @ Hi)[:kf, :kf])
+        V.append((Hi @ (M + S) @ Hi)[:kf, :kf])
         penalties.append(S)
         edf.append(np.trace((Hi @ A)[:kf, :kf]))
     w = np.exp(np.array(logs) - max(logs))
