@@ -21,6 +21,7 @@ MODELS: dict[str, str] = {
 CURVES: dict[str, str] = {
     "anderson_rubin_line": "sieve_curve:AndersonRubinLine",
     "sieve": "sieve_curve:SieveCurve",
+    "honest_sieve": "honest_bands:HonestCurve",
 }
 """Kind of a `FittedCurve`: module below ``mrfast.nonlinear`` and class."""
 
