@@ -16,7 +16,10 @@ __all__ = ["CURVES", "MODELS", "curve_class", "estimator_class"]
 MODELS: dict[str, str] = {}
 """Name of an estimator: module below ``mrfast.nonlinear`` and class."""
 
-CURVES: dict[str, str] = {}
+CURVES: dict[str, str] = {
+    "binary_sieve": "binary_curve:BinaryCurve",
+    "modified_sieve": "modified_curve:ModifiedCurve",
+}
 """Kind of a `FittedCurve`: module below ``mrfast.nonlinear`` and class."""
 
 
