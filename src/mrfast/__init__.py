@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mrfast import compat as compat
     from mrfast import errors as errors
+    from mrfast import nonlinear as nonlinear
     from mrfast import simulation as simulation
     from mrfast._runtime import build_config as build_config
     from mrfast.bayes.averaging import massive as massive
@@ -281,7 +282,7 @@ _HOME = {
     "weighted_median": "summary.median_methods",
     "weighted_mode": "summary.mode_methods",
 }
-_SUBPACKAGES = ("compat", "errors", "simulation")
+_SUBPACKAGES = ("compat", "errors", "nonlinear", "simulation")
 
 __all__ = ["__version__", *_HOME, *_SUBPACKAGES]
 

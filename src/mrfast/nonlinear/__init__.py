@@ -1,0 +1,36 @@
+"""Nonlinear MR: the causal effect of an exposure as a curve, from individual data.
+
+Names are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mrfast.nonlinear.causal_curve import CausalContrast as CausalContrast
+    from mrfast.nonlinear.causal_curve import CausalCurve as CausalCurve
+    from mrfast.nonlinear.fitted_files import load as load
+    from mrfast.nonlinear.iv_data import IVData as IVData
+
+_HOME = {
+    "CausalContrast": "causal_curve",
+    "CausalCurve": "causal_curve",
+    "IVData": "iv_data",
+    "load": "fitted_files",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(f"mrfast.nonlinear.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'mrfast.nonlinear' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,71 @@
+"""Estimators and their curves by the names that files and the command line use."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from mrfast import _validation as check
+
+if TYPE_CHECKING:
+    from mrfast.nonlinear.estimator import InstrumentalVariableEstimator
+    from mrfast.nonlinear.fitted_curve import FittedCurve
+
+__all__ = ["CURVES", "MODELS", "curve_class", "estimator_class"]
+
+MODELS: dict[str, str] = {}
+"""Name of an estimator: module below ``mrfast.nonlinear`` and class."""
+
+CURVES: dict[str, str] = {}
+"""Kind of a `FittedCurve`: module below ``mrfast.nonlinear`` and class."""
+
+
+def estimator_class(name: str) -> type[InstrumentalVariableEstimator]:
+    """Class of a name.
+
+    Parameters
+    ----------
+    name : str
+        Key of ``MODELS``.
+
+    Returns
+    -------
+    type
+
+    Raises
+    ------
+    InvalidInputError
+        There is no such estimator.
+    MissingExtraError
+        The estimator needs an extra that is not installed.
+    """
+    found: type[InstrumentalVariableEstimator] = _imported(
+        MODELS[check.choice("estimator", name, list(MODELS))]
+    )
+    return found
+
+
+def curve_class(kind: str) -> type[FittedCurve]:
+    """Class of a kind of curve.
+
+    Parameters
+    ----------
+    kind : str
+        Key of ``CURVES``.
+
+    Returns
+    -------
+    type
+
+    Raises
+    ------
+    InvalidInputError
+        There is no such kind.
+    """
+    found: type[FittedCurve] = _imported(CURVES[check.choice("curve", kind, list(CURVES))])
+    return found
+
+
+def _imported(place: str) -> Any:
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(f"mrfast.nonlinear.{module}"), attribute)

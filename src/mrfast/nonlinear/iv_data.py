@@ -1,0 +1,281 @@
+"""Individual data of a nonlinear analysis: `IVData`, checked once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mrfast import _validation as check
+from mrfast._validation import Float
+from mrfast.errors import MrfastWarning
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["IVData", "iv_data"]
+
+_FEWEST = 20
+
+
+@dataclass(frozen=True, eq=False)
+class IVData:
+    """People with instruments, an exposure and an outcome.
+
+    Attributes
+    ----------
+    instruments : ndarray, shape: (n, p)
+        Genotypes or scores; integers (int8 dosages) and float32 keep their type.
+    exposure, outcome : ndarray of float64, shape: (n,)
+    covariates : ndarray of float64, shape: (n, q), or None
+    instrument_names, covariate_names : tuple of str
+    sample_weight : ndarray of float64, shape: (n,), or None
+        Weight of each person; their mean is 1.
+    clusters : ndarray of int64, shape: (n,), or None
+        Family or other group of each person, 0 to G - 1.
+    n_dropped : int
+        Rows left out by `from_frame` because a value was missing.
+    """
+
+    instruments: NDArray[Any]
+    exposure: Float
+    outcome: Float
+    covariates: Float | None = None
+    instrument_names: tuple[str, ...] = ()
+    covariate_names: tuple[str, ...] = ()
+    sample_weight: Float | None = None
+    clusters: NDArray[np.int64] | None = None
+    n_dropped: int = field(default=0, repr=False)
+
+    @property
+    def n(self) -> int:
+        """Number of people."""
+        return len(self.exposure)
+
+    @property
+    def p(self) -> int:
+        """Number of instruments."""
+        return int(self.instruments.shape[1])
+
+    @property
+    def q(self) -> int:
+        """Number of covariates."""
+        return 0 if self.covariates is None else int(self.covariates.shape[1])
+
+    @property
+    def binary_outcome(self) -> bool:
+        """Whether every outcome is 0 or 1."""
+        return bool(np.isin(self.outcome, (0.0, 1.0)).all())
+
+    def take(self, rows: NDArray[Any]) -> IVData:
+        """Those people, in that order; clusters keep their numbers.
+
+        Parameters
+        ----------
+        rows : ndarray of int or bool
+        """
+
+        def of(values: NDArray[Any] | None) -> Any:
+            return None if values is None else values[rows]
+
+        return replace(
+            self,
+            instruments=self.instruments[rows],
+            exposure=self.exposure[rows],
+            outcome=self.outcome[rows],
+            covariates=of(self.covariates),
+            sample_weight=of(self.sample_weight),
+            clusters=of(self.clusters),
+        )
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: pd.DataFrame,
+        *,
+        instruments: Sequence[str],
+        exposure: str,
+        outcome: str,
+        covariates: Sequence[str] = (),
+        sample_weight: str | None = None,
+        clusters: str | None = None,
+    ) -> IVData:
+        """Take columns of a table, people with all values only.
+
+        Parameters
+        ----------
+        frame : DataFrame
+        instruments, covariates : sequence of str
+            Names of columns.
+        exposure, outcome : str
+        sample_weight, clusters : str, optional
+
+        Returns
+        -------
+        IVData
+
+        Warns
+        -----
+        MrfastWarning
+            People were left out; the message has their number.
+
+        Raises
+        ------
+        InvalidInputError
+            A column is not there or not usable.
+        """
+        names = {
+            "instruments": [instruments] if isinstance(instruments, str) else list(instruments),
+            "exposure": [exposure],
+            "outcome": [outcome],
+            "covariates": [covariates] if isinstance(covariates, str) else list(covariates),
+            "sample_weight": [] if sample_weight is None else [sample_weight],
+            "clusters": [] if clusters is None else [clusters],
+        }
+        for argument, columns in names.items():
+            missing = [name for name in columns if name not in frame.columns]
+            if missing:
+                raise check.fail(
+                    argument, "columns of the table", f"{check.listed(missing)}, not among them"
+                )
+        used = list(dict.fromkeys(name for columns in names.values() for name in columns))
+        complete = frame[used].notna().all(axis=1).to_numpy()
+        dropped = int((~complete).sum())
+        if dropped:
+            warnings.warn(
+                f"{dropped:,} of {len(frame):,} rows have a missing value in the columns used and "
+                "are left out",
+                MrfastWarning,
+                stacklevel=2,
+            )
+            frame = frame.loc[complete]
+        data = iv_data(
+            frame[names["instruments"]],
+            frame[exposure],
+            frame[outcome],
+            frame[names["covariates"]] if names["covariates"] else None,
+            sample_weight=None if sample_weight is None else frame[sample_weight],
+            clusters=None if clusters is None else frame[clusters],
+        )
+        return replace(data, n_dropped=dropped)
+
+
+def iv_data(
+    instruments: object,
+    exposure: object,
+    outcome: object,
+    covariates: object = None,
+    *,
+    sample_weight: object = None,
+    clusters: object = None,
+) -> IVData:
+    """Check the arguments of a fit.
+
+    Parameters
+    ----------
+    instruments : array-like or DataFrame, shape: (n,) or (n, p)
+        Genotypes (int8 is kept as it is) or scores.
+    exposure, outcome : array-like, shape: (n,)
+    covariates : array-like or DataFrame, shape: (n,) or (n, q), optional
+    sample_weight : array-like, shape: (n,), optional
+        Not negative; divided by their mean.
+    clusters : array-like, shape: (n,), optional
+        Labels of families or other groups.
+
+    Returns
+    -------
+    IVData
+
+    Raises
+    ------
+    InvalidInputError
+        A shape is wrong, a value is missing or not finite, or a variable does not vary.
+    """
+    x = _vector("exposure", exposure)
+    n = len(x)
+    if n < _FEWEST:
+        raise check.fail("exposure", f"at least {_FEWEST} people", str(n))
+    y = _vector("outcome", outcome, n)
+    for argument, values in (("exposure", x), ("outcome", y)):
+        if values.min() == values.max():
+            raise check.fail(argument, "values that vary", f"{values[0]!r} for everybody")
+    columns, instrument_names = _matrix("instruments", instruments, n, "instrument")
+    constant = [
+        name
+        for name, column in zip(instrument_names, columns.T, strict=True)
+        if column.min() == column.max()
+    ]
+    if constant:
+        raise check.fail("instruments", "columns that vary", f"constant {check.listed(constant)}")
+    others: Float | None = None
+    covariate_names: tuple[str, ...] = ()
+    if covariates is not None:
+        matrix, covariate_names = _matrix("covariates", covariates, n, "covariate")
+        others = np.ascontiguousarray(matrix, dtype=np.float64)
+    weight = None
+    if sample_weight is not None:
+        weight = _vector("sample_weight", sample_weight, n)
+        if (weight < 0).any() or not weight.any():
+            raise check.fail(
+                "sample_weight", "weights of at least 0, not all 0", repr(float(weight.min()))
+            )
+        weight = weight / weight.mean()
+    groups = None
+    if clusters is not None:
+        labels = np.asarray(clusters)
+        if labels.shape != (n,):
+            raise check.fail("clusters", f"{n} labels", f"shape {labels.shape}")
+        if labels.dtype.kind == "f" and np.isnan(labels).any():
+            raise check.fail("clusters", "a label for everybody", "NaN")
+        if labels.dtype.kind == "O":
+            if any(label is None or label != label for label in labels):
+                raise check.fail("clusters", "a label for everybody", "a missing one")
+            labels = labels.astype(str)
+        distinct, codes = np.unique(labels, return_inverse=True)
+        if len(distinct) < 2:
+            raise check.fail("clusters", "at least 2 groups", "1")
+        groups = codes.astype(np.int64).reshape(n)
+    return IVData(columns, x, y, others, instrument_names, covariate_names, weight, groups)
+
+
+def _vector(argument: str, values: object, length: int | None = None) -> Float:
+    array: ArrayLike = values.to_numpy() if hasattr(values, "to_numpy") else values  # type: ignore[assignment]
+    if np.ndim(array) == 2 and np.shape(array)[1] == 1:
+        array = np.asarray(array)[:, 0]
+    return check.float_array(argument, array, ndim=1, shape=(length,))
+
+
+def _matrix(
+    argument: str, values: object, n: int, word: str
+) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Two-dimensional array in its own type of numbers, and names of the columns."""
+    labels = getattr(values, "columns", None)
+    if labels is None and getattr(values, "name", None) is not None:
+        labels = [values.name]  # type: ignore[attr-defined]
+    array = values.to_numpy() if hasattr(values, "to_numpy") else np.asarray(values)
+    if array.ndim == 1:
+        array = array[:, None]
+    if array.ndim != 2 or array.shape[0] != n:
+        raise check.fail(argument, f"an array of {n} rows", f"shape {array.shape}")
+    if array.shape[1] == 0:
+        raise check.fail(argument, "at least one column", "none")
+    if array.dtype.kind == "b":
+        array = array.astype(np.int8)
+    if array.dtype.kind not in "iu" and array.dtype not in (np.float32, np.float64):
+        array = check.float_array(argument, array, ndim=2)
+    elif array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = int((~np.isfinite(array)).any(axis=1).sum())
+        raise check.fail(argument, "finite numbers", f"{bad} row(s) with missing or infinite ones")
+    elif array.dtype == np.int8 and argument == "instruments" and array.min() < 0:
+        raise check.fail(
+            argument, "genotypes without missing ones", f"{int(array.min())} (a missing genotype?)"
+        )
+    if labels is None:
+        names = tuple(f"{word}_{j + 1}" for j in range(array.shape[1]))
+    else:
+        names = check.name_tuple(argument, list(labels), length=array.shape[1])
+    return array, names
