@@ -106,7 +106,9 @@ class KernelIV(InstrumentalVariableEstimator):
 
     def _fit(self, data: IVData) -> Fit:
         if data.n < 2 * self.n_groups:
-            raise check.fail("n_groups", f"at most {data.n // 2} for {data.n} people", self.n_groups)
+            raise check.fail(
+                "n_groups", f"at most {data.n // 2} for {data.n} people", self.n_groups
+            )
         source = generator(self.rng)
         data = in_cluster_order(data)
         used = data if self.instrument == "all" else single_instrument(data, self.folds, self.rng)
@@ -140,7 +142,9 @@ class KernelIV(InstrumentalVariableEstimator):
                 f"{_WEAK:.0f}; the curve is not to be trusted"
             )
         if choice.weights[0] > 0.5:
-            messages.append("the ridge parameter of the second stage is at the lower end of its grid")
+            messages.append(
+                "the ridge parameter of the second stage is at the lower end of its grid"
+            )
         return Fit(curve, diagnostics, tuple(messages))
 
 
@@ -206,7 +210,7 @@ class _Features:
 
     def first_size(self) -> int:
         """Number of columns 1, C, psi."""
-        return 1 + self.covariates + self.whitening.shape[1]
+        return 1 + self.covariates + int(self.whitening.shape[1])
 
     def columns(self, rows: slice) -> Float:
         """All columns of some people."""
@@ -309,9 +313,7 @@ def _group_sums(
             weight[g] += len(members) if part_weights is None else part_weights.sum()
     free = np.arange(1 + features.covariates)
     starts = size + np.concatenate([[0], np.cumsum(sizes)])
-    second = tuple(
-        np.r_[free, np.arange(starts[w], starts[w + 1])] for w in range(len(sizes))
-    )
+    second = tuple(np.r_[free, np.arange(starts[w], starts[w + 1])] for w in range(len(sizes)))
     return _Sums(products, weight, np.arange(size), second, len(free))
 
 
@@ -469,9 +471,7 @@ def _held_out(sums: _Sums, width: int, ridge: float) -> Float:
     return pairs
 
 
-def _bootstrap(
-    sums: _Sums, choice: _Choice, count: int, source: np.random.Generator
-) -> _Bootstrap:
+def _bootstrap(sums: _Sums, choice: _Choice, count: int, source: np.random.Generator) -> _Bootstrap:
     """Groups of either half drawn with replacement, and ridges from their posterior.
 
     For ridge r the smoothing bias is added as draws from H^-1 N(0, n r / s^2) H^-1 with
@@ -480,14 +480,14 @@ def _bootstrap(
     even, odd = _halves(sums)
     free, groups = sums.free + 1, len(sums.weight)
     gram, moments, weight = _pair(sums, (even, odd), choice.width, choice.first)
-    used = np.flatnonzero(choice.weights)
-    fits = {int(r): _solve(gram, moments, weight * _SECOND_RIDGES[r], free) for r in used}
+    used = [int(r) for r in np.flatnonzero(choice.weights)]
+    fits = {r: _solve(gram, moments, weight * _SECOND_RIDGES[r], free) for r in used}
     mean = np.sum([choice.weights[r] * fits[r] for r in fits], axis=0)
     square, size = float(sums.products[:, -1, -1].sum()), len(gram)
     variance = (square - 2 * mean @ moments + mean @ gram @ mean) / weight
     slopes = mean[1 : sums.free]
 
-    ridges = np.repeat(used, source.multinomial(count, choice.weights[used]))
+    ridges = np.repeat(used, source.multinomial(count, choice.weights[used])).tolist()
     deviations = np.empty((count, size + 1))
     for b, r in enumerate(ridges):
         weights = np.zeros(groups)
@@ -498,7 +498,7 @@ def _bootstrap(
             sums, (weights * even, weights * odd), choice.width, choice.first
         )
         fit = _solve(own_gram, own_moments, own_weight * _SECOND_RIDGES[r], free)
-        deviations[b, :size] = fit - fits[int(r)]
+        deviations[b, :size] = fit - fits[r]
         means = np.einsum("g,gj->j", weights, sums.products[:, 0, 1 : sums.free])
         deviations[b, size] = float(means @ slopes) / float(weights @ sums.weight)
     deviations -= deviations.mean(axis=0)

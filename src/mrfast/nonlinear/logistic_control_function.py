@@ -230,18 +230,15 @@ class _TwoStages:
                 self._weighted(y * predictor - np.logaddexp(0.0, predictor), rows).sum()
             )
             gradient += np.einsum("ij,i->j", design, self._weighted(y - risk, rows))
-            information += cross_products(
-                design, design, self._weighted(risk * (1 - risk), rows)
-            )
+            information += cross_products(design, design, self._weighted(risk * (1 - risk), rows))
         return likelihood, gradient, information
 
     def _control_slope(self, rows: slice) -> Float:
         """Derivative of the predictor in the (unscaled) residual."""
         v = self.v[rows]
-        terms = [
-            d * self.coefficients[1 + d] * v ** (d - 1) for d in range(1, self.degree + 1)
-        ]
-        return np.sum(terms, axis=0) / self.spread
+        terms = [d * self.coefficients[1 + d] * v ** (d - 1) for d in range(1, self.degree + 1)]
+        slope: Float = np.sum(terms, axis=0) / self.spread
+        return slope
 
     def first_stage_columns(self, rows: slice) -> Float:
         """1 and the used columns of (C, Z)."""
@@ -263,12 +260,8 @@ class _TwoStages:
                 risk = expit(np.einsum("ij,j->i", design, self.coefficients))
                 moved = -design * (risk * (1 - risk) * self._control_slope(rows))[:, None]
                 for d in range(1, self.degree + 1):
-                    moved[:, 1 + d] += (
-                        (self.outcome[rows] - risk) * d * v ** (d - 1) / self.spread
-                    )
-                total -= cross_products(
-                    moved, self.first_stage_columns(rows), self._weights(rows)
-                )
+                    moved[:, 1 + d] += (self.outcome[rows] - risk) * d * v ** (d - 1) / self.spread
+                total -= cross_products(moved, self.first_stage_columns(rows), self._weights(rows))
             self._cross_derivative = total
         return self._cross_derivative
 
@@ -282,7 +275,8 @@ class _TwoStages:
         score = design * self._weighted(self.outcome[rows] - risk, rows)[:, None]
         first = self.first_stage_influence(rows)
         score += np.einsum("ij,kj->ik", first, self._cross())
-        return np.einsum("ij,jk->ik", score, self.bread)
+        moved: Float = np.einsum("ij,jk->ik", score, self.bread)
+        return moved
 
     # ------------------------------------------------------------------ average risks
 
@@ -314,7 +308,8 @@ class _TwoStages:
         used[1] = 0.0
         if not with_covariates:
             used[2 + self.degree :] = 0.0
-        return np.einsum("ij,j->i", self.columns(rows), used)
+        offsets: Float = np.einsum("ij,j->i", self.columns(rows), used)
+        return offsets
 
     def _table(self, averaged: bool) -> tuple[Float, Float, Float]:
         """Law of e on a grid of nodes, by cubic interpolation, with what its estimate moves.
