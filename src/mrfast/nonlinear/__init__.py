@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mrfast.nonlinear.logistic_control_function import (
         LogisticControlFunction as LogisticControlFunction,
     )
+    from mrfast.nonlinear.sieve_iv import SieveIV as SieveIV
     from mrfast.nonlinear.stratification import DoublyRanked as DoublyRanked
     from mrfast.nonlinear.stratification import Residual as Residual
     from mrfast.nonlinear.two_stage_least_squares import (
@@ -28,6 +29,7 @@ _HOME = {
     "CausalContrast": "causal_curve",
     "CausalCurve": "causal_curve",
     "IVData": "iv_data",
+    "SieveIV": "sieve_iv",
     "load": "fitted_files",
     "TwoStageLeastSquares": "two_stage_least_squares",
     "LogisticControlFunction": "logistic_control_function",
