@@ -185,7 +185,7 @@ def test_several_instruments_files_and_messages(tmp_path: Path) -> None:
     rng = np.random.default_rng(10)
     z = rng.binomial(2, 0.3, (1200, 6)).astype(np.int8)
     u = rng.normal(size=1200)
-    x = z @ np.full(6, 0.15) + u
+    x = z @ np.full(6, 0.06) + u
     model = DoublyRanked().fit(z, x, x + u)
     assert model.diagnostics_["overall_instruments_used"] == 1
     assert any("weak instrument in" in message for message in model.messages_)

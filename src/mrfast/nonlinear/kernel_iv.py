@@ -491,7 +491,7 @@ def _bootstrap(sums: _Sums, choice: _Choice, count: int, source: np.random.Gener
     mean = np.einsum("i,ik->k", chances, fits)
     slopes = mean[1 : sums.free]
 
-    components = np.repeat(np.arange(len(used)), source.multinomial(count, chances))
+    components = np.repeat(np.arange(len(used)), source.multinomial(count, chances)).tolist()
     deviations = np.zeros((count, size + 1))
     for deviation, i in zip(deviations, components, strict=True):
         w, r = used[i]
