@@ -6,9 +6,16 @@ import numpy as np
 import pytest
 from sieve_golden import golden_cases, scenario
 
-from mrfast.nonlinear import SieveIV
+from mrfast.nonlinear import SieveIV, sieve_fit
 
 CASES = golden_cases()
+
+
+@pytest.fixture(autouse=True)
+def constants_of_the_prototype(monkeypatch):
+    """18 splines, and the curve at the very tau of the grid."""
+    monkeypatch.setattr(sieve_fit, "exposure_functions", lambda n: 18)
+    monkeypatch.setattr(sieve_fit, "undersmoothed", lambda tau: tau)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['scenario']} {case['n']}")
