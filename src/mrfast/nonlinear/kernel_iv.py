@@ -126,7 +126,7 @@ class KernelIV(InstrumentalVariableEstimator):
             "width": float(features.widths[best[0]]),
             "ridge_first_stage": choice.first[best[0]],
             "ridge_second_stage": float(_SECOND_RIDGES[best[1]]),
-            "degrees_of_freedom": found.freedom,
+            "degrees_of_freedom": float(found.freedom),
             "tried": {
                 "width": features.widths.tolist(),
                 "ridge_second_stage": _SECOND_RIDGES.tolist(),
