@@ -123,6 +123,7 @@ def test_local_effects_are_integrals_of_the_derivative_over_their_weights() -> N
         model = kind(n_strata=20).fit(z, x, y)
         np.testing.assert_allclose(model.effect(at), curve(at), atol=0.01)
         steps = kind(n_strata=20, curve="steps").fit(z, x, y)
+        assert "not for the bias" in steps.messages_[0]
         np.testing.assert_allclose(steps.effect(at), curve(at), atol=0.1)
         wrong = np.interp(at, model.strata()["mean_exposure"], model.strata()["lace"]) * at
         assert np.abs(wrong - curve(at)).max() > 0.4
