@@ -199,7 +199,7 @@ def test_collinear_columns_are_told_and_change_nothing() -> None:
     assert one.effect(1.0) == pytest.approx(two.effect(1.0), rel=1e-9)
     assert "covariate_3" in two.messages_[0]
     assert "instrument_4" in two.messages_[1]
-    with pytest.raises(InvalidInputError, match="instruments: .*vary given the covariates"):
+    with pytest.raises(InvalidInputError, match=r"instruments: .*vary given the covariates"):
         TwoStageLeastSquares().fit(c[:, 0], x, y, c)
 
 

@@ -45,7 +45,7 @@ class ExposureBasis(ABC):
         """All functions at x: (m, k)."""
 
     @abstractmethod
-    def state(self) -> dict[str, NDArray[np.float64]]:
+    def state(self) -> dict[str, NDArray[Any]]:
         """Arguments of the class by name."""
 
 
@@ -61,7 +61,7 @@ class LineBasis(ExposureBasis):
         """All functions at x, (m, 2)."""
         return np.column_stack([np.ones(len(x)), x - self.centre])
 
-    def state(self) -> dict[str, Float]:
+    def state(self) -> dict[str, NDArray[Any]]:
         """Arguments by name."""
         return {"centre": np.array(self.centre)}
 
@@ -78,7 +78,7 @@ class SplineBasis(ExposureBasis):
         """All functions at x, (m, k)."""
         return self.spline.values(x)
 
-    def state(self) -> dict[str, Float]:
+    def state(self) -> dict[str, NDArray[Any]]:
         """Arguments by name."""
         return {"breakpoints": np.array(self.spline.breakpoints)}
 
@@ -104,31 +104,52 @@ class StepBasis(ExposureBasis):
         )
         return np.column_stack([np.ones(len(x)), lengths])
 
-    def state(self) -> dict[str, Float]:
+    def state(self) -> dict[str, NDArray[Any]]:
         """Arguments by name."""
         return {"cuts": self.cuts, "origin": np.array(self.origin)}
 
 
 class GaussianFeatures(ExposureBasis):
-    """1, x and Nystrom features: exp(-(x - landmark)^2 / 2 width^2) times a matrix."""
+    """1, x and Nystrom features of Gaussian kernels.
+
+    Features of a kernel are exp(-(x - landmark)^2 / 2 width^2) times a matrix.
+
+    Parameters
+    ----------
+    landmarks : ndarray, shape (l,)
+    widths : ndarray, shape (w,)
+    counts : ndarray of int, shape (w,)
+        Number of features of each width.
+    whitening : ndarray, shape (l, k)
+        The matrices, one beside the other.
+    """
 
     kind = "gaussian"
 
-    def __init__(self, landmarks: Float, width: float | Float, whitening: Float) -> None:
-        self.landmarks, self.width = np.asarray(landmarks, dtype=np.float64), float(width)
+    def __init__(
+        self, landmarks: Float, widths: Float, counts: NDArray[Any], whitening: Float
+    ) -> None:
+        self.landmarks = np.asarray(landmarks, dtype=np.float64)
+        self.widths = np.asarray(widths, dtype=np.float64)
+        self.counts = np.asarray(counts, dtype=np.int64)
         self.whitening = np.asarray(whitening, dtype=np.float64)
 
     def values(self, x: Float) -> Float:
-        """All functions at x, (m, k)."""
-        scaled = (np.asarray(x, dtype=np.float64)[:, None] - self.landmarks) / self.width
-        features = np.einsum("ml,lk->mk", np.exp(-0.5 * scaled**2), self.whitening)
-        return np.column_stack([np.ones(len(scaled)), scaled.mean(axis=1), features])
+        """All functions at x, (m, 2 + k)."""
+        apart = np.asarray(x, dtype=np.float64)[:, None] - self.landmarks
+        blocks = [np.ones((len(apart), 1)), apart.mean(axis=1)[:, None] / self.widths[0]]
+        ends = np.cumsum(self.counts)
+        for width, count, end in zip(self.widths, self.counts, ends, strict=True):
+            kernel = np.exp(-0.5 * (apart / width) ** 2)
+            blocks.append(np.einsum("ml,lk->mk", kernel, self.whitening[:, end - count : end]))
+        return np.hstack(blocks)
 
-    def state(self) -> dict[str, Float]:
+    def state(self) -> dict[str, NDArray[Any]]:
         """Arguments by name."""
         return {
             "landmarks": self.landmarks,
-            "width": np.array(self.width),
+            "widths": self.widths,
+            "counts": self.counts,
             "whitening": self.whitening,
         }
 

@@ -31,7 +31,7 @@ from mrfast.nonlinear.linear_first_stage import (
 
 __all__ = ["KernelIV"]
 
-_WIDTHS = (0.5, 1.0, 2.0)  # of the exposure's kernel, in median distances
+_WIDTHS = (1.0, 2.0, 4.0)  # of the exposure's kernel, in median distances
 _FIRST_RIDGES = np.logspace(-8, 0, 9)
 _SECOND_RIDGES = np.logspace(-7, 2, 19)
 _PRIOR_SCALE = 1.0  # half-Cauchy law of the standard deviation of f, that of Y being 1
@@ -118,20 +118,21 @@ class KernelIV(InstrumentalVariableEstimator):
         sums = _group_sums(features, groups, self.n_groups, thread_count(self.n_threads))
         choice = _tune(sums, self.tuning)
         found = _bootstrap(sums, choice, self.n_bootstrap, source)
-        curve = features.curve(choice.width, found)
+        curve = features.curve(found)
+        best = np.unravel_index(int(np.argmax(choice.weights)), choice.weights.shape)
         diagnostics: dict[str, Any] = {
             **stage.strength,
             "kernel_of": "score" if used is not data else "instruments",
-            "width": float(features.widths[choice.width]),
-            "ridge_first_stage": choice.first,
-            "ridge_second_stage": float(_SECOND_RIDGES[np.argmax(choice.weights)]),
-            "ridge_weights": choice.weights.tolist(),
-            "degrees_of_freedom": found.freedom,
+            "width": float(features.widths[best[0]]),
+            "ridge_first_stage": choice.first[best[0]],
+            "ridge_second_stage": float(_SECOND_RIDGES[best[1]]),
+            "degrees_of_freedom": float(found.freedom),
             "tried": {
                 "width": features.widths.tolist(),
                 "ridge_second_stage": _SECOND_RIDGES.tolist(),
                 "held_out_risk": choice.risks.tolist(),
                 "log_evidence": choice.evidence.tolist(),
+                "weight": choice.weights.tolist(),
             },
             "people_in_smallest_group": int(np.bincount(groups, minlength=self.n_groups).min()),
         }
@@ -141,7 +142,7 @@ class KernelIV(InstrumentalVariableEstimator):
                 f"weak instruments: effective F {diagnostics['effective_f']:.2g} is below "
                 f"{_WEAK:.0f}; the curve is not to be trusted"
             )
-        if choice.weights[0] > 0.5:
+        if choice.weights[:, 0].sum() > 0.5:
             messages.append(
                 "the ridge parameter of the second stage is at the lower end of its grid"
             )
@@ -166,7 +167,7 @@ def _median_distance(points: Float, source: np.random.Generator) -> float:
 
 
 class _Features:
-    """Columns 1, C, psi(Z), phi(X) at each width, Y."""
+    """Columns 1, C, psi(Z), X, phi(X) at each width, Y."""
 
     def __init__(
         self, stage: LinearFirstStage, n_landmarks: int, source: np.random.Generator
@@ -176,14 +177,12 @@ class _Features:
         median = _median_distance(x[:, None], source)
         self.landmarks = np.unique(np.quantile(x, np.linspace(0.002, 0.998, 40)))
         self.widths = median * np.array(_WIDTHS)
-        self.bases = [
-            GaussianFeatures(
-                self.landmarks,
-                width,
-                _whitening((self.landmarks[:, None] - self.landmarks) ** 2 / width**2),
-            )
-            for width in self.widths
-        ]
+        apart = (self.landmarks[:, None] - self.landmarks) ** 2
+        whitening = [_whitening(apart / width**2) for width in self.widths]
+        self.counts = np.array([matrix.shape[1] for matrix in whitening])
+        self.basis = GaussianFeatures(
+            self.landmarks, self.widths, self.counts, np.hstack(whitening)
+        )
         self.covariates = len(stage.covariates_used)
         some = np.sort(source.permutation(data.n)[: min(data.n, 20_000)])
         points = self._scaled(some)
@@ -229,12 +228,12 @@ class _Features:
                 np.ones((len(x), 1)),
                 self.stage.covariates(rows),
                 _times(kernel, self.whitening),
-                *(basis.values(x)[:, 1:] for basis in self.bases),
+                self.basis.values(x)[:, 1:],
                 ((data.outcome[rows] - self.stage.mean_outcome) / self.scale_y)[:, None],
             ]
         )
 
-    def curve(self, width: int, found: _Bootstrap) -> AdditiveCurve:
+    def curve(self, found: _Bootstrap) -> AdditiveCurve:
         """Curve of coefficients of (1, C, x, phi) and the error of the covariates' means."""
         stage, q, count = self.stage, self.stage.q, self.covariates
         k = len(found.coefficients) - 1 - count  # x and phi
@@ -250,7 +249,7 @@ class _Features:
         all_draws[:, place] = found.deviations * self.scale_y
         low, high = (float(v) for v in np.quantile(stage.data.exposure, [0.025, 0.975]))
         return AdditiveCurve(
-            self.bases[width],
+            self.basis,
             stage.covariate_means,
             coefficients,
             spread,
@@ -295,8 +294,7 @@ def _group_sums(
     """One pass over the people, in the order of their groups."""
     stage = features.stage
     size = features.first_size()
-    sizes = [1 + basis.whitening.shape[1] for basis in features.bases]
-    width = size + sum(sizes) + 1
+    width = size + 1 + int(features.counts.sum()) + 1
     products, weight = np.zeros((n_groups, width, width)), np.zeros(n_groups)
     for rows in blocks(stage.n, width):
         block, own = features.columns(rows), groups[rows]
@@ -312,8 +310,11 @@ def _group_sums(
             products[g] += cross_products(part, part, part_weights, n_threads)
             weight[g] += len(members) if part_weights is None else part_weights.sum()
     free = np.arange(1 + features.covariates)
-    starts = size + np.concatenate([[0], np.cumsum(sizes)])
-    second = tuple(np.r_[free, np.arange(starts[w], starts[w + 1])] for w in range(len(sizes)))
+    ends = size + 1 + np.cumsum(features.counts)
+    second = tuple(
+        np.r_[free, size, np.arange(end - count, end)]
+        for count, end in zip(features.counts, ends, strict=True)
+    )
     return _Sums(products, weight, np.arange(size), second, len(free))
 
 
@@ -321,9 +322,8 @@ def _group_sums(
 class _Choice:
     """Tuning parameters."""
 
-    width: int
-    first: float
-    weights: Float  # (ridges,): posterior probabilities, or 1 for the chosen one
+    first: list[float]  # of each width
+    weights: Float  # (widths, ridges): posterior probabilities, or 1 for the chosen one
     risks: Float  # (widths, ridges)
     evidence: Float
 
@@ -403,13 +403,12 @@ def _tune(sums: _Sums, by: str) -> _Choice:
         )
         good = risks <= risks[lowest] + errors
         best = np.unravel_index(int(np.argmin(np.where(good, freedom, np.inf))), shape)
-    w, r = int(best[0]), int(best[1])
-    weights = np.zeros(shape[1])
-    weights[r] = 1.0
+    weights = np.zeros(shape)
+    weights[best] = 1.0
     if by == "evidence":
-        weights = np.exp(evidence[w] - evidence[w].max())
+        weights = np.exp(evidence - evidence.max())
         weights[weights < _NEGLIGIBLE] = 0.0
-    return _Choice(w, ridges[w], weights / weights.sum(), risks, evidence)
+    return _Choice(ridges, weights / weights.sum(), risks, evidence)
 
 
 def _halves(sums: _Sums) -> tuple[Float, Float]:
@@ -472,51 +471,61 @@ def _held_out(sums: _Sums, width: int, ridge: float) -> Float:
 
 
 def _bootstrap(sums: _Sums, choice: _Choice, count: int, source: np.random.Generator) -> _Bootstrap:
-    """Groups of either half drawn with replacement, and ridges from their posterior.
+    """Groups of either half drawn with replacement, widths and ridges from their posterior.
 
     For ridge r the smoothing bias is added as draws from H^-1 N(0, n r / s^2) H^-1 with
     H = (gram + n r) / s^2.
     """
     even, odd = _halves(sums)
-    free, groups = sums.free + 1, len(sums.weight)
-    gram, moments, weight = _pair(sums, (even, odd), choice.width, choice.first)
-    used = [int(r) for r in np.flatnonzero(choice.weights)]
-    fits = {r: _solve(gram, moments, weight * _SECOND_RIDGES[r], free) for r in used}
-    mean = np.sum([choice.weights[r] * fits[r] for r in fits], axis=0)
-    square, size = float(sums.products[:, -1, -1].sum()), len(gram)
-    variance = (square - 2 * mean @ moments + mean @ gram @ mean) / weight
+    free, groups, total = sums.free + 1, len(sums.weight), float(sums.weight.sum())
+    shared = len(sums.first)
+    places = [np.r_[np.arange(free), own[free:] - shared + free - 1] for own in sums.second]
+    size = sums.products.shape[1] - 1 - shared + sums.free
+    used = [(int(w), int(r)) for w, r in np.argwhere(choice.weights)]
+    chances = np.array([choice.weights[pair] for pair in used])
+    pairs = {w: _pair(sums, (even, odd), w, choice.first[w]) for w, _ in used}
+    fits = np.zeros((len(used), size))
+    for fit, (w, r) in zip(fits, used, strict=True):
+        gram, moments, weight = pairs[w]
+        fit[places[w]] = _solve(gram, moments, weight * _SECOND_RIDGES[r], free)
+    mean = np.einsum("i,ik->k", chances, fits)
     slopes = mean[1 : sums.free]
 
-    ridges = np.repeat(used, source.multinomial(count, choice.weights[used])).tolist()
-    deviations = np.empty((count, size + 1))
-    for b, r in enumerate(ridges):
+    components = np.repeat(np.arange(len(used)), source.multinomial(count, chances)).tolist()
+    deviations = np.zeros((count, size + 1))
+    for deviation, i in zip(deviations, components, strict=True):
+        w, r = used[i]
         weights = np.zeros(groups)
         for start in (0, 1):
             drawn = source.integers(0, groups // 2, groups // 2)
             weights[start::2] = np.bincount(drawn, minlength=groups // 2)
-        own_gram, own_moments, own_weight = _pair(
-            sums, (weights * even, weights * odd), choice.width, choice.first
-        )
-        fit = _solve(own_gram, own_moments, own_weight * _SECOND_RIDGES[r], free)
-        deviations[b, :size] = fit - fits[r]
+        gram, moments, weight = _pair(sums, (weights * even, weights * odd), w, choice.first[w])
+        deviation[places[w]] = _solve(gram, moments, weight * _SECOND_RIDGES[r], free)
+        deviation[:size] -= fits[i]
         means = np.einsum("g,gj->j", weights, sums.products[:, 0, 1 : sums.free])
-        deviations[b, size] = float(means @ slopes) / float(weights @ sums.weight)
+        deviation[size] = float(means @ slopes) / float(weights @ sums.weight)
     deviations -= deviations.mean(axis=0)
 
     covariance = cross_products(deviations, deviations) / (count - 1)
     draws = np.tile(deviations, (_NOISE_REPEATS, 1))
-    of_draw, freedom = np.tile(ridges, _NOISE_REPEATS), 0.0
-    for r in fits:
-        ridge = np.full(size, weight * _SECOND_RIDGES[r])
-        ridge[:free] = 1e-10 * np.trace(gram) / size
+    of_draw, freedom = np.tile(components, _NOISE_REPEATS), 0.0
+    square = float(sums.products[:, -1, -1].sum())
+    for i, (w, r) in enumerate(used):
+        gram, moments, _ = pairs[w]
+        fit = fits[i, places[w]]
+        variance = (square - 2 * fit @ moments + fit @ gram @ fit) / total
+        ridge = np.full(len(gram), total * _SECOND_RIDGES[r])
+        ridge[:free] = 1e-10 * np.trace(gram) / len(gram)
         bread = np.linalg.inv(gram + np.diag(ridge))
         ridge[:free] = 0.0
         bias = np.zeros((size + 1, size + 1))
-        bias[:size, :size] = (bread * (ridge * variance)) @ bread.T
-        apart = np.append(fits[r] - mean, 0.0)
-        covariance += choice.weights[r] * (bias + np.outer(apart, apart))
-        freedom += choice.weights[r] * float(np.trace(bread @ gram))
-        rows = np.flatnonzero(of_draw == r)
+        bias[np.ix_(places[w], places[w])] = (bread * (ridge * variance)) @ bread.T
+        apart = np.append(fits[i] - mean, 0.0)
+        covariance += chances[i] * (bias + np.outer(apart, apart))
+        freedom += chances[i] * float(np.trace(bread @ gram))
+        rows = np.flatnonzero(of_draw == i)
         if len(rows):
-            draws[rows] += apart + normal_draws(bias, len(rows), source)
+            draws[rows] += apart
+            own = normal_draws(bias[np.ix_(places[w], places[w])], len(rows), source)
+            draws[np.ix_(rows, places[w])] += own
     return _Bootstrap(mean, covariance, draws, freedom)

@@ -18,7 +18,7 @@ from mrfast import _validation as check
 from mrfast._validation import Float
 from mrfast.errors import MrfastWarning
 from mrfast.nonlinear._cubic_grid import CubicGrid
-from mrfast.nonlinear._row_sums import blocks, cross_products, score_covariance, sweep
+from mrfast.nonlinear._row_sums import blocks, cross_products, inverse, score_covariance
 from mrfast.nonlinear.additive_curve import AdditiveCurve, SplineBasis
 from mrfast.nonlinear.estimator import Fit, InstrumentalVariableEstimator
 from mrfast.nonlinear.iv_data import IVData
@@ -117,28 +117,43 @@ class LocationShiftIV(InstrumentalVariableEstimator):
 
 
 def _spread_test(stage: LinearFirstStage) -> tuple[float, int, float]:
-    """Statistic n R^2 of V^2 on the prediction, its square and the covariates (Koenker 1981)."""
+    """Score test of V^2 on the prediction, its square and the covariates (Koenker 1981).
+
+    Without clusters it is n R^2 of that regression; with clusters the variance is of their sums.
+    """
     shift = stage.fitted - stage.mean_exposure
     shift = shift / shift.std()
     squares = stage.residuals**2
-    squares = squares / squares.mean() - 1
-    width = 3 + len(stage.covariates_used)
-    products = np.zeros((width, width))
+    weights = np.ones(stage.n) if stage.weights is None else stage.weights
+    squares = squares / np.average(squares, weights=weights) - 1
+    width = 2 + len(stage.covariates_used)
+
+    def raw(rows: slice) -> Float:
+        t = shift[rows, None]
+        return np.hstack([t, t**2, stage.covariates(rows)])
+
     means = np.zeros(width)
+    for rows in blocks(stage.n, width + stage.p):
+        means += (raw(rows) * weights[rows, None]).sum(axis=0) / stage.total_weight
+
+    def scores(rows: slice) -> Float:
+        return (raw(rows) - means) * (weights * squares)[rows, None]
 
     def columns(rows: slice) -> Float:
-        t = shift[rows, None]
-        return np.hstack([t, t**2, stage.covariates(rows), squares[rows, None]])
+        return (raw(rows) - means) * weights[rows, None]
 
+    total = np.zeros(width)
     for rows in blocks(stage.n, width + stage.p):
-        means += columns(rows).sum(axis=0) / stage.n
-    for rows in blocks(stage.n, width + stage.p):
-        block = columns(rows) - means
-        products += cross_products(block, block)
-    scale = products.diagonal().copy()
-    swept, used = sweep(products, range(width - 1), scale)
-    statistic = stage.n * (1 - float(swept[-1, -1]) / scale[-1])
-    return statistic, len(used), float(chdtrc(len(used), statistic))
+        total += scores(rows).sum(axis=0)
+    if stage.data.clusters is None:
+        variance = score_covariance(columns, stage.n, width, None)
+        variance *= np.average(squares**2, weights=weights)
+    else:
+        variance = score_covariance(scores, stage.n, width, stage.data.clusters)
+    bread = inverse(variance)
+    freedom = int(np.count_nonzero(bread.diagonal()))
+    statistic = float(total @ bread @ total)
+    return statistic, freedom, float(chdtrc(freedom, statistic))
 
 
 class _Shifts:

@@ -33,6 +33,7 @@ from mrfast.nonlinear.linear_first_stage import LinearFirstStage, in_cluster_ord
 __all__ = ["LogisticControlFunction", "LogisticCurve"]
 
 _ITERATIONS = 50
+_STILL = 1e-4
 _SPACING, _MOST_CELLS = 0.25, 60  # of the table of e, in logits
 
 
@@ -210,8 +211,8 @@ class _TwoStages:
             self.coefficients, value = trial, likelihood
             self.bread = inverse(information)
             step = self.bread @ gradient
-            if float(step @ gradient) < 1e-18 * self.stage.n:
-                return
+            if float(step @ gradient) < 1e-18 * self.stage.n and np.abs(step).max() < _STILL:
+                return  # steps that stay large lead to infinity
             if np.abs(self.coefficients).max() > 1e4:
                 break
         raise ConvergenceError(

@@ -231,6 +231,11 @@ class Stratified(InstrumentalVariableEstimator):
             },
         }
         messages = list(stage.messages)
+        if self.curve == "steps":
+            messages.append(
+                "curve of steps: its limits allow for sampling, not for the bias of a derivative "
+                "that is constant in each cell; those of minimum distance allow for both"
+            )
         weak = int((effects.f < _WEAK).sum())
         if weak:
             messages.append(

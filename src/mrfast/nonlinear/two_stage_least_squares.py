@@ -24,6 +24,7 @@ __all__ = ["TwoStageLeastSquares"]
 
 _WEAK = 10.0
 _ANGLES = 41
+_MOST_INSTRUMENTS = 100
 
 
 class TwoStageLeastSquares(InstrumentalVariableEstimator):
@@ -84,7 +85,6 @@ class TwoStageLeastSquares(InstrumentalVariableEstimator):
         )
         slope, error = line.slope, float(np.sqrt(covariance[1, 1]))
         factor = float(ndtri(0.5 + self.level / 2))
-        lower, upper = line.anderson_rubin_set(self.level)
         diagnostics: dict[str, Any] = {
             "slope": slope,
             "slope_std_error": error,
@@ -95,7 +95,7 @@ class TwoStageLeastSquares(InstrumentalVariableEstimator):
             **stage.strength,
             **line.overidentification(),
             **line.exogeneity(),
-            "anderson_rubin_set": [lower, upper],
+            **line.anderson_rubin(self.level),
         }
         messages = list(stage.messages)
         if diagnostics["effective_f"] < _WEAK:
@@ -244,7 +244,13 @@ class _Line:
         z = rho / np.sqrt(variance * self.factor)
         return {"exogeneity_z": float(z), "exogeneity_p_value": float(2 * ndtr(-abs(z)))}
 
-    def anderson_rubin_set(self, level: float) -> tuple[float, float]:
+    def anderson_rubin(self, level: float) -> dict[str, Any]:
+        """Set of the slope; none with more than 100 instruments, against which it has no power."""
+        if len(self.first) > _MOST_INSTRUMENTS:
+            return {}
+        return {"anderson_rubin_set": list(self._anderson_rubin_set(level))}
+
+    def _anderson_rubin_set(self, level: float) -> tuple[float, float]:
         """Smallest interval with all slopes b whose Y - X b the instruments do not predict.
 
         The covariance of Z~'(Y - X b) is that of the two reduced forms. An unbounded set has
@@ -257,7 +263,10 @@ class _Line:
         def accepted(slope: float) -> bool:
             moments = self.to_outcome - slope * self.to_exposure
             spread = yy - slope * (xy + xy.T) + slope**2 * xx
-            return float(moments @ inverse(spread) @ moments) <= limit
+            try:
+                return float(moments @ np.linalg.solve(spread, moments)) <= limit
+            except np.linalg.LinAlgError:  # fewer clusters than instruments
+                return float(moments @ inverse(spread) @ moments) <= limit
 
         far = float(self.to_exposure @ inverse(xx) @ self.to_exposure) <= limit
         scale = np.sqrt(np.trace(self.bread @ yy) / self.explained) / np.sqrt(k)
