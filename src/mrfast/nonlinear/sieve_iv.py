@@ -131,7 +131,7 @@ class SieveIV(InstrumentalVariableEstimator):
             if isinstance(effect_modifiers, str):
                 effect_modifiers = [effect_modifiers]
             effect_modifiers = list(effect_modifiers)
-        self.effect_modifiers = effect_modifiers
+        self.effect_modifiers: Sequence[str | int] | None = effect_modifiers
         self.n_threads = n_threads if n_threads is None else thread_count(n_threads)
 
     def _fit(self, data: IVData) -> Fit:
