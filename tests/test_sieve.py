@@ -574,6 +574,20 @@ def test_noisy_curve_is_said_to_be():
     assert any("below 20" in message for message in fit.messages_)
 
 
+def test_few_clusters_and_few_values_are_told():
+    data = people(2000)
+    data["clusters"] = data["clusters"] % 12
+    assert any("12 clusters" in message for message in SieveIV().fit(**data).messages_)
+    data["exposure"] = np.clip(np.round(data["exposure"]), -2, 2)
+    assert any("few values" in message for message in SieveIV().fit(**data).messages_)
+
+
+def test_an_exposure_that_instruments_determine():
+    z, _, y = weak(500, 0.5)
+    with pytest.raises(InvalidInputError, match="exposure: expected one that the instruments"):
+        SieveIV().fit(z, 2 * z + 1, y)
+
+
 @pytest.mark.parametrize("clusters", [False, True])
 def test_anderson_rubin_set_inverts_the_test(clusters):
     """Robust score test of Cov(z, y - b x) = 0 at each slope, not the estimate +- 1.96 errors."""

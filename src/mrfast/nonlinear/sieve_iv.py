@@ -32,6 +32,8 @@ TOO_WEAK = 10.0
 """First-stage F below which there is no curve, but a line with an Anderson-Rubin set."""
 FEW_VALUES = 5
 """An exposure of at most this many values is told not to be continuous."""
+FEW_CLUSTERS = 40
+"""Sandwich variances of fewer clusters are too small."""
 FAST_CHANGE = 2.0
 """Mean tau from which the curve may have a jump."""
 _GRID = 200
@@ -214,6 +216,11 @@ class SieveIV(InstrumentalVariableEstimator):
         chosen = fits[-1]
         low, high = (float(value) for value in np.quantile(data.exposure, [0.025, 0.975]))
         curve = SieveCurve.of_fit(chosen, stage, (low, high), self.n_draws, random, splines)
+        groups = None if stage.starts is None else len(stage.starts) - 1
+        if groups is not None and groups < FEW_CLUSTERS:
+            messages.append(
+                f"with {groups} clusters, fewer than {FEW_CLUSTERS}, standard errors are too small"
+            )
         if len(np.unique(data.exposure[:1000])) <= FEW_VALUES:
             messages.append(
                 "the exposure has few values: the control function is made for continuous ones, "
