@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from mrfast.nonlinear.causal_curve import CausalCurve as CausalCurve
     from mrfast.nonlinear.fitted_files import load as load
     from mrfast.nonlinear.iv_data import IVData as IVData
+    from mrfast.nonlinear.sieve_iv import SieveIV as SieveIV
 
 _HOME = {
     "CausalContrast": "causal_curve",
     "CausalCurve": "causal_curve",
     "IVData": "iv_data",
+    "SieveIV": "sieve_iv",
     "load": "fitted_files",
 }
 

@@ -13,12 +13,17 @@ if TYPE_CHECKING:
 
 __all__ = ["CURVES", "MODELS", "curve_class", "estimator_class"]
 
-MODELS: dict[str, str] = {}
+MODELS: dict[str, str] = {
+    "sieve_iv": "sieve_iv:SieveIV",
+}
 """Name of an estimator: module below ``mrfast.nonlinear`` and class."""
 
 CURVES: dict[str, str] = {
     "binary_sieve": "binary_curve:BinaryCurve",
     "modified_sieve": "modified_curve:ModifiedCurve",
+    "anderson_rubin_line": "sieve_curve:AndersonRubinLine",
+    "sieve": "sieve_curve:SieveCurve",
+    "honest_sieve": "honest_bands:HonestCurve",
 }
 """Kind of a `FittedCurve`: module below ``mrfast.nonlinear`` and class."""
 
