@@ -64,13 +64,16 @@ _BLOCK = 65_536
 class ModifiedOptions(Protocol):
     """Options that `fit_modified` reads."""
 
-    effect_modifiers: Sequence[str | int] | None
     method: str
     penalty: str | int
     n_draws: int
     folds: int
     rng: Any
     n_threads: int | None
+
+    @property
+    def effect_modifiers(self) -> Sequence[str | int] | None:
+        """Names or numbers of covariates."""
 
 
 @dataclass(frozen=True, eq=False)
