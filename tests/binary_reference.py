@@ -102,7 +102,7 @@ def fit(z, x, y, link, at):
         value = -0.5 * np.linalg.slogdet(information + s + ridge)[1] + 0.5 * one @ working
         value += 0.5 * ((N - 3) * np.log(tau**-2) + 8 * np.log(lam))
         logs.append(value + np.log(tau) - np.log1p((tau / 0.5) ** 2))
-        s = (1.5 * tau * (1 + tau)) ** -2 * curve + lam * control + prior
+        s = (1.25 * tau * (1 + tau**2 / 2)) ** -2 * curve + lam * control + prior
         inverse = np.linalg.inv(information + s + ridge)
         fits.append((inverse @ working, inverse, s))
     mu, _ = link(d @ at_mode)

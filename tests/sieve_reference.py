@@ -38,7 +38,7 @@ class Options:
     tau_scale: float = 0.5  # of the half-Cauchy prior
     curvature_sd: float = 2.0  # of the prior of the mean curvature
     tau_floor: float = 0.98  # times the level-0 tau: the lowest tau below level 0
-    undersmoothing: float | None = None  # u: the curve of grid point tau is that of u tau (1 + tau)
+    undersmoothing: float | None = None  # u: the curve of tau is that of u tau (1 + tau^2 / 2)
     outer_rounds: int = 2
     smoothing_steps: int = 8
     score_seed: int = 0
@@ -48,7 +48,7 @@ class Options:
     def released(cls, n, **changes):
         """Constants that the coverage study led to."""
         k = round(24 * (max(n, 10_000) / 10_000) ** (1 / 6))
-        return cls(**{"k_exposure": k, "undersmoothing": 1.5} | changes)
+        return cls(**{"k_exposure": k, "undersmoothing": 1.25} | changes)
 
 
 @dataclass
@@ -343,7 +343,7 @@ def curve(stage, level, options, floor=0.0, test=True):
         evidence += 0.5 * r2 * np.log(lam2) if within else 0.0
         logs.append(evidence + np.log(tau) - np.log1p((tau / options.tau_scale) ** 2))
         if options.undersmoothing is not None:
-            S = (options.undersmoothing * tau * (1 + tau)) ** -2 * S1 + lam2 * S2
+            S = (options.undersmoothing * tau * (1 + tau**2 / 2)) ** -2 * S1 + lam2 * S2
             Hi = np.linalg.inv(A + S)
             th_tau = Hi @ r
         b.append(th_tau)

@@ -275,6 +275,26 @@ def test_unknown_options(fitted, changes, word):
         fit_modified(fitted[0], options(**changes))
 
 
+def test_estimator_with_several_variants(tmp_path):
+    from mrfast.nonlinear import SieveIV, load
+
+    rng = np.random.default_rng(8)
+    variants = rng.binomial(2, 0.3, (5000, 10)).astype(np.int8)
+    u, m = rng.standard_normal((2, 5000))
+    x = variants @ rng.uniform(0.2, 0.5, 10) + u + rng.standard_normal(5000)
+    y = (0.2 + 0.3 * m) * x + u + rng.standard_normal(5000)
+    fit = SieveIV(effect_modifiers=["covariate_1"], n_draws=300).fit(variants, x, y, m)
+    low, high = np.quantile(x, [0.2, 0.8])
+    effects = fit.cate(low, high, np.array([[-1.0], [1.0]]), interval="pointwise", level=0.999)
+    truth = (0.2 + 0.3 * np.array([-1.0, 1.0])) * (high - low)
+    assert ((effects.lower < truth) & (truth < effects.upper)).all()
+    assert fit.effect(np.array([0.0, 1.0])).shape == (2,)
+    fit.save(tmp_path)
+    again = load(tmp_path)
+    at = np.linspace(low, high, 4)
+    assert np.array_equal(again.effect_conditional(at, 0.5), fit.effect_conditional(at, 0.5))
+
+
 @pytest.mark.slow
 def test_test_of_modification_keeps_its_level():
     rejected = 0
