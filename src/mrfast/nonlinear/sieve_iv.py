@@ -77,7 +77,7 @@ class SieveIV(InstrumentalVariableEstimator):
     outcome : {"auto", "continuous", "binary"}
         "auto" takes an outcome of zeros and ones to be binary; its curve is a probability.
     link : {"auto", "probit", "logit"}
-        Of a binary outcome; "auto" takes the larger likelihood.
+        Of a binary outcome; "auto" averages both by their evidence.
     effect_modifiers : sequence of str or int, optional
         Covariates with which the curve may change, by name or position.
     covariate_form : {"linear", "splines"}
