@@ -22,7 +22,7 @@ from timing import header, row, seconds
 from mrfast.nonlinear import SieveIV
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-import sieve_reference as reference  # noqa: E402
+import sieve_reference as reference
 
 
 def cohort(n: int) -> tuple[NDArray[np.int8], NDArray[np.float64], NDArray[np.float64]]:

@@ -7,6 +7,7 @@ from scipy.interpolate import BSpline
 from scipy.special import expit, ndtr
 
 TAUS = np.geomspace(0.003, 30.0, 21)
+N = 24
 
 
 def probit(index):
@@ -56,7 +57,7 @@ def fit(z, x, y, link, at):
     b_inverse = np.linalg.inv(b.T @ b + 1e-8 * n / 12 * np.eye(12))
     v = x - b @ (b_inverse @ (b.T @ x))
     spread = v.std()
-    points, v_points = knots(x, 18), knots(v / spread, 10)
+    points, v_points = knots(x, N), knots(v / spread, 10)
     p, q = basis(points, x), basis(v_points, v / spread)
     slopes = basis(v_points, v / spread, 1) / spread
     contrast = np.linalg.qr(np.column_stack([np.ones(10), np.eye(10)[:, 1:]]))[0][:, 1:]
@@ -64,10 +65,10 @@ def fit(z, x, y, link, at):
     d = np.hstack([p, q])
     k = d.shape[1]
     curve, control, ridge = np.zeros((k, k)), np.zeros((k, k)), 1e-8 * n / k * np.eye(k)
-    curve[:18, :18], mean = roughness(points, x)
+    curve[:N, :N], mean = roughness(points, x)
     prior = np.zeros((k, k))
-    prior[:18, :18] = np.outer(mean, mean) / 4
-    control[18:, 18:] = contrast.T @ roughness(v_points)[0] @ contrast
+    prior[:N, :N] = np.outer(mean, mean) / 4
+    control[N:, N:] = contrast.T @ roughness(v_points)[0] @ contrast
     theta, lambdas = np.zeros(k), [1.0, 1.0]
     for _ in range(200):
         mu, density = link(d @ theta)
@@ -78,13 +79,13 @@ def fit(z, x, y, link, at):
         h = information + lambdas[0] * curve + lambdas[1] * control + prior + ridge
         inverse = np.linalg.inv(h)
         old, theta = theta, inverse @ working
-        for j, (s, rank) in enumerate(((curve, 15), (control, 8))):
+        for j, (s, rank) in enumerate(((curve, N - 3), (control, 8))):
             new = (rank - lambdas[j] * np.trace(inverse @ s)) / (theta @ s @ theta)
             lambdas[j] = np.clip(new, 1e-6, 1e7)
         if np.abs(d @ (theta - old)).max() < 1e-4:
             break
     at_mode = theta
-    slope = slopes @ theta[18:]
+    slope = slopes @ theta[N:]
     first = (d * (weight * slope)[:, None]).T @ b @ b_inverse
     influence = d * score[:, None] + (b * v[:, None]) @ first.T
     logs, fits, lam = [], [], lambdas[1]
@@ -99,9 +100,11 @@ def fit(z, x, y, link, at):
             )
         lam = used
         value = -0.5 * np.linalg.slogdet(information + s + ridge)[1] + 0.5 * one @ working
-        value += 0.5 * (15 * np.log(tau**-2) + 8 * np.log(lam))
+        value += 0.5 * ((N - 3) * np.log(tau**-2) + 8 * np.log(lam))
         logs.append(value + np.log(tau) - np.log1p((tau / 0.5) ** 2))
-        fits.append((one, inverse, s))
+        s = (1.25 * tau * (1 + tau**2 / 2)) ** -2 * curve + lam * control + prior
+        inverse = np.linalg.inv(information + s + ridge)
+        fits.append((inverse @ working, inverse, s))
     mu, _ = link(d @ at_mode)
     evidence = np.log(np.where(y > 0, mu, 1 - mu)).sum() - at_mode @ working
     evidence += 0.5 * at_mode @ information @ at_mode + max(logs)
@@ -109,13 +112,13 @@ def fit(z, x, y, link, at):
     evidence += np.log(shares.sum())
     shares /= shares.sum()
     theta = sum(share * one for share, (one, _, _) in zip(shares, fits, strict=True))
-    offsets, slope = q @ theta[18:], slopes @ theta[18:]
+    offsets, slope = q @ theta[N:], slopes @ theta[N:]
     rows = basis(points, (at - location) / scale)
     risks = np.empty(len(at))
     gradient = np.empty((len(at), k))
     sampling = np.empty((len(at), n))  # of the average over people, and of V
     for j, row in enumerate(rows):
-        mu, density = link(row @ theta[:18] + offsets)
+        mu, density = link(row @ theta[:N] + offsets)
         risks[j] = mu.mean()
         gradient[j] = np.r_[density.mean() * row, density @ q / n]
         through_v = (density * slope) @ b / n @ b_inverse

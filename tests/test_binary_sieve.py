@@ -328,3 +328,27 @@ def test_uniform_bands_cover(noise):
         truth = true_risk(grid, noise)
         covered.append(((lower <= truth) & (truth <= upper)).all())
     assert sum(covered) >= 34  # one in 1,000 at 95%
+
+
+def test_estimator_with_several_variants(tmp_path):
+    from mrfast.nonlinear import SieveIV, load
+
+    rng = np.random.default_rng(8)
+    variants = rng.binomial(2, 0.3, (5000, 10)).astype(np.int8)
+    _, _, _, c = people(5000, 8)
+    u = rng.standard_normal(5000)
+    x = variants @ rng.uniform(0.2, 0.5, 10) + u + rng.standard_normal(5000)
+    y = (0.5 * x - 2 + 0.8 * u + 0.5 * c + rng.standard_normal(5000) > 0).astype(float)
+    fit = SieveIV(n_draws=300).fit(variants, x, y, c)
+    assert fit.diagnostics_["outcome"] == "binary"
+    at = np.quantile(x, [0.1, 0.5, 0.9])
+    curve = fit.effect(at, interval="uniform")
+    scale = np.sqrt(1 + 0.8**2 + 0.5**2)
+    truth = ndtr((0.5 * at - 2) / scale)
+    assert ((curve.lower < truth) & (truth < curve.upper)).all()
+    ratio = fit.risk_ratio(at[0], at[1:])
+    np.testing.assert_allclose(ratio, fit.effect(at[1:]) / fit.effect(at[0]))
+    fit.save(tmp_path)
+    again = load(tmp_path)
+    assert np.array_equal(again.effect(at, interval="uniform").lower, curve.lower)
+    assert np.array_equal(again.effect_conditional(at, 0.5), fit.effect_conditional(at, 0.5))

@@ -152,8 +152,8 @@ def test_log_determinant_and_steps_are_those_of_the_penalties(algebra):
     own, _ = algebra[-1]
     lambdas = np.array([3.0, 0.2, 7.0, 0.5, 40.0, 2.0])
     total = own.penalties.total(lambdas) - own.penalties.ridge
-    # curve 18 - 3, control 9 - 1, products 7 x 7 less (x, x^2) times a line
-    kept = np.linalg.eigvalsh(total)[-(15 + 8 + 2 * 47) :]
+    # curve 24 - 3, control 9 - 1, products 7 x 7 less (x, x^2) times a line
+    kept = np.linalg.eigvalsh(total)[-(21 + 8 + 2 * 47) :]
     difference = own.penalties.log_determinant(lambdas) - own.penalties.log_determinant(2 * lambdas)
     assert difference == pytest.approx(-len(kept) * np.log(2.0))
     assert own.penalties.log_determinant(lambdas) == pytest.approx(np.log(kept).sum(), rel=1e-6)
@@ -225,8 +225,9 @@ def test_between_equation_alone():
     at = np.array([-1.0, 1.0])
     for m in (-1.0, 1.0):
         person = np.tile([m, 0.0], (2, 1))
-        slope = np.diff(alone.values(at, person))[0] / 2
-        assert slope == pytest.approx(SLOPES["linear"](m), abs=0.15)
+        lower, upper = alone.limits("pointwise", 0.999, at[1:], person[1:], at[:1])
+        assert lower[0] < 2 * SLOPES["linear"](m) < upper[0]
+        assert upper[0] - lower[0] < 3.0
     widths = [
         np.subtract(*curve.limits("pointwise", 0.95, at, None, None)[::-1]).mean()
         for curve in (alone, fit_modified(data, options()).curve)
@@ -272,6 +273,26 @@ def test_same_bits_for_any_number_of_threads():
 def test_unknown_options(fitted, changes, word):
     with pytest.raises(InvalidInputError, match=word):
         fit_modified(fitted[0], options(**changes))
+
+
+def test_estimator_with_several_variants(tmp_path):
+    from mrfast.nonlinear import SieveIV, load
+
+    rng = np.random.default_rng(8)
+    variants = rng.binomial(2, 0.3, (5000, 10)).astype(np.int8)
+    u, m = rng.standard_normal((2, 5000))
+    x = variants @ rng.uniform(0.2, 0.5, 10) + u + rng.standard_normal(5000)
+    y = (0.2 + 0.3 * m) * x + u + rng.standard_normal(5000)
+    fit = SieveIV(effect_modifiers=["covariate_1"], n_draws=300).fit(variants, x, y, m)
+    low, high = np.quantile(x, [0.2, 0.8])
+    effects = fit.cate(low, high, np.array([[-1.0], [1.0]]), interval="pointwise", level=0.999)
+    truth = (0.2 + 0.3 * np.array([-1.0, 1.0])) * (high - low)
+    assert ((effects.lower < truth) & (truth < effects.upper)).all()
+    assert fit.effect(np.array([0.0, 1.0])).shape == (2,)
+    fit.save(tmp_path)
+    again = load(tmp_path)
+    at = np.linspace(low, high, 4)
+    assert np.array_equal(again.effect_conditional(at, 0.5), fit.effect_conditional(at, 0.5))
 
 
 @pytest.mark.slow

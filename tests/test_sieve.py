@@ -393,6 +393,30 @@ def test_covariates_shift_the_curve():
     assert limits.upper - limits.lower > band.upper[4] - band.lower[4] - 1.0
 
 
+def test_splines_of_covariates(tmp_path):
+    """A confounder that acts by its square: lines of it leave the confounding."""
+    rng = np.random.default_rng(22)
+    z, c, u, e, noise = rng.standard_normal((5, 5000))
+    z = z + 0.6 * c**2  # the instrument depends on it, too
+    x = 0.7 * z + c**2 + u + e
+    y = 0.3 * x + 1.5 * c**2 - u + noise
+    covariates = np.column_stack([c, rng.integers(0, 2, 5000)])
+    fits = [
+        SieveIV(covariate_form=form, n_draws=200).fit(z, x, y, covariates)
+        for form in ("linear", "splines")
+    ]
+    linear, splines = (fit.ate(0.0, 1.0) for fit in fits)
+    assert splines == pytest.approx(0.3, abs=0.08)
+    assert linear > 0.45
+    moved = fits[1].effect_conditional(1.0, [[1.5, 0], [0.0, 0]])
+    assert moved[0] - moved[1] == pytest.approx(1.5 * 1.5**2, abs=0.3)
+    fits[1].save(tmp_path)
+    again = nonlinear.load(tmp_path).effect_conditional(1.0, [[1.5, 0], [0.0, 0]])
+    np.testing.assert_array_equal(again, moved)
+    with pytest.raises(InvalidInputError, match="covariate_form: expected 'linear' with"):
+        SieveIV(covariate_form="splines", method="2sls").fit(z, x, y, covariates)
+
+
 def test_bands_of_other_rows_and_levels():
     fit = SieveIV(n_draws=500).fit(**people(2000))
     x = np.linspace(-1.0, 2.0, 5)
@@ -548,6 +572,20 @@ def test_noisy_curve_is_said_to_be():
     z, x, y = weak(slope=0.14, seed=18)
     fit = SieveIV().fit(z, x, y)
     assert any("below 20" in message for message in fit.messages_)
+
+
+def test_few_clusters_and_few_values_are_told():
+    data = people(2000)
+    data["clusters"] = data["clusters"] % 12
+    assert any("12 clusters" in message for message in SieveIV().fit(**data).messages_)
+    data["exposure"] = np.clip(np.round(data["exposure"]), -2, 2)
+    assert any("few values" in message for message in SieveIV().fit(**data).messages_)
+
+
+def test_an_exposure_that_instruments_determine():
+    z, _, y = weak(500, 0.5)
+    with pytest.raises(InvalidInputError, match="exposure: expected one that the instruments"):
+        SieveIV().fit(z, 2 * z + 1, y)
 
 
 @pytest.mark.parametrize("clusters", [False, True])

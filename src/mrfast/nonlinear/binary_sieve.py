@@ -29,6 +29,13 @@ from mrfast.nonlinear.estimator import Fit
 from mrfast.nonlinear.iv_data import IVData
 from mrfast.nonlinear.links import LINKS
 from mrfast.nonlinear.sieve_algebra import curve_roughness, inverse_of, without_constant
+from mrfast.nonlinear.sieve_fit import (
+    TAU_FLOOR,
+    TAU_GRID,
+    TAU_SCALE,
+    exposure_functions,
+    undersmoothed,
+)
 from mrfast.nonlinear.sparse_rows import (
     SparseRows,
     cluster_outer_sum,
@@ -41,9 +48,7 @@ from mrfast.nonlinear.splines import BSpline, quantile_breakpoints
 
 __all__ = ["BinaryOptions", "fit_binary"]
 
-_CURVE_FUNCTIONS = 18
 _CONTROL_FUNCTIONS = 10
-_TAUS = np.geomspace(0.003, 30.0, 21)
 _LAMBDA = (1e-6, 1e7)
 _INTERACTION_RIDGE = 1e-4
 _STEPS = 100
@@ -154,7 +159,7 @@ def fit_binary(data: IVData, options: BinaryOptions) -> Fit:
     model, level, floors = plain, 0, dict.fromkeys(links, 0.0)
     if options.method == "gcf" or (options.method == "auto" and test < options.alpha_spec):
         for mode in modes:  # less information must not make the curve look straighter
-            floors[mode.link] = 0.98 * _tau_grid(plain, mode, 0.0).tau
+            floors[mode.link] = TAU_FLOOR * _tau_grid(plain, mode, 0.0).tau
         model, level = _model(data, stage, weight, options.penalty, interactions=True), 1
         modes = [_mode(model, data.outcome, weight, link, n_threads) for link in links]
     grids = [_tau_grid(model, mode, floors[mode.link]) for mode in modes]
@@ -197,7 +202,7 @@ def _model(
     data: IVData, stage: ControlResidual, weight: Float, penalty: str | int, *, interactions: bool
 ) -> _Model:
     x, v = stage.exposure, stage.residual / stage.spread
-    curve = BSpline(quantile_breakpoints(x, _CURVE_FUNCTIONS))
+    curve = BSpline(quantile_breakpoints(x, exposure_functions(data.n)))
     control = BSpline(quantile_breakpoints(v, _CONTROL_FUNCTIONS))
     nothing = np.zeros(data.n)
     curve_rows = SparseRows.of_spline(curve, x)
@@ -370,7 +375,7 @@ def _tau_grid(model: _Model, mode: _Mode, floor: float) -> _Grid:
     """Fits on a grid of tau; the likelihood is taken as the quadratic it is about its mode."""
     k = len(mode.coefficients)
     safety = 1e-8 * len(mode.score) / k * np.eye(k)
-    taus = _TAUS[min(floor, _TAUS[-1]) <= _TAUS]
+    taus = TAU_GRID[min(floor, TAU_GRID[-1]) <= TAU_GRID]
     control = mode.lambdas[1]
     logs, fits = [], []
     for tau in taus:
@@ -380,18 +385,18 @@ def _tau_grid(model: _Model, mode: _Mode, floor: float) -> _Grid:
             control = _fellner_schall(
                 control, model.control_penalty, model.control_rank, inverse, inverse @ mode.working
             )
-        penalty = _penalty(model, curve, control)
-        precision = mode.information + penalty + safety
-        inverse = inverse_of(precision)
-        coefficients = inverse @ mode.working
+        precision = mode.information + _penalty(model, curve, control) + safety
+        at = inverse_of(precision) @ mode.working
         logs.append(
             -0.5 * np.linalg.slogdet(precision)[1]
-            + 0.5 * float(coefficients @ mode.working)
+            + 0.5 * float(at @ mode.working)
             + 0.5 * (model.curve_rank * np.log(curve) + model.control_rank * np.log(control))
             + np.log(tau)
-            - np.log1p((tau / 0.5) ** 2)
+            - np.log1p((tau / TAU_SCALE) ** 2)
         )
-        fits.append((coefficients, inverse, penalty))
+        penalty = _penalty(model, float(undersmoothed(tau)) ** -2, control)
+        inverse = inverse_of(mode.information + penalty + safety)
+        fits.append((inverse @ mode.working, inverse, penalty))
     at = mode.coefficients
     constant = (
         mode.log_likelihood - float(at @ mode.working) + 0.5 * float(at @ mode.information @ at)
@@ -448,8 +453,8 @@ def _smoothing_report(model: _Model, mode: _Mode, grid: _Grid) -> dict[str, floa
     inverse = grid.fits[int(np.argmax(shares))][1]
     inner = slice(0, model.n_curve)
     return {
-        "smoothing_tau": grid.tau,
-        "smoothing_weight_at_ends": float(shares[0] + shares[-1]),
+        "tau": grid.tau,
+        "tau_posterior_at_ends": float(shares[0] + shares[-1]),
         "effective_degrees_of_freedom": float(np.trace((inverse @ mode.information)[inner, inner])),
     }
 

@@ -96,6 +96,8 @@ class ControlResidual:
         Of the functions of the score, given the covariates.
     n_functions : int
         Of the score.
+    linear_f_statistic : float
+        Of the score alone.
     nonlinear_p_value : float
         That the exposure depends on the score along a line; NaN where that cannot be asked.
     """
@@ -112,6 +114,7 @@ class ControlResidual:
     f_statistic: float
     r_squared: float
     n_functions: int
+    linear_f_statistic: float
     nonlinear_p_value: float
 
     @property
@@ -121,17 +124,19 @@ class ControlResidual:
             "first_stage_f": self.f_statistic,
             "first_stage_r_squared": self.r_squared,
             "first_stage_functions": self.n_functions,
-            "first_stage_nonlinear_p_value": self.nonlinear_p_value,
+            "first_stage_linear_f": self.linear_f_statistic,
+            "first_stage_nonlinearity_p_value": self.nonlinear_p_value,
         }
 
     @property
     def messages(self) -> tuple[str, ...]:
         """Said of weak instruments."""
-        if self.f_statistic >= WARNING_F:
+        strength = max(self.f_statistic, self.linear_f_statistic)
+        if strength >= WARNING_F:
             return ()
         return (
-            f"The instruments are weak (first-stage F {self.f_statistic:.1f}, below "
-            f"{WARNING_F:.0f}): limits may be too narrow.",
+            f"the first-stage F of {strength:.1f} is below {WARNING_F:.0f}: estimates are noisy "
+            "and may be biased towards the observational association",
         )
 
 
@@ -220,11 +225,12 @@ def control_residual(
         f_statistic = (null_square - square) / (k - 1) / (square / (n - k - q))
         if f_statistic >= WARNING_F:
             break
-    if f_statistic < FEWEST_F:
+    linear = (null_square - line_square) / (line_square / (n - 2 - q))
+    if max(f_statistic, linear) < FEWEST_F:
         raise check.fail(
             "instruments",
-            f"a first-stage F of at least {FEWEST_F:.0f} for a curve",
-            f"{f_statistic:.2f}",
+            f"a first-stage F of at least {FEWEST_F:.0f} for a curve (method='2sls' gives a line)",
+            f"{max(f_statistic, linear):.2f}",
         )
     columns = Columns.beside([functions, exogenous, further])
     inverse, coefficients = _solved(columns, x, weight, n_threads)
@@ -244,6 +250,7 @@ def control_residual(
         float(f_statistic),
         float(1 - square / null_square),
         k,
+        float(linear),
         _f_test(line_square, square, k - 2, n - k - q),
     )
 

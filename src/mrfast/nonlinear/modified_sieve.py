@@ -37,6 +37,7 @@ from mrfast.nonlinear.modified_curve import (
     orthonormal,
 )
 from mrfast.nonlinear.sieve_algebra import curve_roughness, inverse_of, without_constant
+from mrfast.nonlinear.sieve_fit import TAU_GRID, TAU_SCALE, exposure_functions, undersmoothed
 from mrfast.nonlinear.sparse_rows import (
     SparseRows,
     cluster_outer_sum,
@@ -49,16 +50,13 @@ from mrfast.nonlinear.splines import BSpline, quantile_breakpoints
 
 __all__ = ["ModifiedOptions", "fit_modified"]
 
-_CURVE_FUNCTIONS = 18
 _CONTROL_FUNCTIONS = 10
 _INTERACTION_FUNCTIONS = 8
 _POWERS = (3, 2, 1)
 _STRENGTH = 20.0
-_TAUS = np.geomspace(0.003, 30.0, 21)
 _LAMBDA = (1e-6, 1e7)
 _RIDGE = 1e-4
 _TEST_LAMBDA = 100.0
-_HALF_CAUCHY = 0.5
 _SAMPLES = 100
 _BLOCK = 65_536
 
@@ -66,13 +64,16 @@ _BLOCK = 65_536
 class ModifiedOptions(Protocol):
     """Options that `fit_modified` reads."""
 
-    effect_modifiers: Sequence[str | int] | None
     method: str
     penalty: str | int
     n_draws: int
     folds: int
     rng: Any
     n_threads: int | None
+
+    @property
+    def effect_modifiers(self) -> Sequence[str | int] | None:
+        """Names or numbers of covariates."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,7 +199,7 @@ def fit_modified(data: IVData, options: ModifiedOptions) -> Fit:
     exogenous = Columns.beside([*raw, Columns.all_of(SparseRows.dense(standard))])
     stage, powers = _first_stage(data.exposure, score, weight, n_threads, exogenous, raw)
 
-    spline = BSpline(quantile_breakpoints(stage.exposure, _CURVE_FUNCTIONS))
+    spline = BSpline(quantile_breakpoints(stage.exposure, exposure_functions(data.n)))
     inner = BSpline(quantile_breakpoints(stage.exposure, _INTERACTION_FUNCTIONS))
     structural, inner_restriction, penalties, places = _structural(
         stage, spline, inner, modifiers, raw, standard, weight, options.penalty, n_threads
@@ -241,7 +242,7 @@ def fit_modified(data: IVData, options: ModifiedOptions) -> Fit:
         "instrument_powers_times_modifiers": powers,
         "modification_p_value": {name: test[0] for name, test in tests.items()},
         "modification_degrees_of_freedom": {name: test[1] for name, test in tests.items()},
-        "smoothing_tau": float(grid.taus[0]),
+        "tau": float(grid.taus[0]),
         "smoothing_samples": float(1 / (grid.shares**2).sum()),
     }
     return Fit(curve, diagnostics, stage.messages)
@@ -419,13 +420,17 @@ class _Posterior:
     Attributes
     ----------
     shares : ndarray (s,)
+    taus : ndarray (number of penalties,)
+        Geometric means of the parameters, each lambda^-1/2.
     lambdas : ndarray (s, number of penalties)
+        Of the fits, which smooth the average curve less than the data ask for.
     fits : list of (coefficients, inverse)
     noise : (float, float)
         Variances between and within values of the instruments.
     """
 
     shares: Float
+    taus: Float
     lambdas: Float
     fits: list[tuple[Float, Float]]
     noise: tuple[float, float]
@@ -435,11 +440,6 @@ class _Posterior:
         """Average of the coefficients."""
         parts = (share * fit[0] for share, fit in zip(self.shares, self.fits, strict=True))
         return np.asarray(sum(parts), dtype=np.float64)
-
-    @property
-    def taus(self) -> Float:
-        """Geometric means of lambda^-1/2."""
-        return np.asarray(np.exp(-0.5 * self.shares @ np.log(self.lambdas)))
 
 
 class _Algebra:
@@ -521,23 +521,22 @@ class _Algebra:
             noise = self._noise(at)
         matrix, right = self._system(noise)
 
-        def log_posterior(logs: Float) -> tuple[float, Float, Float]:
+        def log_posterior(logs: Float) -> float:
             precision = matrix + self.penalties.total(np.exp(-2 * logs)) + self.safety
-            inverse = inverse_of(precision)
-            at = inverse @ right
+            at = np.linalg.solve(precision, right)
             value = -0.5 * np.linalg.slogdet(precision)[1] + 0.5 * float(at @ right)
             value += 0.5 * self.penalties.log_determinant(np.exp(-2 * logs))
-            value += float((logs - np.log1p((np.exp(logs) / _HALF_CAUCHY) ** 2)).sum())
-            return value, at, inverse
+            value += float((logs - np.log1p((np.exp(logs) / TAU_SCALE) ** 2)).sum())
+            return float(value)
 
-        grid = np.log(_TAUS)
+        grid = np.log(TAU_GRID)
         place = np.array([np.abs(grid + 0.5 * value).argmin() for value in np.log(lambdas)])
         conditionals = np.zeros((len(lambdas), len(grid)))
         for j in range(len(lambdas)):
             values = np.empty(len(grid))
             for number in range(len(grid)):
                 place[j] = number
-                values[number] = log_posterior(grid[place])[0]
+                values[number] = log_posterior(grid[place])
             place[j] = values.argmax()
             conditionals[j] = np.exp(values - values.max())
         conditionals /= conditionals.sum(axis=1, keepdims=True)
@@ -549,17 +548,20 @@ class _Algebra:
             ]
         ).T
         places, counts = np.unique(places, axis=0, return_counts=True)
-        logs, fits = [], []
+        logs = []
         for one, count in zip(places, counts, strict=True):
-            value, at, inverse = log_posterior(grid[one])
             proposed = np.log(conditionals[np.arange(len(one)), one]).sum()
-            logs.append(value - proposed + np.log(count))
-            fits.append((at, inverse))
+            logs.append(log_posterior(grid[one]) - proposed + np.log(count))
         shares = np.exp(np.array(logs) - max(logs))
         kept = np.flatnonzero(shares > 1e-4 * shares.sum())
-        shares = shares[kept] / shares[kept].sum()
-        chosen = np.exp(-2 * grid[places[kept]])
-        return _Posterior(shares, chosen, [fits[j] for j in kept], noise)
+        shares, taus, fits = shares[kept] / shares[kept].sum(), TAU_GRID[places[kept]], []
+        used = taus.copy()
+        used[:, 0] = undersmoothed(taus[:, 0])
+        for one in used:
+            inverse = inverse_of(matrix + self.penalties.total(one**-2) + self.safety)
+            fits.append((inverse @ right, inverse))
+        mean_taus = np.exp(shares @ np.log(taus))
+        return _Posterior(shares, mean_taus, used**-2, fits, noise)
 
     def meat(self, grid: _Posterior, clusters: NDArray[np.int64] | None) -> Float:
         """Sum of the squared influences on the estimating equations (k, k)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,54 @@ from mrfast.nonlinear.anderson_rubin import LineRegion
 from mrfast.nonlinear.fitted_curve import FittedCurve, LinearCurve
 from mrfast.nonlinear.sieve_fit import LevelFit
 from mrfast.nonlinear.sieve_rows import FirstStage
-from mrfast.nonlinear.splines import BSpline
+from mrfast.nonlinear.splines import BSpline, quantile_breakpoints
 
-__all__ = ["AndersonRubinLine", "SieveCurve"]
+__all__ = ["AndersonRubinLine", "CovariateSplines", "SieveCurve"]
+
+COVARIATE_FUNCTIONS = 6
+"""Splines of a covariate, one of which the constant makes superfluous."""
+COVARIATE_VALUES = 10
+"""A covariate of at most this many values stays linear."""
+
+
+@dataclass(frozen=True, eq=False)
+class CovariateSplines:
+    """Columns of the covariates: splines of the continuous ones, the others as they are.
+
+    Attributes
+    ----------
+    splines : tuple of BSpline or None
+        One a covariate.
+    """
+
+    splines: tuple[BSpline | None, ...]
+
+    @classmethod
+    def of(cls, covariates: Float) -> CovariateSplines:
+        """Splines with knots at quantiles of the covariates (n, q)."""
+        return cls(
+            tuple(
+                BSpline(quantile_breakpoints(column, COVARIATE_FUNCTIONS))
+                if len(np.unique(column)) > COVARIATE_VALUES
+                else None
+                for column in covariates.T
+            )
+        )
+
+    def columns(self, covariates: Float) -> Float:
+        """Columns (n, k) of covariates (n, q)."""
+        return np.column_stack(
+            [
+                column if spline is None else spline.values(column)[:, 1:]
+                for column, spline in zip(covariates.T, self.splines, strict=True)
+            ]
+        )
 
 
 class SieveCurve(LinearCurve):
     """Cubic splines of the exposure, and a straight line beyond its range.
 
-    Covariates, which enter linearly, shift the curve; without them it is that of the mean
+    Covariates shift the curve; without them it is that of the mean
     covariates of the fit, which is also the average over its people.
 
     Parameters
@@ -31,6 +71,9 @@ class SieveCurve(LinearCurve):
     coefficients, covariance, draws, central
         See `LinearCurve`; of the splines, then of the standardised covariates.
     covariate_means, covariate_sds : ndarray of float64, shape: (q,)
+        Of the columns of the covariates.
+    covariate_splines : CovariateSplines, optional
+        Makes these columns; by default they are the covariates.
     """
 
     kind = "sieve"
@@ -44,8 +87,10 @@ class SieveCurve(LinearCurve):
         central: tuple[float, float],
         covariate_means: Float,
         covariate_sds: Float,
+        covariate_splines: CovariateSplines | None = None,
     ) -> None:
         super().__init__(coefficients, covariance, draws, central)
+        self.covariate_splines = covariate_splines
         self.spline = BSpline(breakpoints)
         self.covariate_means = np.asarray(covariate_means, dtype=np.float64)
         self.covariate_sds = np.asarray(covariate_sds, dtype=np.float64)
@@ -58,6 +103,7 @@ class SieveCurve(LinearCurve):
         central: tuple[float, float],
         draws: int,
         rng: np.random.Generator,
+        covariate_splines: CovariateSplines | None = None,
     ) -> SieveCurve:
         """Curve of a fit, on the scales of the data.
 
@@ -68,6 +114,7 @@ class SieveCurve(LinearCurve):
         central : (float, float)
         draws : int
         rng : numpy.random.Generator
+        covariate_splines : CovariateSplines, optional
         """
         mean, covariance = fit.mixture()
         sample = fit.draws(draws, rng)
@@ -82,6 +129,7 @@ class SieveCurve(LinearCurve):
             central,
             stage.covariate_means,
             stage.covariate_sds,
+            covariate_splines,
         )
 
     def basis(self, x: Float, covariates: Float | None) -> Float:
@@ -99,6 +147,8 @@ class SieveCurve(LinearCurve):
         k = self.spline.n_functions
         out[:, :k] = rows
         if covariates is not None and len(self.covariate_means):
+            if self.covariate_splines is not None:
+                covariates = self.covariate_splines.columns(covariates)
             out[:, k:] = (covariates - self.covariate_means) / self.covariate_sds
         return out
 
@@ -144,7 +194,7 @@ class SieveCurve(LinearCurve):
 
     def state(self, keep_covariates: bool) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Values and arrays to write, see `FittedCurve.state`."""
-        return {"central": list(self.central)}, {
+        arrays = {
             "breakpoints": self.spline.breakpoints,
             "coefficients": self.coefficients,
             "covariance": self.covariance,
@@ -152,6 +202,13 @@ class SieveCurve(LinearCurve):
             "covariate_means": self.covariate_means,
             "covariate_sds": self.covariate_sds,
         }
+        knots = None
+        if self.covariate_splines is not None:
+            knots = [
+                None if spline is None else spline.breakpoints.tolist()
+                for spline in self.covariate_splines.splines
+            ]
+        return {"central": list(self.central), "covariate_breakpoints": knots}, arrays
 
     @classmethod
     def from_state(
@@ -159,6 +216,12 @@ class SieveCurve(LinearCurve):
     ) -> SieveCurve:
         """Curve from what `state` gave."""
         low, high = values["central"]
+        knots = values["covariate_breakpoints"]
+        splines = None
+        if knots is not None:
+            splines = CovariateSplines(
+                tuple(None if points is None else BSpline(np.array(points)) for points in knots)
+            )
         return cls(
             arrays["breakpoints"],
             arrays["coefficients"],
@@ -167,6 +230,7 @@ class SieveCurve(LinearCurve):
             (low, high),
             arrays["covariate_means"],
             arrays["covariate_sds"],
+            splines,
         )
 
 

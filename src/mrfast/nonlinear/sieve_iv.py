@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from mrfast.nonlinear.causal_curve import CausalContrast, CausalCurve
 from mrfast.nonlinear.cross_fitted_score import InstrumentScore, instrument_score
 from mrfast.nonlinear.estimator import Fit, InstrumentalVariableEstimator
 from mrfast.nonlinear.iv_data import IVData
-from mrfast.nonlinear.sieve_curve import AndersonRubinLine, SieveCurve
+from mrfast.nonlinear.sieve_curve import AndersonRubinLine, CovariateSplines, SieveCurve
 from mrfast.nonlinear.sieve_fit import TAU_FLOOR, LevelFit, fit_level
 from mrfast.nonlinear.sieve_rows import FirstStage, ModelRows, first_stage
 
@@ -31,6 +32,8 @@ TOO_WEAK = 10.0
 """First-stage F below which there is no curve, but a line with an Anderson-Rubin set."""
 FEW_VALUES = 5
 """An exposure of at most this many values is told not to be continuous."""
+FEW_CLUSTERS = 40
+"""Sandwich variances of fewer clusters are too small."""
 FAST_CHANGE = 2.0
 """Mean tau from which the curve may have a jump."""
 _GRID = 200
@@ -74,9 +77,12 @@ class SieveIV(InstrumentalVariableEstimator):
     outcome : {"auto", "continuous", "binary"}
         "auto" takes an outcome of zeros and ones to be binary; its curve is a probability.
     link : {"auto", "probit", "logit"}
-        Of a binary outcome; "auto" takes the larger likelihood.
+        Of a binary outcome; "auto" averages both by their evidence.
     effect_modifiers : sequence of str or int, optional
         Covariates with which the curve may change, by name or position.
+    covariate_form : {"linear", "splines"}
+        How covariates act on exposure and outcome: in straight lines, or those with more than 10
+        values by cubic splines. (Continuous outcomes without effect modifiers.)
     n_threads : int, optional
         By default every core; the results are the same bits for any number.
 
@@ -114,6 +120,7 @@ class SieveIV(InstrumentalVariableEstimator):
         outcome: str = "auto",
         link: str = "auto",
         effect_modifiers: Sequence[str | int] | None = None,
+        covariate_form: str = "linear",
         n_threads: int | None = None,
     ) -> None:
         self.method = check.choice("method", method, METHODS)
@@ -131,13 +138,23 @@ class SieveIV(InstrumentalVariableEstimator):
             if isinstance(effect_modifiers, str):
                 effect_modifiers = [effect_modifiers]
             effect_modifiers = list(effect_modifiers)
-        self.effect_modifiers = effect_modifiers
+        self.effect_modifiers: Sequence[str | int] | None = effect_modifiers
+        self.covariate_form = check.choice("covariate_form", covariate_form, ("linear", "splines"))
         self.n_threads = n_threads if n_threads is None else thread_count(n_threads)
 
     def _fit(self, data: IVData) -> Fit:
         binary = self.outcome == "binary" or (self.outcome == "auto" and data.binary_outcome)
         if self.outcome == "binary" and not data.binary_outcome:
             raise check.fail("outcome", "zeros and ones for outcome='binary'", "other values")
+        continuous = self.method in ("auto", "cf", "gcf", "npiv") and not self.effect_modifiers
+        if self.covariate_form != "linear" and not (
+            continuous and (not binary or self.method == "npiv")
+        ):
+            raise check.fail(
+                "covariate_form",
+                "'linear' with a binary outcome, effect modifiers or this method",
+                repr(self.covariate_form),
+            )
         if self.method in ("2sls", "lace"):
             return self._line_or_strata(data)
         if self.method in ("npiv-cck", "series-cf"):
@@ -171,9 +188,14 @@ class SieveIV(InstrumentalVariableEstimator):
         )
         return strata._fit(data)
 
-    def _fit_continuous(self, data: IVData) -> Fit:
+    def _fit_continuous(self, people: IVData) -> Fit:
+        data = people
         random = generator(self.rng)
         threads = thread_count(self.n_threads)
+        splines = None
+        if self.covariate_form == "splines" and data.covariates is not None:
+            splines = CovariateSplines.of(data.covariates)
+            data = replace(data, covariates=splines.columns(data.covariates))
         score = instrument_score(
             data.instruments,
             data.exposure,
@@ -189,11 +211,16 @@ class SieveIV(InstrumentalVariableEstimator):
         # The F of one function of the instrument decides whether a line is identified.
         strength = max(stage.f_statistic, stage.linear_f_statistic)
         if strength < TOO_WEAK:
-            return self._weak(data, stage, score, diagnostics, strength)
+            return self._weak(people, stage, score, diagnostics, strength)
         fits, messages = self._ladder(stage)
         chosen = fits[-1]
         low, high = (float(value) for value in np.quantile(data.exposure, [0.025, 0.975]))
-        curve = SieveCurve.of_fit(chosen, stage, (low, high), self.n_draws, random)
+        curve = SieveCurve.of_fit(chosen, stage, (low, high), self.n_draws, random, splines)
+        groups = None if stage.starts is None else len(stage.starts) - 1
+        if groups is not None and groups < FEW_CLUSTERS:
+            messages.append(
+                f"with {groups} clusters, fewer than {FEW_CLUSTERS}, standard errors are too small"
+            )
         if len(np.unique(data.exposure[:1000])) <= FEW_VALUES:
             messages.append(
                 "the exposure has few values: the control function is made for continuous ones, "
