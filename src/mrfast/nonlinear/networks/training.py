@@ -68,8 +68,12 @@ class TrainingProblem:
         What batches are cut from; None if the training loss has its rows in itself.
     generator : numpy Generator
         For what the losses draw; the order of the rows comes from it too.
+    stopping_groups : ndarray of int64, shape (members,), or None
+        Members that stop together, at the lowest mean of their validation losses, e.g. the folds
+        of a cross-fitting; None lets each stop by itself.
     """
 
+    stopping_groups: NDArray[np.int64] | None = None
     optimisers: tuple[Adam, ...]
     training_rows: Rows | None
     generator: np.random.Generator
@@ -109,6 +113,8 @@ class TrainingProblem:
         other.optimisers = tuple(optimiser.take(kept) for optimiser in self.optimisers)
         if self.training_rows is not None:
             other.training_rows = self.training_rows.take(kept)
+        if self.stopping_groups is not None:
+            other.stopping_groups = self.stopping_groups[kept.cpu().numpy()]
         other._take_members(kept)
         return other
 
@@ -156,7 +162,7 @@ class Trained:
     weights : tuple of Tensor, shapes (members, n_weights)
     best_epoch : ndarray of int64, shape (members,)
     best_loss : ndarray, shape (members,)
-        Validation loss there.
+        Validation loss there; the mean over those that stop together.
     epochs : int
         Passes until the last member was done.
     interrupted : bool
@@ -187,6 +193,10 @@ class _Progress:
     def record(self, problem: TrainingProblem, losses: NDArray[np.float64], patience: int) -> None:
         """Take over what improved; members without finite loss or improvement are done."""
         running = ~self.done[self.active]
+        groups = problem.stopping_groups
+        if groups is not None:
+            size = np.maximum(np.bincount(groups), 1)
+            losses = (np.bincount(groups, losses) / size)[groups]
         better = running & (losses < self.best_loss[self.active])
         if better.any():
             improved = self.active[better]
