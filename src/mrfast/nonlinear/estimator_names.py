@@ -13,10 +13,15 @@ if TYPE_CHECKING:
 
 __all__ = ["CURVES", "MODELS", "curve_class", "estimator_class"]
 
-MODELS: dict[str, str] = {}
+MODELS: dict[str, str] = {
+    "deep_iv": "networks.deep_iv:DeepIV",
+    "quantile_iv": "networks.quantile_iv:QuantileIV",
+}
 """Name of an estimator: module below ``mrfast.nonlinear`` and class."""
 
-CURVES: dict[str, str] = {}
+CURVES: dict[str, str] = {
+    "network": "network_curve:NetworkCurve",
+}
 """Kind of a `FittedCurve`: module below ``mrfast.nonlinear`` and class."""
 
 
