@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from mrfast.nonlinear.logistic_control_function import (
         LogisticControlFunction as LogisticControlFunction,
     )
+    from mrfast.nonlinear.networks.callbacks import TensorBoardCallback as TensorBoardCallback
+    from mrfast.nonlinear.networks.callbacks import TrainingCallback as TrainingCallback
+    from mrfast.nonlinear.networks.callbacks import WandbCallback as WandbCallback
+    from mrfast.nonlinear.networks.deep_iv import DeepIV as DeepIV
+    from mrfast.nonlinear.networks.quantile_iv import QuantileIV as QuantileIV
     from mrfast.nonlinear.sieve_iv import SieveIV as SieveIV
     from mrfast.nonlinear.stratification import DoublyRanked as DoublyRanked
     from mrfast.nonlinear.stratification import Residual as Residual
@@ -28,7 +33,12 @@ if TYPE_CHECKING:
 _HOME = {
     "CausalContrast": "causal_curve",
     "CausalCurve": "causal_curve",
+    "DeepIV": "networks.deep_iv",
     "IVData": "iv_data",
+    "QuantileIV": "networks.quantile_iv",
+    "TensorBoardCallback": "networks.callbacks",
+    "TrainingCallback": "networks.callbacks",
+    "WandbCallback": "networks.callbacks",
     "SieveIV": "sieve_iv",
     "load": "fitted_files",
     "TwoStageLeastSquares": "two_stage_least_squares",

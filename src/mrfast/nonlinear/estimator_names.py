@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["CURVES", "MODELS", "curve_class", "estimator_class"]
 
 MODELS: dict[str, str] = {
+    "deep_iv": "networks.deep_iv:DeepIV",
+    "quantile_iv": "networks.quantile_iv:QuantileIV",
     "two_stage_least_squares": "two_stage_least_squares:TwoStageLeastSquares",
     "logistic_control_function": "logistic_control_function:LogisticControlFunction",
     "doubly_ranked": "stratification:DoublyRanked",
@@ -25,6 +27,7 @@ MODELS: dict[str, str] = {
 """Name of an estimator: module below ``mrfast.nonlinear`` and class."""
 
 CURVES: dict[str, str] = {
+    "network": "network_curve:NetworkCurve",
     "additive": "additive_curve:AdditiveCurve",
     "logistic_control_function": "logistic_control_function:LogisticCurve",
     "anderson_rubin_line": "sieve_curve:AndersonRubinLine",
