@@ -13,10 +13,16 @@ if TYPE_CHECKING:
     from mrfast.nonlinear.causal_curve import CausalCurve as CausalCurve
     from mrfast.nonlinear.fitted_files import load as load
     from mrfast.nonlinear.iv_data import IVData as IVData
+    from mrfast.nonlinear.networks.deep_gmm import DeepGMM as DeepGMM
+    from mrfast.nonlinear.networks.delivr import DeLIVR as DeLIVR
+    from mrfast.nonlinear.networks.dfiv import DFIV as DFIV
 
 _HOME = {
     "CausalContrast": "causal_curve",
     "CausalCurve": "causal_curve",
+    "DFIV": "networks.dfiv",
+    "DeLIVR": "networks.delivr",
+    "DeepGMM": "networks.deep_gmm",
     "IVData": "iv_data",
     "load": "fitted_files",
 }

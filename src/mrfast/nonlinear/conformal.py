@@ -68,7 +68,7 @@ def conformal_quantiles(
     reached = np.cumsum(weights[order])
     needed = levels * (reached[-1] + heaviest)
     places = np.searchsorted(reached, needed * (1 - 1e-12), side="left")
-    return np.append(scores[order], np.inf)[places]
+    return np.asarray(np.append(scores[order], np.inf)[places])
 
 
 class PredictionShape(ABC):

@@ -13,10 +13,17 @@ if TYPE_CHECKING:
 
 __all__ = ["CURVES", "MODELS", "curve_class", "estimator_class"]
 
-MODELS: dict[str, str] = {}
+MODELS: dict[str, str] = {
+    "deep_gmm": "networks.deep_gmm:DeepGMM",
+    "delivr": "networks.delivr:DeLIVR",
+    "dfiv": "networks.dfiv:DFIV",
+}
 """Name of an estimator: module below ``mrfast.nonlinear`` and class."""
 
-CURVES: dict[str, str] = {}
+CURVES: dict[str, str] = {
+    "conformal": "conformal:ConformalCurve",
+    "network": "network_curve:NetworkCurve",
+}
 """Kind of a `FittedCurve`: module below ``mrfast.nonlinear`` and class."""
 
 

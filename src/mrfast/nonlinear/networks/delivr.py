@@ -186,9 +186,7 @@ class DeLIVR(TwoStageNetworks):
             )
             notes.append(text)
             if tests.linearity_p_value < _DOUBT:
-                warnings.warn(
-                    f"{text}: use residuals='averaged'", MrfastWarning, stacklevel=5
-                )
+                warnings.warn(f"{text}: use residuals='averaged'", MrfastWarning, stacklevel=5)
         elif tests.spread_p_value < _DOUBT:
             notes.append(
                 "the spread of the exposure about its prediction changes with the prediction "

@@ -166,9 +166,7 @@ class MomentSample:
         """Everybody, or a bootstrap sample of the groups, drawn before any division."""
         counts = bootstrap_counts(self.groups, generator) if resampled else None
         weight = self.weight if counts is None else self.weight * counts
-        parts = [
-            fold_codes(self.groups, proportions, generator, counts) for _ in range(networks)
-        ]
+        parts = [fold_codes(self.groups, proportions, generator, counts) for _ in range(networks)]
         return Replicate(weight, np.stack(parts), generator)
 
 
@@ -201,8 +199,8 @@ class MomentNetworks(NetworkEstimator):
         """Refuse options that are not usable; called by constructors."""
         for name in ("hidden", "outcome_hidden"):
             widths = getattr(self, name)
-            if isinstance(widths, (int, np.integer)) or not np.iterable(widths) or not len(widths):
-                raise check.fail(name, "a sequence of widths", repr(widths))
+            if not np.iterable(widths) or not tuple(widths):
+                raise check.fail(name, "a sequence of at least one width", repr(widths))
             setattr(self, name, tuple(check.integer(name, width, minimum=1) for width in widths))
         check.choice("activation", self.activation, ACTIVATIONS)
         check.choice("instrument_inputs", self.instrument_inputs, INSTRUMENT_INPUTS)
@@ -251,9 +249,7 @@ class MomentNetworks(NetworkEstimator):
             raise check.fail("outcome", "0 and 1 only, as outcome='binary' says", "other values")
         binary = self.outcome == "binary" or (self.outcome == "auto" and data.binary_outcome)
         generators = _runtime.generator(self.rng).spawn(2 + self.n_bootstrap)
-        people, calibration = calibration_split(
-            data, self.calibration_proportion, generators[0]
-        )
+        people, calibration = calibration_split(data, self.calibration_proportion, generators[0])
         sample = MomentSample(people, binary=binary)
         replicates = [
             sample.replicate(self._proportions, self.n_networks, generator, resampled=place > 0)

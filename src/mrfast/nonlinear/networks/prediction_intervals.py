@@ -48,9 +48,7 @@ def calibration_split(
     if not proportion:
         return data, None
     if data.binary_outcome:
-        raise check.fail(
-            "calibration_proportion", "0 with an outcome of 0 and 1", f"{proportion}"
-        )
+        raise check.fail("calibration_proportion", "0 with an outcome of 0 and 1", f"{proportion}")
     groups = group_codes(data.n, data.clusters)
     parts = fold_codes(groups, np.array([1 - proportion, proportion]), generator)
 

@@ -136,7 +136,7 @@ def _trained(
     problem = _RowProblem(network, (training, validation), losses, options, generator)
     schedule = TrainingOptions(options.batch_size, options.max_epochs, options.patience)
     trained = run.train(problem, schedule, stage)
-    return trained.weights[0][0].detach().double().cpu().numpy()
+    return np.asarray(trained.weights[0][0].detach().double().cpu().numpy())
 
 
 def train_residual_scale(

@@ -13,8 +13,6 @@ import torch
 
 __all__ = ["StackedRidge", "ridge_regression"]
 
-_JITTER = 1e-7  # of the mean variance of the columns: for columns that are constant or repeated
-
 
 @dataclass(frozen=True)
 class StackedRidge:
@@ -76,7 +74,9 @@ def ridge_regression(
     per_row = (share * share).sum((1, 2)).double()  # 1 over the effective number of rows
     rows = torch.as_tensor(rows, dtype=torch.float64, device=columns.device)
     strength = (rows if rows.dim() == 2 else rows.reshape(-1, 1)) * per_row[:, None]
-    ridge = strength * variances + _JITTER * variances.mean(1, keepdim=True) + 1e-30
+    rounding = 10 * torch.finfo(columns.dtype).eps  # for columns that are repeated or constant
+    floor = rounding**2 * variances.mean(1, keepdim=True) + 1e-30
+    ridge = (strength + rounding) * variances + floor
     factor = torch.linalg.cholesky(gram + torch.diag_embed(ridge))
     coefficients = torch.cholesky_solve(cross, factor)
     squares = (share * aims * aims).sum(1).double()
