@@ -300,7 +300,7 @@ def test_all_columns_of_the_instruments():
 
 def test_weak_instruments_are_told():
     rng = np.random.default_rng(10)
-    genotypes, x, y, _ = scenario(400, 10)
+    _, x, y, _ = scenario(400, 10)
     fit = DFIV(**FAST).fit(rng.normal(size=(400, 5)), x, y)
     assert any("too weak" in message for message in fit.messages_)
 
@@ -323,7 +323,7 @@ def test_options_that_are_not_usable(options, argument):
 
 def test_other_people_for_the_outcome_are_refused():
     genotypes, x, y, _ = scenario(200, 11)
-    with pytest.raises(InvalidInputError, match="stage2.*same people"):
+    with pytest.raises(InvalidInputError, match=r"stage2.*same people"):
         DFIV(**FAST).fit(genotypes, x, stage2=(genotypes, y))
 
 

@@ -34,7 +34,7 @@ __all__ = ["DeLIVR"]
 _RESIDUALS = ("averaged", "ignored")
 _RESIDUAL_QUANTILES = 101
 _TABLE_POINTS, _ROW_POINTS = 32, 10  # of the quadrature, without and with covariates
-_DOUBT = 0.05  # p-value of a test below which its message is given
+_DOUBT = 0.01  # p-value of a test below which its message is given
 
 
 class DeLIVR(TwoStageNetworks):
