@@ -13,9 +13,14 @@ if TYPE_CHECKING:
     from mrfast.nonlinear.causal_curve import CausalCurve as CausalCurve
     from mrfast.nonlinear.fitted_files import load as load
     from mrfast.nonlinear.iv_data import IVData as IVData
+    from mrfast.nonlinear.networks.callbacks import TensorBoardCallback as TensorBoardCallback
+    from mrfast.nonlinear.networks.callbacks import TrainingCallback as TrainingCallback
+    from mrfast.nonlinear.networks.callbacks import WandbCallback as WandbCallback
     from mrfast.nonlinear.networks.deep_gmm import DeepGMM as DeepGMM
+    from mrfast.nonlinear.networks.deep_iv import DeepIV as DeepIV
     from mrfast.nonlinear.networks.delivr import DeLIVR as DeLIVR
     from mrfast.nonlinear.networks.dfiv import DFIV as DFIV
+    from mrfast.nonlinear.networks.quantile_iv import QuantileIV as QuantileIV
 
 _HOME = {
     "CausalContrast": "causal_curve",
@@ -23,7 +28,12 @@ _HOME = {
     "DFIV": "networks.dfiv",
     "DeLIVR": "networks.delivr",
     "DeepGMM": "networks.deep_gmm",
+    "DeepIV": "networks.deep_iv",
     "IVData": "iv_data",
+    "QuantileIV": "networks.quantile_iv",
+    "TensorBoardCallback": "networks.callbacks",
+    "TrainingCallback": "networks.callbacks",
+    "WandbCallback": "networks.callbacks",
     "load": "fitted_files",
 }
 

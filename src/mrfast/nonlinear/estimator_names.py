@@ -17,6 +17,8 @@ MODELS: dict[str, str] = {
     "deep_gmm": "networks.deep_gmm:DeepGMM",
     "delivr": "networks.delivr:DeLIVR",
     "dfiv": "networks.dfiv:DFIV",
+    "deep_iv": "networks.deep_iv:DeepIV",
+    "quantile_iv": "networks.quantile_iv:QuantileIV",
 }
 """Name of an estimator: module below ``mrfast.nonlinear`` and class."""
 

@@ -130,11 +130,11 @@ class NetworkCurve(FittedCurve):
 
     def values(self, x: Float, covariates: Float | None) -> Float:
         """E[Y | do(X = x)], see `FittedCurve.values`."""
-        return self._at(x, covariates, slice(0, 1))[0]
+        return np.asarray(self._at(x, covariates, slice(0, 1))[0])
 
     def averaged(self, x: Float, people: Float) -> Float:
         """Average over given people, see `FittedCurve.averaged`."""
-        return self._averages(x, people, slice(0, 1))[0]
+        return np.asarray(self._averages(x, people, slice(0, 1))[0])
 
     def replicates(self, x: Float, covariates: Float | None) -> Float:
         """Curves of the bootstrap samples, shape (replicates, m)."""
@@ -237,7 +237,7 @@ class NetworkCurve(FittedCurve):
         if len(self.weights) == 1:
             return table
         few = self._averages(self._knots, _spaced(people, _REPLICATE_PEOPLE), slice(0, None))
-        return table + (few - few[0])
+        return np.asarray(table + (few - few[0]))
 
     def _interpolated(self, x: Float, which: slice) -> Float:
         """Cubic between the knots, and straight beyond the exposure's values."""

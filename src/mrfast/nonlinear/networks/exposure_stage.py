@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from mrfast.nonlinear.networks.two_stage_networks import TwoStageNetworks
 
-__all__ = ["ExposureDesign", "ExposureStage", "PredictedLaw", "Replicate", "Sample"]
+__all__ = ["ExposureDesign", "ExposureStage", "PredictedLaw", "Predictor", "Replicate", "Sample"]
 
 _BLOCK = 20_000  # people whose law is predicted at once
 

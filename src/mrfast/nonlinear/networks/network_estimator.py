@@ -202,7 +202,8 @@ class NetworkEstimator(InstrumentalVariableEstimator):
         import pandas as pd
 
         self._fitted()
-        frames = [history.to_frame() for history in getattr(self, "_histories", [])]
+        histories: list[TrainingHistory] = getattr(self, "_histories", [])
+        frames = [history.to_frame() for history in histories]
         if not frames:
             names = ["stage", "member", "epoch", "training_loss", "validation_loss"]
             return pd.DataFrame({name: [] for name in names})

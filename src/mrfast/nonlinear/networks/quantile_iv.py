@@ -36,8 +36,8 @@ class QuantileIV(TwoStageNetworks):
     cannot cross, by the pinball loss; it adds to a ridge regression. The second, h, minimises the
     mean of (y - E[h(X, c) | z, c])^2, the expectation being a Gauss-Hermite sum over the predicted
     quantile function; it adds to the two-stage least squares line. With cross-fitting, nobody's
-    quantiles come from a network that has seen that person's exposure, and the curve is the mean of
-    as many networks as there are folds.
+    quantiles come from a network that has seen that person's exposure, and the curve is the
+    mean of the networks of all folds.
 
     Parameters
     ----------
@@ -56,6 +56,9 @@ class QuantileIV(TwoStageNetworks):
     outcome_patience
         Of the outcome network. Without covariates every step uses all people, and an epoch has
         five steps.
+    outcome_networks : int
+        Outcome networks on the same people, which differ in the weights that they begin with;
+        the curve is the mean of all.
     splitting : str
         ``"cross_fitting"``; ``"separate"`` halves of the people for the two stages; ``"single"``,
         one split for both.
@@ -79,8 +82,7 @@ class QuantileIV(TwoStageNetworks):
 
     References
     ----------
-    Legault et al. 2023, quantile instrumental variable estimation of nonlinear effects; Hartford
-    et al. 2017, Deep IV, https://proceedings.mlr.press/v70/hartford17a.html
+    Hartford et al. 2017, https://proceedings.mlr.press/v70/hartford17a.html
     """
 
     name = "quantile_iv"
@@ -104,6 +106,7 @@ class QuantileIV(TwoStageNetworks):
         outcome_batch_size: int = 1000,
         outcome_max_epochs: int = 1000,
         outcome_patience: int = 20,
+        outcome_networks: int = 3,
         splitting: str = "cross_fitting",
         folds: int = 5,
         validation_proportion: float = 0.2,
@@ -124,6 +127,7 @@ class QuantileIV(TwoStageNetworks):
         self.outcome_batch_size = outcome_batch_size
         self.outcome_max_epochs = outcome_max_epochs
         self.outcome_patience = outcome_patience
+        self.outcome_networks = outcome_networks
         self.splitting, self.folds = splitting, folds
         self.validation_proportion = validation_proportion
         self.n_bootstrap, self.warm_start = n_bootstrap, warm_start

@@ -207,7 +207,7 @@ def _positions(nodes: Float, probabilities: Float, grid: Float) -> Float:
     flat = below + size * np.arange(rows)[:, None]
     lower = np.bincount(flat.ravel(), ((1 - share) * probabilities).ravel(), rows * size)
     upper = np.bincount((flat + 1).ravel(), (share * probabilities).ravel(), rows * size)
-    return (lower + upper).reshape(rows, size)
+    return np.asarray(lower + upper, dtype=np.float64).reshape(rows, size)
 
 
 class OutcomeTable(_Outcome):

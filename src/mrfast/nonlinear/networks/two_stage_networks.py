@@ -51,6 +51,7 @@ class TwoStageNetworks(NetworkEstimator):
     outcome_batch_size: int
     outcome_max_epochs: int
     outcome_patience: int
+    outcome_networks: int
     splitting: str
     folds: int
     validation_proportion: float
@@ -76,6 +77,7 @@ class TwoStageNetworks(NetworkEstimator):
         for name in ("max_epochs", "patience", "outcome_max_epochs", "outcome_patience"):
             check.integer(name, getattr(self, name), minimum=1)
         check.choice("splitting", self.splitting, SPLITTINGS)
+        check.integer("outcome_networks", self.outcome_networks, minimum=1, maximum=100)
         check.integer("folds", self.folds, minimum=2, maximum=20)
         check.scalar("validation_proportion", self.validation_proportion, above=0.0, below=1.0)
         if check.integer("n_bootstrap", self.n_bootstrap, minimum=0) == 1:
@@ -308,7 +310,7 @@ class _Task:
             )
         if division_of is not None:
             divisions = [division_of.exposure_division, division_of.outcome_division]
-        self.networks = len(divisions[0].outcome_training)
+        self.networks = len(divisions[-1].outcome_training) * estimator.outcome_networks
         return Replicate(estimator, weights[0], weights[-1], divisions[0], divisions[-1], generator)
 
     def train(
@@ -342,7 +344,10 @@ class _Task:
         members = [
             (r, f)
             for r, replicate in enumerate(replicates)
-            for f in range(len(replicate.outcome_division.outcome_training))
+            for f in np.repeat(
+                np.arange(len(replicate.outcome_division.outcome_training)),
+                estimator.outcome_networks,
+            )
         ]
         owner = np.array([r for r, _ in members])
         training, validation = (
@@ -403,13 +408,19 @@ class _Task:
             halves = [
                 QuadraticRisk(
                     *(
-                        np.concatenate([getattr(risk, name)[part] for risk in risks])
+                        np.concatenate(
+                            [
+                                np.repeat(part, estimator.outcome_networks, axis=0)
+                                for risk in risks
+                                for part in np.split(getattr(risk, name), 2)[half : half + 1]
+                            ]
+                        )
                         for name in ("matrix", "vector", "constant")
                     )
                 )
-                for part in (slice(0, self.networks), slice(self.networks, None))
+                for half in range(2)
             ]
-            problem = OutcomeTable(network, linear, start, *halves, grid, **options)
+            problem = OutcomeTable(network, linear, start, halves[0], halves[1], grid, **options)
         else:
             problem = OutcomeRows(
                 network,
