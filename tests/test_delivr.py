@@ -80,6 +80,10 @@ def test_law_of_the_exposure_has_the_moments_of_mean_and_residuals():
     np.testing.assert_allclose(law.nodes @ law.probabilities, mean, atol=1e-9)
     second = np.mean(law.nodes**2 @ law.probabilities)
     assert second == pytest.approx(np.mean(standard**2), rel=0.02)
+    # The expectation in the loss, for a curve that is no polynomial: over everybody's residuals.
+    residuals = standard - mean
+    expected = [np.mean(np.cos(2 * (at + residuals))) for at in mean[:200]]
+    np.testing.assert_allclose(np.cos(2 * law.nodes[:200]) @ law.probabilities, expected, atol=0.03)
 
 
 def test_prediction_leaves_out_a_persons_fold():

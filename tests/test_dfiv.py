@@ -352,3 +352,20 @@ def test_without_torch_the_extra_is_named(monkeypatch):
     genotypes, x, y, _ = scenario(100, 12)
     with pytest.raises(MissingExtraError, match=r"mrfast\[ml\]"):
         DFIV().fit(genotypes, x, y)
+
+
+def test_training_goes_on_from_a_checkpoint(tmp_path):
+    genotypes, x, y, _ = scenario(400, 13)
+    options = FAST | {"max_epochs": 14, "patience": 14}
+    whole = DFIV(**options).fit(genotypes, x, y)
+
+    class Stop:
+        def on_epoch(self, record):
+            if record.epoch == 12:
+                raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        DFIV(**options).fit(genotypes, x, y, checkpoint=tmp_path, callbacks=[Stop()])
+    resumed = DFIV(**options).fit(genotypes, x, y, checkpoint=tmp_path)
+    grid = np.linspace(-1, 1, 5)
+    np.testing.assert_array_equal(resumed.effect(grid), whole.effect(grid))

@@ -115,14 +115,14 @@ class TwoStageNetworks(NetworkEstimator):
     # ------------------------------------------------------------------------- fitting
 
     def _fit(self, data: IVData) -> Fit:
+        root = _runtime.generator(self.rng)
         if self.uncertainty is None:
-            return self._fit_stages(data)[0]
+            return self._fit_stages(data, root)[0]
         if self._run.stage2 is not None:
             raise check.fail("uncertainty", "None with other people in stage2", self.uncertainty)
-        # A stream of its own, beside those of the networks.
-        stream = np.random.Generator(_runtime.generator(self.rng).bit_generator.jumped())  # type: ignore[attr-defined]
+        stream = root.spawn(1)[0]
         people, calibration = calibration_split(data, self.calibration_proportion, stream)
-        fit, stage = self._fit_stages(people)
+        fit, stage = self._fit_stages(people, root)
         law = stage.laws[0]
         return with_prediction_intervals(
             fit,
@@ -136,11 +136,11 @@ class TwoStageNetworks(NetworkEstimator):
             probabilities=law.probabilities,
         )
 
-    def _fit_stages(self, data: IVData) -> tuple[Fit, ExposureStage]:
+    def _fit_stages(self, data: IVData, root: np.random.Generator) -> tuple[Fit, ExposureStage]:
         """Both stages on all people and on bootstrap samples; the first stage of the former."""
         run = self._run
         task = _Task(self, data, run.stage2)
-        generator, *others = _runtime.generator(self.rng).spawn(1 + self.n_bootstrap)
+        generator, *others = root.spawn(1 + self.n_bootstrap)
         main = task.replicate(self, generator, None, None)
         stage, weights, linear, outcome = task.train(self, run, [main], "", None, None)
         pieces, lines = [weights], [linear]
@@ -221,6 +221,8 @@ class TwoStageNetworks(NetworkEstimator):
                 )
         if first.n_bootstrap:
             raise check.fail("estimators", "n_bootstrap=0", str(first.n_bootstrap))
+        if first.uncertainty is not None:
+            raise check.fail("estimators", "uncertainty=None", repr(first.uncertainty))
         return first._fit_together(estimators, data)
 
     @staticmethod
