@@ -326,10 +326,15 @@ def _largest_deviation(curves: Float, level: float) -> float:
 
 
 def _spaced(rows: Float, most: int) -> Float:
-    """At most so many rows, evenly spaced among all."""
+    """At most so many rows, evenly spaced among all and moved to the mean of all.
+
+    With that mean, what is linear in the covariates is averaged as over all rows.
+    """
+    rows = np.asarray(rows, dtype=np.float64)
     if len(rows) <= most:
-        return np.asarray(rows, dtype=np.float64)
-    return np.asarray(rows[np.linspace(0, len(rows) - 1, most).astype(int)], dtype=np.float64)
+        return rows
+    chosen = rows[np.linspace(0, len(rows) - 1, most).astype(int)]
+    return np.asarray(chosen + (rows.mean(axis=0) - chosen.mean(axis=0)))
 
 
 def _repeated(person: Float | None, length: int) -> Float | None:

@@ -113,12 +113,16 @@ class AdversarialProblem(TrainingProblem):
     optimisers : (Adam, Adam)
     linear : Tensor, shape (members, 2 + q)
         Linear part of h, or of its log odds.
-    binary : bool
     rows, validation : Rows
+    binary : bool
+    batch_size : int
+        Random rows of each member in a step.
     adversary_steps : int
         Before each step of h.
     generator : numpy Generator
     """
+
+    training_rows = None
 
     def __init__(
         self,
@@ -130,6 +134,7 @@ class AdversarialProblem(TrainingProblem):
         validation: Rows,
         *,
         binary: bool,
+        batch_size: int,
         adversary_steps: int,
         generator: np.random.Generator,
     ) -> None:
@@ -137,15 +142,17 @@ class AdversarialProblem(TrainingProblem):
         self.networks = networks
         self.optimisers = optimisers
         self.linear = linear
-        self.training_rows = rows
+        self.rows = rows
         self.validation = validation
         self.binary = binary
+        self.batch_size = batch_size
         self.adversary_steps = adversary_steps
         self.generator = generator
 
     def _take_members(self, kept: torch.Tensor) -> None:
         self.variables = self.variables.take(kept)
         self.linear = self.linear[kept]
+        self.rows = self.rows.take(kept)
         self.validation = self.validation.take(kept)
 
     def structural(self, weights: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
@@ -165,9 +172,15 @@ class AdversarialProblem(TrainingProblem):
         one = torch.ones_like(inputs[..., :1])
         return torch.cat([one, inputs, self.networks[0](weights, inputs)], 2)
 
+    def _batch(self) -> Rows:
+        if self.rows.width <= self.batch_size:
+            return self.rows
+        chosen = self.generator.choice(self.rows.width, self.batch_size, replace=False)
+        return self.rows.columns(torch.as_tensor(chosen, device=self.rows.index.device))
+
     def step(self, batch: Rows | None) -> torch.Tensor:
         """Some steps of the adversary, then one of h."""
-        assert batch is not None
+        batch = self._batch()
         first, second = self.optimisers
         share = batch.weight / batch.weight.sum(1, keepdim=True)
         with torch.no_grad():

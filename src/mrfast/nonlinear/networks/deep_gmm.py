@@ -21,6 +21,8 @@ from mrfast.nonlinear.networks.structural_function import linear_parts
 
 __all__ = ["DeepGMM"]
 
+_STEPS_PER_EPOCH = 5
+
 
 class DeepGMM(MomentNetworks):
     """Causal curve whose residuals no function of the instruments predicts.
@@ -51,9 +53,10 @@ class DeepGMM(MomentNetworks):
     adversary_steps : int
         Steps of the adversary before each of h.
     batch_size : int
+        People in a step.
     max_epochs, patience : int
-        Training ends `patience` epochs after the lowest distance of the moments of the people left
-        out, whose weights are used.
+        An epoch has five steps of h. Training ends `patience` epochs after the lowest distance of
+        the moments of the people left out, whose weights are used.
     n_networks : int
         Structural functions that the curve is the mean of, each from its own division of people.
     validation_proportion : float
@@ -221,10 +224,11 @@ class DeepGMM(MomentNetworks):
             Rows.from_weights(training, dtype=kind, device=device),
             Rows.from_weights(validation, dtype=kind, device=device),
             binary=sample.binary,
+            batch_size=self.batch_size,
             adversary_steps=self.adversary_steps,
             generator=replicates[0].generator,
         )
-        options = TrainingOptions(self.batch_size, self.max_epochs, self.patience)
+        options = TrainingOptions(None, self.max_epochs, self.patience, _STEPS_PER_EPOCH)
         done = self._run.train(problem, options, f"moment networks{label}")
         best = done.weights[1].detach().double().cpu().numpy()
         return TrainedMembers(best, linear, done.best_epoch, done.best_loss)
