@@ -19,12 +19,26 @@ MODELS: dict[str, str] = {
     "dfiv": "networks.dfiv:DFIV",
     "deep_iv": "networks.deep_iv:DeepIV",
     "quantile_iv": "networks.quantile_iv:QuantileIV",
+    "two_stage_least_squares": "two_stage_least_squares:TwoStageLeastSquares",
+    "logistic_control_function": "logistic_control_function:LogisticControlFunction",
+    "doubly_ranked": "stratification:DoublyRanked",
+    "residual": "stratification:Residual",
+    "kernel_iv": "kernel_iv:KernelIV",
+    "location_shift_iv": "location_shift:LocationShiftIV",
+    "sieve_iv": "sieve_iv:SieveIV",
 }
 """Name of an estimator: module below ``mrfast.nonlinear`` and class."""
 
 CURVES: dict[str, str] = {
     "conformal": "conformal:ConformalCurve",
     "network": "network_curve:NetworkCurve",
+    "additive": "additive_curve:AdditiveCurve",
+    "logistic_control_function": "logistic_control_function:LogisticCurve",
+    "anderson_rubin_line": "sieve_curve:AndersonRubinLine",
+    "sieve": "sieve_curve:SieveCurve",
+    "honest_sieve": "honest_bands:HonestCurve",
+    "binary_sieve": "binary_curve:BinaryCurve",
+    "modified_sieve": "modified_curve:ModifiedCurve",
 }
 """Kind of a `FittedCurve`: module below ``mrfast.nonlinear`` and class."""
 
