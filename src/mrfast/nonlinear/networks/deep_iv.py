@@ -163,11 +163,11 @@ class DeepIV(TwoStageNetworks):
             f"exposure network{label}",
         )
 
-        @torch.no_grad()
         def predict(member: int, columns: Float, generator: np.random.Generator) -> PredictedLaw:
             place = torch.tensor([member], device=device)
             rows = torch.as_tensor(columns, dtype=torch.float32, device=device)
-            log_weights, *others = problem.take(place).mixture(done.weights[0][place], rows)
+            with torch.no_grad():
+                log_weights, *others = problem.take(place).mixture(done.weights[0][place], rows)
             weights, means, scales = (
                 part[0].double().cpu().numpy() for part in (log_weights.exp(), *others)
             )

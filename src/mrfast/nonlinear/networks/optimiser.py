@@ -44,16 +44,17 @@ class Adam:
         self.square = torch.zeros_like(weights)
         self.steps = 0
 
-    @torch.no_grad()
     def step(self, gradient: torch.Tensor) -> None:
         """Move the weights against a gradient of their shape."""
         self.steps += 1
-        self.mean.lerp_(gradient, 1 - _MEAN_DECAY)
-        self.square.mul_(_SQUARE_DECAY).addcmul_(gradient, gradient, value=1 - _SQUARE_DECAY)
-        spread = (self.square / (1 - _SQUARE_DECAY**self.steps)).sqrt_().add_(_OFFSET)
-        move = (self.mean / (1 - _MEAN_DECAY**self.steps)).div_(spread)
-        shrink = self.decayed * (self.learning_rate * self.weight_decay)
-        self.weights.mul_(1 - shrink).sub_(move.mul_(self.learning_rate))
+        with torch.no_grad():
+            self.mean.lerp_(gradient, 1 - _MEAN_DECAY)
+            self.square.mul_(_SQUARE_DECAY)
+            self.square.addcmul_(gradient, gradient, value=1 - _SQUARE_DECAY)
+            spread = (self.square / (1 - _SQUARE_DECAY**self.steps)).sqrt_().add_(_OFFSET)
+            move = (self.mean / (1 - _MEAN_DECAY**self.steps)).div_(spread)
+            shrink = self.decayed * (self.learning_rate * self.weight_decay)
+            self.weights.mul_(1 - shrink).sub_(move.mul_(self.learning_rate))
 
     def take(self, kept: torch.Tensor) -> Adam:
         """Optimiser of some of the members."""
@@ -72,10 +73,10 @@ class Adam:
         tensors = {"weights": self.weights.detach(), "mean": self.mean, "square": self.square}
         return {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
 
-    @torch.no_grad()
     def restore(self, state: dict[str, NDArray[np.generic]], steps: int) -> None:
         """Continue from what a checkpoint kept."""
-        self.weights.copy_(torch.as_tensor(state["weights"]))
-        self.mean.copy_(torch.as_tensor(state["mean"]))
-        self.square.copy_(torch.as_tensor(state["square"]))
+        with torch.no_grad():
+            self.weights.copy_(torch.as_tensor(state["weights"]))
+            self.mean.copy_(torch.as_tensor(state["mean"]))
+            self.square.copy_(torch.as_tensor(state["square"]))
         self.steps = steps

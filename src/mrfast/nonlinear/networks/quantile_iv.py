@@ -195,11 +195,11 @@ class QuantileIV(TwoStageNetworks):
         points = _TABLE_POINTS if first.covariates is None else _ROW_POINTS
         to_nodes, probabilities = quantile_nodes(levels, points)
 
-        @torch.no_grad()
         def predict(member: int, columns: Float, _: np.random.Generator) -> PredictedLaw:
             place = torch.tensor([member], device=device)
             rows = torch.as_tensor(columns, dtype=torch.float32, device=device)
-            quantiles = problem.take(place).quantiles(done.weights[0][place], rows)[0]
+            with torch.no_grad():
+                quantiles = problem.take(place).quantiles(done.weights[0][place], rows)[0]
             nodes = quantiles.double().cpu().numpy() @ to_nodes
             mean = nodes @ probabilities
             variance = (nodes - mean[:, None]) ** 2 @ probabilities

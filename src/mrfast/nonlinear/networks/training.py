@@ -296,7 +296,7 @@ def _epoch(problem: TrainingProblem, options: TrainingOptions) -> NDArray[np.flo
         order = torch.as_tensor(problem.generator.permutation(rows.width))
         for columns in order.to(rows.index.device).tensor_split(count):
             losses.append(problem.step(rows.columns(columns)))
-    return torch.stack(losses).mean(0).double().cpu().numpy()
+    return np.asarray(torch.stack(losses).mean(0).double().cpu())
 
 
 def _validate(
