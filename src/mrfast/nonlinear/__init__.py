@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from mrfast.nonlinear.networks.callbacks import TensorBoardCallback as TensorBoardCallback
     from mrfast.nonlinear.networks.callbacks import TrainingCallback as TrainingCallback
     from mrfast.nonlinear.networks.callbacks import WandbCallback as WandbCallback
+    from mrfast.nonlinear.networks.deep_gmm import DeepGMM as DeepGMM
     from mrfast.nonlinear.networks.deep_iv import DeepIV as DeepIV
+    from mrfast.nonlinear.networks.delivr import DeLIVR as DeLIVR
+    from mrfast.nonlinear.networks.dfiv import DFIV as DFIV
     from mrfast.nonlinear.networks.quantile_iv import QuantileIV as QuantileIV
     from mrfast.nonlinear.sieve_iv import SieveIV as SieveIV
     from mrfast.nonlinear.stratification import DoublyRanked as DoublyRanked
@@ -33,6 +36,9 @@ if TYPE_CHECKING:
 _HOME = {
     "CausalContrast": "causal_curve",
     "CausalCurve": "causal_curve",
+    "DFIV": "networks.dfiv",
+    "DeLIVR": "networks.delivr",
+    "DeepGMM": "networks.deep_gmm",
     "DeepIV": "networks.deep_iv",
     "IVData": "iv_data",
     "QuantileIV": "networks.quantile_iv",

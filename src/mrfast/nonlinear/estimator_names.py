@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 __all__ = ["CURVES", "MODELS", "curve_class", "estimator_class"]
 
 MODELS: dict[str, str] = {
+    "deep_gmm": "networks.deep_gmm:DeepGMM",
+    "delivr": "networks.delivr:DeLIVR",
+    "dfiv": "networks.dfiv:DFIV",
     "deep_iv": "networks.deep_iv:DeepIV",
     "quantile_iv": "networks.quantile_iv:QuantileIV",
     "two_stage_least_squares": "two_stage_least_squares:TwoStageLeastSquares",
@@ -27,6 +30,7 @@ MODELS: dict[str, str] = {
 """Name of an estimator: module below ``mrfast.nonlinear`` and class."""
 
 CURVES: dict[str, str] = {
+    "conformal": "conformal:ConformalCurve",
     "network": "network_curve:NetworkCurve",
     "additive": "additive_curve:AdditiveCurve",
     "logistic_control_function": "logistic_control_function:LogisticCurve",

@@ -39,6 +39,8 @@ class NetworkShape:
     input_shift, input_scale : ndarray, shape (1 + q,)
         Of exposure and covariates.
     outcome_shift, outcome_scale : float
+    clipped : bool
+        Keep the curve, a risk that is linear in the network, between 0 and 1.
     """
 
     hidden: tuple[int, ...]
@@ -49,6 +51,7 @@ class NetworkShape:
     input_scale: Float
     outcome_shift: float = 0.0
     outcome_scale: float = 1.0
+    clipped: bool = False
 
     def values(self, weights: Float, linear: Float, inputs: Float) -> Float:
         """E[Y | do(x), c] by one network.
@@ -80,7 +83,8 @@ class NetworkShape:
             result[begin : begin + _CHUNK] = linear[0] + part @ linear[1:] + network
         if self.binary:
             return np.asarray(expit(result))
-        return self.outcome_shift + self.outcome_scale * result
+        result = self.outcome_shift + self.outcome_scale * result
+        return np.clip(result, 0.0, 1.0) if self.clipped else result
 
 
 class NetworkCurve(FittedCurve):
@@ -254,6 +258,7 @@ class NetworkCurve(FittedCurve):
             "binary": self.shape.binary,
             "outcome_shift": self.shape.outcome_shift,
             "outcome_scale": self.shape.outcome_scale,
+            "clipped": self.shape.clipped,
             "central": list(self.central),
             "full": list(self.full),
         }
@@ -281,6 +286,7 @@ class NetworkCurve(FittedCurve):
             input_scale=arrays["input_scale"],
             outcome_shift=float(values["outcome_shift"]),
             outcome_scale=float(values["outcome_scale"]),
+            clipped=bool(values["clipped"]),
         )
         return cls(
             shape,
@@ -320,10 +326,15 @@ def _largest_deviation(curves: Float, level: float) -> float:
 
 
 def _spaced(rows: Float, most: int) -> Float:
-    """At most so many rows, evenly spaced among all."""
+    """At most so many rows, evenly spaced among all and moved to the mean of all.
+
+    With that mean, what is linear in the covariates is averaged as over all rows.
+    """
+    rows = np.asarray(rows, dtype=np.float64)
     if len(rows) <= most:
-        return np.asarray(rows, dtype=np.float64)
-    return np.asarray(rows[np.linspace(0, len(rows) - 1, most).astype(int)], dtype=np.float64)
+        return rows
+    chosen = rows[np.linspace(0, len(rows) - 1, most).astype(int)]
+    return np.asarray(chosen + (rows.mean(axis=0) - chosen.mean(axis=0)))
 
 
 def _repeated(person: Float | None, length: int) -> Float | None:
