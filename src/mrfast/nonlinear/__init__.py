@@ -11,14 +11,32 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mrfast.nonlinear.causal_curve import CausalContrast as CausalContrast
     from mrfast.nonlinear.causal_curve import CausalCurve as CausalCurve
+    from mrfast.nonlinear.ensemble import Ensemble as Ensemble
     from mrfast.nonlinear.fitted_files import load as load
+    from mrfast.nonlinear.held_out_risk import HeldOutRisk as HeldOutRisk
+    from mrfast.nonlinear.hyperparameter_sweep import SweepResult as SweepResult
     from mrfast.nonlinear.iv_data import IVData as IVData
+    from mrfast.nonlinear.parameter_samplers import Grid as Grid
+    from mrfast.nonlinear.parameter_samplers import RandomUniform as RandomUniform
+    from mrfast.nonlinear.parameter_samplers import RandomUniformInt as RandomUniformInt
+    from mrfast.nonlinear.parameter_samplers import Values as Values
+    from mrfast.nonlinear.rescaled import Rescaled as Rescaled
+    from mrfast.nonlinear.sweep_configurations import sweep_configuration as sweep_configuration
 
 _HOME = {
     "CausalContrast": "causal_curve",
     "CausalCurve": "causal_curve",
+    "Ensemble": "ensemble",
+    "Grid": "parameter_samplers",
+    "HeldOutRisk": "held_out_risk",
     "IVData": "iv_data",
+    "RandomUniform": "parameter_samplers",
+    "RandomUniformInt": "parameter_samplers",
+    "Rescaled": "rescaled",
+    "SweepResult": "hyperparameter_sweep",
+    "Values": "parameter_samplers",
     "load": "fitted_files",
+    "sweep_configuration": "sweep_configurations",
 }
 
 __all__ = sorted(_HOME)

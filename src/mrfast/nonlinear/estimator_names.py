@@ -13,10 +13,16 @@ if TYPE_CHECKING:
 
 __all__ = ["CURVES", "MODELS", "curve_class", "estimator_class"]
 
-MODELS: dict[str, str] = {}
+MODELS: dict[str, str] = {
+    "ensemble": "ensemble:Ensemble",
+    "rescaled": "rescaled:Rescaled",
+}
 """Name of an estimator: module below ``mrfast.nonlinear`` and class."""
 
-CURVES: dict[str, str] = {}
+CURVES: dict[str, str] = {
+    "ensemble": "composed_curves:EnsembleCurve",
+    "rescaled": "composed_curves:RescaledCurve",
+}
 """Kind of a `FittedCurve`: module below ``mrfast.nonlinear`` and class."""
 
 
