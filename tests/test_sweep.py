@@ -410,7 +410,7 @@ def test_clusters_are_not_split(database, monkeypatch):
     clusters = np.random.default_rng(0).integers(400, size=2000)
     run(database, {"degree": [2]}, {**DATA, "clusters": clusters})
     training, held_out = seen["parts"]
-    families = {x: c for x, c in zip(DATA["exposure"], clusters, strict=True)}
+    families = dict(zip(DATA["exposure"], clusters, strict=True))
     of = [{families[x] for x in part.exposure} for part in (training, held_out)]
     assert not of[0] & of[1]
     assert len(of[1]) == 80

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import mrfast
 from mrfast import _validation as check
 from mrfast._files import strict_json
 from mrfast._progress import progress_hook
-from mrfast._runtime import thread_count
+from mrfast._runtime import build_config, thread_count
 from mrfast.errors import InvalidInputError
 from mrfast.nonlinear.estimator import InstrumentalVariableEstimator
 from mrfast.nonlinear.estimator_names import MODELS, estimator_class
@@ -402,7 +401,7 @@ def sweep(
         "held_out": share,
         "interval": interval,
         "level": level,
-        "mrfast_version": mrfast.__version__,
+        "mrfast_version": build_config()["version"],
     }
     runs = SweepRuns(kind, options, training, testing, interval, level)
     with SweepStore(database) as store:
