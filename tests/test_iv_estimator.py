@@ -242,8 +242,8 @@ def test_bad_questions_are_answered_by_name() -> None:
         estimator.effect(np.nan)
     with pytest.raises(NotFittedError, match="call fit"):
         Regression().effect(0.0)
-    with pytest.raises(InvalidInputError, match="covariates"):
-        fitted().effect_conditional(0.0, np.zeros((3, 0)))
+    with pytest.raises(InvalidInputError, match="rows that broadcast against x"):
+        fitted().effect_conditional(np.zeros(3), np.zeros((2, 1)))
 
 
 # ---------------------------------------------------------------------------- files

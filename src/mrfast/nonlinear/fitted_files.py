@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import mrfast
 from mrfast._files import nullable_json, read_document, replace_file, write_document
 from mrfast._runtime import build_config
 from mrfast.errors import DamagedFileError
@@ -71,7 +70,7 @@ def write_fit(
             "exposure_central": list(estimator.exposure_central_),
             "exposure_central_99": list(estimator.exposure_central_99_),
             "arrays_sha256": hashlib.sha256(packed).hexdigest(),
-            "versions": {"mrfast": mrfast.__version__, "numpy": np.__version__, **build_config()},
+            "versions": {"numpy": np.__version__, "mrfast": build_config()["version"]},
         },
         kind=_KIND,
         version=_VERSION,
