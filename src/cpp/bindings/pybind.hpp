@@ -106,5 +106,6 @@ void register_genotypes(py::module_ module);
 void register_texts(py::module_ module);
 void register_harmonise(py::module_ module);
 void register_matrix(py::module_ module);
+void register_simulation(py::module_ module);
 
 }  // namespace mrfast::bindings
