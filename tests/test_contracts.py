@@ -41,6 +41,7 @@ KERNELS["summary"] = {
     "presso",
     "summary",
 }
+KERNELS["nonlinear"] = {"crossproducts"}
 MAY_IMPORT: dict[str, set[str]] = {
     **{part: set(FOUNDATION[:i]) for i, part in enumerate(FOUNDATION)},
     **{domain: {*FOUNDATION, "_core"} for domain in DOMAINS},

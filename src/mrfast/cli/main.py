@@ -20,6 +20,7 @@ from mrfast.cli import (
     instruments_command,
     massive_command,
     mr_command,
+    nonlinear_command,
     phewas_command,
     pool_command,
     presso_command,
@@ -76,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
         harmonise_command,
         mr_command,
         presso_command,
+        nonlinear_command,
         phewas_command,
         example_command,
     ):

@@ -16,12 +16,20 @@ __all__ = ["CURVES", "MODELS", "curve_class", "estimator_class"]
 MODELS: dict[str, str] = {
     "ensemble": "ensemble:Ensemble",
     "rescaled": "rescaled:Rescaled",
+    "two_stage_least_squares": "two_stage_least_squares:TwoStageLeastSquares",
+    "logistic_control_function": "logistic_control_function:LogisticControlFunction",
+    "doubly_ranked": "stratification:DoublyRanked",
+    "residual": "stratification:Residual",
+    "kernel_iv": "kernel_iv:KernelIV",
+    "location_shift_iv": "location_shift:LocationShiftIV",
 }
 """Name of an estimator: module below ``mrfast.nonlinear`` and class."""
 
 CURVES: dict[str, str] = {
     "ensemble": "composed_curves:EnsembleCurve",
     "rescaled": "composed_curves:RescaledCurve",
+    "additive": "additive_curve:AdditiveCurve",
+    "logistic_control_function": "logistic_control_function:LogisticCurve",
 }
 """Kind of a `FittedCurve`: module below ``mrfast.nonlinear`` and class."""
 

@@ -169,7 +169,7 @@ def _functions(training: Float, held_out: Float, covariates: Float | None) -> Fl
     """Functions of the score, and the covariates, at the held-out people; they span constants."""
     levels = np.unique(held_out)
     if len(levels) <= _LEVELS:
-        basis = (held_out[:, None] == levels).astype(np.float64)
+        basis: Float = (held_out[:, None] == levels).astype(np.float64)
     else:
         # of the rank, so that no few people in a tail decide a function by themselves
         ordered = np.sort(training)

@@ -286,7 +286,7 @@ class SweepResult:
 def sweep(
     estimator: str | type[InstrumentalVariableEstimator] | InstrumentalVariableEstimator,
     parameters: Mapping[str, Any],
-    data: IVData | Mapping[str, Any],
+    data: object,
     *,
     method: str | None = None,
     n_runs: int | None = None,
@@ -317,8 +317,8 @@ def sweep(
     parameters : mapping
         For each option a sampler of `mrfast.nonlinear` (`Grid`, `Values`, `RandomUniform`,
         `RandomUniformInt`), a list of values, or one value.
-    data : IVData or mapping
-        Or the arguments of `fit` by name.
+    data : IVData, mapping or simulated people
+        The mapping has the arguments of `fit` by name.
     method : {"grid", "random"}, optional
         All combinations, or `n_runs` draws. By default a grid unless an option has a random law.
     n_runs : int, optional
@@ -475,6 +475,7 @@ def _check_importable(kind: type[InstrumentalVariableEstimator]) -> None:
 
 
 def _data(data: object) -> IVData:
+    data = getattr(data, "arrays", data)  # simulated people
     if not isinstance(data, Mapping):
         raise check.fail("data", "an IVData, or the arguments of fit by name", type(data).__name__)
     names = list(inspect.signature(iv_data).parameters)
