@@ -139,7 +139,8 @@ def _add_evaluate(actions: _SubParsersAction[argparse.ArgumentParser]) -> None:
         action="extend",
         default=[],
         metavar="RANGE",
-        help="95 and 99 (central percent of the exposure), range, or low,high (default 95)",
+        help="95 and 99 (central percent of the exposure), range, or low,high, such as "
+        "--domain=-1,1 (default 95)",
     )
     parser.add_argument("--points", type=int, default=2000, metavar="N", help="default %(default)s")
     parser.add_argument("--interval", metavar="KIND", help="limits to compare, such as uniform")

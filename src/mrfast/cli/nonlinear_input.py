@@ -51,6 +51,7 @@ ARGUMENTS = {
     "level": "--level",
     "domain": "--domain",
     "true_effect": "--true-function",
+    "text": "--true-function",
     "n_points": "--points",
     "reference": "--reference",
 }
@@ -323,7 +324,12 @@ def _with_genotypes(
         )
     rows = np.arange(len(files.variants))
     if options.variants is not None:
-        wanted = Path(options.variants).read_text(encoding="utf-8").split()
+        try:
+            wanted = Path(options.variants).read_text(encoding="utf-8").split()
+        except UnicodeDecodeError as error:
+            raise InvalidInputError(
+                f"--variants: expected a text file, received {options.variants}"
+            ) from error
         rows = pd.Index(files.variants["snp"].astype(str)).get_indexer(pd.Index(wanted))
         if (rows < 0).any():
             lacking = [name for name, row in zip(wanted, rows, strict=True) if row < 0]

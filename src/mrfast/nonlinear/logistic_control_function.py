@@ -229,17 +229,13 @@ class _TwoStages:
                 self._weighted(y * predictor - np.logaddexp(0.0, predictor), rows).sum()
             )
             gradient += np.einsum("ij,i->j", design, self._weighted(y - risk, rows))
-            information += cross_products(
-                design, design, self._weighted(risk * (1 - risk), rows)
-            )
+            information += cross_products(design, design, self._weighted(risk * (1 - risk), rows))
         return likelihood, gradient, information
 
     def _control_slope(self, rows: slice) -> Float:
         """Derivative of the predictor in the (unscaled) residual."""
         v = self.v[rows]
-        terms = [
-            d * self.coefficients[1 + d] * v ** (d - 1) for d in range(1, self.degree + 1)
-        ]
+        terms = [d * self.coefficients[1 + d] * v ** (d - 1) for d in range(1, self.degree + 1)]
         return np.sum(terms, axis=0) / self.spread
 
     def first_stage_columns(self, rows: slice) -> Float:
@@ -262,12 +258,8 @@ class _TwoStages:
                 risk = expit(np.einsum("ij,j->i", design, self.coefficients))
                 moved = -design * (risk * (1 - risk) * self._control_slope(rows))[:, None]
                 for d in range(1, self.degree + 1):
-                    moved[:, 1 + d] += (
-                        (self.outcome[rows] - risk) * d * v ** (d - 1) / self.spread
-                    )
-                total -= cross_products(
-                    moved, self.first_stage_columns(rows), self._weights(rows)
-                )
+                    moved[:, 1 + d] += (self.outcome[rows] - risk) * d * v ** (d - 1) / self.spread
+                total -= cross_products(moved, self.first_stage_columns(rows), self._weights(rows))
             self._cross_derivative = total
         return self._cross_derivative
 

@@ -118,6 +118,7 @@ def plot_causal_curve(
     ax.set_ylim(floor, high)
     if strip is not None:
         _draw_histogram(ax, *strip, floor, low)
+        ax.set_yticks([tick for tick in ax.get_yticks() if low <= tick <= high])
     ax.set_xlabel(exposure)
     if outcome is None:
         outcome = "E[Y | do(X = x)]"
@@ -235,6 +236,15 @@ def _draw_lines(ax: Any, lines: Sequence[_Line], bottom: float, top: float) -> N
     for place, line in enumerate(lines):
         colour = SERIES[place % len(SERIES)]
         label = line.name
+        if line.limits is not None and len(lines) > 1:
+            label = f"{line.name}, {line.text.partition(' for ')[0]}"
+        solid = np.ones(len(line.x), dtype=bool)
+        if line.core is not None:
+            solid = (line.x >= line.core[0]) & (line.x <= line.core[1])
+            ax.plot(line.x, line.estimate, color=colour, linewidth=1.1, linestyle=(0, (3, 2)))
+        ax.plot(
+            line.x[solid], line.estimate[solid], color=colour, linewidth=2, zorder=3, label=label
+        )
         if line.limits is not None:
             lower, upper = (np.clip(edge, bottom, top) for edge in line.limits)
             ax.fill_between(
@@ -247,15 +257,6 @@ def _draw_lines(ax: Any, lines: Sequence[_Line], bottom: float, top: float) -> N
                 zorder=2,
                 label=line.text if len(lines) == 1 else None,
             )
-            if len(lines) > 1:
-                label = f"{line.name}, {line.text.partition(' for ')[0]}"
-        solid = np.ones(len(line.x), dtype=bool)
-        if line.core is not None:
-            solid = (line.x >= line.core[0]) & (line.x <= line.core[1])
-            ax.plot(line.x, line.estimate, color=colour, linewidth=1.1, linestyle=(0, (3, 2)))
-        ax.plot(
-            line.x[solid], line.estimate[solid], color=colour, linewidth=2, zorder=3, label=label
-        )
 
 
 def _draw_truth(
