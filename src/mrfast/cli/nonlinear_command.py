@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mrfast.nonlinear.estimator import InstrumentalVariableEstimator
+    from mrfast.nonlinear.iv_data import IVData
 
 __all__ = ["add_parser", "run_evaluate", "run_fit"]
 
@@ -185,8 +186,7 @@ def _fit(options: argparse.Namespace) -> int:
     estimator = new_estimator(options.estimator, estimator_options(options.options))
     with warnings_as_notes(options.quiet):
         data = read_people(options)
-        _show_progress(estimator, options.quiet)
-        estimator._keep(data, estimator._fit(data))
+        _fit_to(estimator, data, progress=not options.quiet)
         table, method = _estimate(estimator, domain, points, options.interval, level)
         if options.reference is not None:
             table = _with_differences(estimator, table, options, level)
@@ -202,10 +202,14 @@ def _fit(options: argparse.Namespace) -> int:
     return 0
 
 
-def _show_progress(estimator: InstrumentalVariableEstimator, quiet: bool) -> None:
-    """Let an estimator that can tell how far it is do so."""
-    if not quiet and getattr(estimator, "progress", None) is False:
-        estimator.progress = True  # type: ignore[attr-defined]
+def _fit_to(estimator: InstrumentalVariableEstimator, data: IVData, *, progress: bool) -> None:
+    """Fit; estimators that train for long show how far they are."""
+    import inspect
+
+    arguments = data.arguments
+    if "progress" in inspect.signature(estimator.fit).parameters:
+        arguments["progress"] = progress
+    estimator.fit(**arguments)
 
 
 def _kind(estimator: InstrumentalVariableEstimator, interval: str | None) -> str | None:

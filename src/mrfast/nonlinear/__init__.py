@@ -16,22 +16,22 @@ if TYPE_CHECKING:
     from mrfast.nonlinear.held_out_risk import HeldOutRisk as HeldOutRisk
     from mrfast.nonlinear.hyperparameter_sweep import SweepResult as SweepResult
     from mrfast.nonlinear.iv_data import IVData as IVData
+    from mrfast.nonlinear.kernel_iv import KernelIV as KernelIV
+    from mrfast.nonlinear.location_shift import LocationShiftIV as LocationShiftIV
+    from mrfast.nonlinear.logistic_control_function import (
+        LogisticControlFunction as LogisticControlFunction,
+    )
     from mrfast.nonlinear.parameter_samplers import Grid as Grid
     from mrfast.nonlinear.parameter_samplers import RandomUniform as RandomUniform
     from mrfast.nonlinear.parameter_samplers import RandomUniformInt as RandomUniformInt
     from mrfast.nonlinear.parameter_samplers import Values as Values
     from mrfast.nonlinear.rescaled import Rescaled as Rescaled
+    from mrfast.nonlinear.stratification import DoublyRanked as DoublyRanked
+    from mrfast.nonlinear.stratification import Residual as Residual
     from mrfast.nonlinear.sweep_configurations import sweep_configuration as sweep_configuration
     from mrfast.nonlinear.two_stage_least_squares import (
         TwoStageLeastSquares as TwoStageLeastSquares,
     )
-    from mrfast.nonlinear.logistic_control_function import (
-        LogisticControlFunction as LogisticControlFunction,
-    )
-    from mrfast.nonlinear.stratification import DoublyRanked as DoublyRanked
-    from mrfast.nonlinear.stratification import Residual as Residual
-    from mrfast.nonlinear.kernel_iv import KernelIV as KernelIV
-    from mrfast.nonlinear.location_shift import LocationShiftIV as LocationShiftIV
 
 _HOME = {
     "CausalContrast": "causal_curve",

@@ -141,7 +141,7 @@ class Ensemble(InstrumentalVariableEstimator):
             for done in range(count):
                 sample = _resampled(data, law)
                 member = type(estimator)(**estimator.get_params())
-                members.append(member._keep(sample, member._fit(sample)))
+                members.append(member.fit(**sample.arguments))
                 if told is not None:
                     told(done + 1)
         ensemble = cls(members, reduce=reduce)

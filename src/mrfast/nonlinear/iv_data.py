@@ -71,6 +71,25 @@ class IVData:
         """Whether every outcome is 0 or 1."""
         return bool(np.isin(self.outcome, (0.0, 1.0)).all())
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What `fit` takes: the columns in tables with their names, which it then keeps."""
+        import pandas as pd
+
+        def table(values: NDArray[Any], names: tuple[str, ...]) -> pd.DataFrame:
+            return pd.DataFrame(values, columns=list(names) or None, copy=False)
+
+        found: dict[str, Any] = {
+            "instruments": table(self.instruments, self.instrument_names),
+            "exposure": self.exposure,
+            "outcome": self.outcome,
+            "sample_weight": self.sample_weight,
+            "clusters": self.clusters,
+        }
+        if self.covariates is not None:
+            found["covariates"] = table(self.covariates, self.covariate_names)
+        return {name: value for name, value in found.items() if value is not None}
+
     def take(self, rows: NDArray[Any]) -> IVData:
         """Those people, in that order; clusters keep their numbers.
 

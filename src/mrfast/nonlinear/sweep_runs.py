@@ -91,8 +91,7 @@ class SweepRuns:
     def fit(self, data: IVData, parameters: Mapping[str, Any]) -> InstrumentalVariableEstimator:
         """Estimator with these options, fitted."""
         given = {**self.options, **{name: _frozen(value) for name, value in parameters.items()}}
-        estimator = self.estimator_type(**given)
-        return estimator._keep(data, estimator._fit(data))
+        return self.estimator_type(**given).fit(**data.arguments)
 
     def _measured(self, fitted: InstrumentalVariableEstimator) -> dict[str, Any]:
         held_out = self.held_out
