@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mrfast.nonlinear.two_stage_least_squares import (
         TwoStageLeastSquares as TwoStageLeastSquares,
     )
+    from mrfast.nonlinear.sieve_iv import SieveIV as SieveIV
 
 _HOME = {
     "CausalContrast": "causal_curve",
@@ -45,6 +46,7 @@ _HOME = {
     "Rescaled": "rescaled",
     "SweepResult": "hyperparameter_sweep",
     "Values": "parameter_samplers",
+    "SieveIV": "sieve_iv",
     "load": "fitted_files",
     "sweep_configuration": "sweep_configurations",
     "TwoStageLeastSquares": "two_stage_least_squares",

@@ -22,6 +22,7 @@ MODELS: dict[str, str] = {
     "residual": "stratification:Residual",
     "kernel_iv": "kernel_iv:KernelIV",
     "location_shift_iv": "location_shift:LocationShiftIV",
+    "sieve_iv": "sieve_iv:SieveIV",
 }
 """Name of an estimator: module below ``mrfast.nonlinear`` and class."""
 
@@ -30,6 +31,8 @@ CURVES: dict[str, str] = {
     "rescaled": "composed_curves:RescaledCurve",
     "additive": "additive_curve:AdditiveCurve",
     "logistic_control_function": "logistic_control_function:LogisticCurve",
+    "anderson_rubin_line": "sieve_curve:AndersonRubinLine",
+    "sieve": "sieve_curve:SieveCurve",
 }
 """Kind of a `FittedCurve`: module below ``mrfast.nonlinear`` and class."""
 

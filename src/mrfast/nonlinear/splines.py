@@ -17,6 +17,8 @@ Float = NDArray[np.float64]
 
 QUANTILE_ROWS = 200_000
 """Knots of more rows than this are quantiles of evenly spaced rows."""
+CURVATURE_POINTS = 201
+"""Points over which curvature is averaged."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,12 +147,12 @@ class BSpline:
         return _gram(table, weights)
 
     def mean_curvature(self, lower: float, upper: float) -> Float:
-        """Coefficients (K,) of the average of f'' over an interval: (f'(b) - f'(a)) / (b - a)."""
-        low, high = self.derivative(np.array([lower, upper]))
-        return np.asarray((high - low) / (upper - lower), dtype=np.float64)
+        """Coefficients (K,) of the mean of f'' over 201 evenly spaced points of an interval."""
+        points = np.linspace(lower, upper, CURVATURE_POINTS)
+        return np.asarray(self.derivative(points, 2).mean(axis=0), dtype=np.float64)
 
     def curvature_penalty(self, lower: float, upper: float) -> Float:
-        """Matrix (K, K) of the integral of (f'' - c)^2, c = average of f'' over an interval.
+        """Matrix (K, K) of the integral of (f'' - c)^2, c = mean of f'' over an interval.
 
         Nothing is charged for a quadratic.
         """
