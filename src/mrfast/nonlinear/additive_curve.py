@@ -110,7 +110,7 @@ class StepBasis(ExposureBasis):
 
 
 class GaussianFeatures(ExposureBasis):
-    """1 and Nystrom features: exp(-(x - landmark)^2 / 2 width^2) times a matrix."""
+    """1, x and Nystrom features: exp(-(x - landmark)^2 / 2 width^2) times a matrix."""
 
     kind = "gaussian"
 
@@ -122,7 +122,7 @@ class GaussianFeatures(ExposureBasis):
         """All functions at x, (m, k)."""
         scaled = (np.asarray(x, dtype=np.float64)[:, None] - self.landmarks) / self.width
         features = np.einsum("ml,lk->mk", np.exp(-0.5 * scaled**2), self.whitening)
-        return np.column_stack([np.ones(len(scaled)), features])
+        return np.column_stack([np.ones(len(scaled)), scaled.mean(axis=1), features])
 
     def state(self) -> dict[str, Float]:
         """Arguments by name."""

@@ -6,6 +6,7 @@ X = mean + C d + Z g + V.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from scipy.special import chdtrc, fdtrc
 
 from mrfast import _validation as check
+from mrfast._runtime import generator
 from mrfast._validation import Float
 from mrfast.nonlinear._row_sums import (
     blocks,
@@ -25,7 +27,7 @@ from mrfast.nonlinear._row_sums import (
 )
 from mrfast.nonlinear.iv_data import IVData
 
-__all__ = ["LinearFirstStage", "in_cluster_order"]
+__all__ = ["LinearFirstStage", "in_cluster_order", "single_instrument"]
 
 
 def in_cluster_order(data: IVData) -> IVData:
@@ -33,6 +35,35 @@ def in_cluster_order(data: IVData) -> IVData:
     if data.clusters is None or (np.diff(data.clusters) >= 0).all():
         return data
     return data.take(np.argsort(data.clusters, kind="stable"))
+
+
+def single_instrument(data: IVData, folds: int, rng: object) -> IVData:
+    """The same people with one instrument: their own, or the cross-fitted score of several.
+
+    Parameters
+    ----------
+    data : IVData
+    folds : int
+        Of the score.
+    rng : object
+        Seed of the folds.
+    """
+    if data.p == 1:
+        return data
+    from mrfast.nonlinear.cross_fitted_score import instrument_score
+
+    score = instrument_score(
+        data.instruments,
+        data.exposure,
+        data.covariates,
+        weight=data.sample_weight,
+        clusters=data.clusters,
+        folds=folds,
+        rng=generator(rng),
+    )
+    if not np.ptp(score.values) > 0:
+        raise check.fail("instruments", "columns that predict the exposure", "others")
+    return replace(data, instruments=score.values[:, None], instrument_names=("score",))
 
 
 class LinearFirstStage:

@@ -21,6 +21,7 @@ from scipy.special import chdtrc, expit, ndtr, ndtri
 from mrfast import _validation as check
 from mrfast._validation import Float
 from mrfast.errors import ConvergenceError
+from mrfast.nonlinear._cubic_grid import CubicGrid
 from mrfast.nonlinear._row_sums import blocks, cross_products, inverse, score_covariance
 from mrfast.nonlinear.additive_curve import normal_draws
 from mrfast.nonlinear.causal_curve import CausalContrast
@@ -317,28 +318,14 @@ class _TwoStages:
         e = np.concatenate(everybody)
         low, high = float(e.min()), float(e.max())
         cells = int(np.clip(np.ceil((high - low) / _SPACING), 1, _MOST_CELLS))
-        step = max((high - low) / cells, 1e-6)
-        nodes = low + step * np.arange(-1, cells + 2)
-        j = len(nodes)
+        grid = CubicGrid.of_range(low, high, cells)
+        nodes, j = grid.nodes, len(grid.nodes)
         moved_by = np.zeros((j, self.width + 1 + len(stage.used)))  # of the nodes' offsets
         weight = np.zeros(j)
 
         def own(rows: slice) -> Float:
             """w_j(e_i), (rows, j)."""
-            place = (e[rows] - low) / step
-            cell = np.clip(place.astype(np.int64), 0, cells - 1)
-            t = place - cell
-            parts = np.column_stack(
-                [
-                    -t * (t - 1) * (t - 2) / 6,
-                    (t + 1) * (t - 1) * (t - 2) / 2,
-                    -(t + 1) * t * (t - 2) / 2,
-                    (t + 1) * t * (t - 1) / 6,
-                ]
-            )
-            found = np.zeros((len(t), j))
-            np.put_along_axis(found, cell[:, None] + np.arange(4), parts, axis=1)
-            return found
+            return grid.dense(e[rows])
 
         for rows in blocks(stage.n, self.width + stage.p + j):
             found = own(rows)
