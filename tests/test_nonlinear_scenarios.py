@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 
 import numpy as np
@@ -25,6 +26,19 @@ from mrfast.simulation import (
 from mrfast.simulation.true_curves import CURVES, true_curve
 
 MANY = 200_000
+REFERENCE_NAMES = {
+    "poster_h0.5": "poster_simple",
+    "poster_h0.2": "poster_h2_0.2",
+    "burgess": "burgess_2014",
+    **{f"{kind}{i}": f"tian_{kind}{i}" for kind in "ABCD" for i in (1, 2, 3)},
+    "A4": "A_sine",
+    "A5": "A_logistic",
+    "E2": "E_quadratic",
+    "H2": "H_quadratic",
+    "weak0.1": "weak_0.1",
+    "mw": "many_weak",
+    "N2": "unobserved_modifier",
+}
 
 
 @pytest.mark.parametrize("name", list(NONLINEAR_SCENARIOS))
@@ -206,6 +220,8 @@ def test_sharp_curves_are_as_sharp_as_they_say() -> None:
     np.testing.assert_allclose(true_curve("logistic_step")(0.2), 1 / (1 + np.exp(-1)))
     bends = true_curve("two_bends")
     np.testing.assert_allclose(bends(np.array([-3.0, 0, 3])), [0, 0.5, 1], atol=1e-9)
+    hill = true_curve("rise_and_fall", mean=1, sd=2)
+    np.testing.assert_allclose(hill(np.array([-0.6, 1, 2.6])), [0.5, 0.96402758, 0.5], atol=4e-4)
     np.testing.assert_array_equal(true_curve("jump")([-1e-9, 0, 1e-9]), [0, 0, 1])
     assert set(CURVES) >= {"sine", "logistic", "threshold", "poster", "null"}
 
@@ -254,3 +270,26 @@ def test_saved_scenario_has_its_truth(tmp_path) -> None:
 def test_bad_arguments_are_named(call, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         call()
+
+
+@pytest.mark.reference
+def test_laws_are_those_of_the_reference_generator(reference_dir) -> None:
+    """An independent generator of the same scenarios gives the same laws of X and Y - f(X)."""
+    path = reference_dir / "golden" / "sieve_iv" / "generator.py"
+    spec = importlib.util.spec_from_file_location("reference_generator", path)
+    assert spec is not None
+    assert spec.loader is not None
+    generator = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generator)
+    x = np.linspace(-12, 4, 50)
+    for theirs, name in REFERENCE_NAMES.items():
+        _, exposure, outcome, truth = generator.make(theirs, 20_000, 3)
+        data = NONLINEAR_SCENARIOS[name](20_000, rng=3)
+        np.testing.assert_allclose(data.true_effect(x), truth(x), atol=1e-12, err_msg=name)
+        residual = data.outcome - data.true_effect(data.exposure)
+        for one, other in ((exposure, data.exposure), (outcome - truth(exposure), residual)):
+            assert stats.ks_2samp(one, other).pvalue > 1e-4, name
+        product = residual * (data.exposure - data.exposure.mean())
+        expected = (outcome - truth(exposure)) * (exposure - exposure.mean())
+        error = np.sqrt((product.var() + expected.var()) / 20_000)
+        assert abs(product.mean() - expected.mean()) < 4 * error, name

@@ -1,6 +1,7 @@
 #include "mrfast/variates.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -31,7 +32,7 @@ MRFAST_DISPATCH void uniform_block(const NormalStream& stream, std::uint32_t col
                                    std::uint32_t first, std::size_t calls, double* out) {
   std::uint64_t c0[kLanes], c1[kLanes], c2[kLanes], c3[kLanes];
   for (std::size_t k = 0; k < calls; ++k, out += kPerCall) {
-    philox_blocks(stream, column, first + static_cast<std::uint32_t>(k * kLanes), c0, c1, c2, c3);
+    philox_draws(stream, column, first + static_cast<std::uint32_t>(k * kLanes), c0, c1, c2, c3);
     for (std::size_t l = 0; l < kLanes; ++l) {
       // 53 bits in two exact steps that vectorise: the upper 52, and the last.
       const std::uint64_t a = (c1[l] << 32) | c0[l], b = (c3[l] << 32) | c2[l];
@@ -46,7 +47,7 @@ MRFAST_DISPATCH void exponential_block(const NormalStream& stream, std::uint32_t
                                        std::uint32_t first, std::size_t calls, double* out) {
   std::uint64_t c0[kLanes], c1[kLanes], c2[kLanes], c3[kLanes];
   for (std::size_t k = 0; k < calls; ++k, out += kPerCall) {
-    philox_blocks(stream, column, first + static_cast<std::uint32_t>(k * kLanes), c0, c1, c2, c3);
+    philox_draws(stream, column, first + static_cast<std::uint32_t>(k * kLanes), c0, c1, c2, c3);
     for (std::size_t l = 0; l < kLanes; ++l) {
       out[l] = -fast_log(above_zero((c1[l] << 32) | c0[l]));
       out[kLanes + l] = -fast_log(above_zero((c3[l] << 32) | c2[l]));
@@ -111,24 +112,57 @@ class RowNumbers {
   bool spare_ = false;
 };
 
-constexpr std::size_t kDosages = 4 * kLanes;  // rows from eight blocks
+// Row 4 d + w and column j of the dosages take word w of the block with the counter (j, d).
+constexpr std::size_t kWords = 4;
+constexpr std::size_t kDosages = kWords * kLanes;  // rows that are drawn together
+constexpr std::size_t kFewColumns = 4;             // fewer are drawn one by one
 
-// Rows first_row, ..., first_row + 31, of which `rows` are written.
-MRFAST_DISPATCH void dosage_block(const NormalStream& stream, const std::uint64_t* thresholds,
-                                  std::size_t columns, std::uint32_t first_draw, std::size_t rows,
-                                  std::int8_t* out) {
-  std::uint64_t c0[kLanes], c1[kLanes], c2[kLanes], c3[kLanes];
-  std::int8_t drawn[kDosages];
-  for (std::size_t j = 0; j < columns; ++j) {
-    philox_blocks(stream, static_cast<std::uint32_t>(j), first_draw, c0, c1, c2, c3);
-    const std::uint64_t one = thresholds[2 * j], two = thresholds[2 * j + 1];
+// Rows 4 first_draw, ... of columns `from`, ..., eight columns at a time.
+MRFAST_DISPATCH void wide_dosages(const NormalStream& stream, const std::uint64_t* one,
+                                  const std::uint64_t* two, std::size_t from, std::size_t columns,
+                                  std::uint32_t first_draw, std::size_t rows, std::int8_t* out) {
+  std::uint64_t c[kWords][kLanes];
+  std::int8_t drawn[kWords][kLanes];
+  const std::size_t width = std::min(kLanes, columns - from);
+  for (std::size_t i = 0; i < rows; i += kWords) {
     for (std::size_t l = 0; l < kLanes; ++l) {
-      drawn[l] = static_cast<std::int8_t>((c0[l] < one) + (c0[l] < two));
-      drawn[kLanes + l] = static_cast<std::int8_t>((c1[l] < one) + (c1[l] < two));
-      drawn[2 * kLanes + l] = static_cast<std::int8_t>((c2[l] < one) + (c2[l] < two));
-      drawn[3 * kLanes + l] = static_cast<std::int8_t>((c3[l] < one) + (c3[l] < two));
+      c[0][l] = from + l;
+      c[1][l] = first_draw + i / kWords;
     }
-    for (std::size_t i = 0; i < rows; ++i) out[i * columns + j] = drawn[i];
+    philox_blocks(stream, c[0], c[1], c[2], c[3]);
+    for (std::size_t w = 0; w < kWords; ++w)
+      for (std::size_t l = 0; l < kLanes; ++l)
+        drawn[w][l] =
+            static_cast<std::int8_t>((c[w][l] < one[from + l]) + (c[w][l] < two[from + l]));
+    const std::size_t last = std::min(kWords, rows - i);
+    for (std::size_t w = 0; w < last; ++w)
+      std::memcpy(out + (i + w) * columns + from, drawn[w], width);
+  }
+}
+
+// The same for one column, eight blocks of rows at a time.
+MRFAST_DISPATCH void narrow_dosages(const NormalStream& stream, std::uint64_t one,
+                                    std::uint64_t two, std::size_t column, std::size_t columns,
+                                    std::uint32_t first_draw, std::size_t rows, std::int8_t* out) {
+  std::uint64_t c[kWords][kLanes];
+  std::uint32_t drawn[kLanes];  // four rows each, the first in the lowest byte
+  for (std::size_t i = 0; i < rows; i += kDosages) {
+    philox_draws(stream, static_cast<std::uint32_t>(column),
+                 first_draw + static_cast<std::uint32_t>(i / kWords), c[0], c[1], c[2], c[3]);
+    for (std::size_t l = 0; l < kLanes; ++l) {
+      std::uint64_t four = 0;
+      for (std::size_t w = 0; w < kWords; ++w)
+        four |= (std::uint64_t{c[w][l] < one} + std::uint64_t{c[w][l] < two}) << (8 * w);
+      drawn[l] = static_cast<std::uint32_t>(four);
+    }
+    if (columns == 1 && rows - i >= kDosages && std::endian::native == std::endian::little) {
+      std::memcpy(out + i, drawn, kDosages);
+      continue;
+    }
+    const std::size_t last = std::min(kDosages, rows - i);
+    for (std::size_t k = 0; k < last; ++k)
+      out[(i + k) * columns + column] =
+          static_cast<std::int8_t>((drawn[k / kWords] >> (8 * (k % kWords))) & 3);
   }
 }
 
@@ -175,16 +209,23 @@ void beta_variates(const NormalStream& stream, double a, double b, std::size_t n
 
 void dosage_variates(const NormalStream& stream, const double* frequencies, std::size_t columns,
                      std::size_t n, std::int8_t* out, Monitor& monitor) {
-  std::vector<std::uint64_t> thresholds(2 * columns);
+  std::vector<std::uint64_t> one(columns + kLanes), two(columns + kLanes);  // the last ones unused
   for (std::size_t j = 0; j < columns; ++j) {
     const double f = frequencies[j];
-    thresholds[2 * j] = static_cast<std::uint64_t>(std::llround(0x1p32 * f * (2 - f)));
-    thresholds[2 * j + 1] = static_cast<std::uint64_t>(std::llround(0x1p32 * f * f));
+    one[j] = static_cast<std::uint64_t>(std::llround(0x1p32 * f * (2 - f)));
+    two[j] = static_cast<std::uint64_t>(std::llround(0x1p32 * f * f));
   }
-  for (std::size_t i = 0; i < n; i += kDosages) {
-    if (i % 1024 == 0 && monitor.step()) return;
-    dosage_block(stream, thresholds.data(), columns, static_cast<std::uint32_t>(i / 4),
-                 std::min(kDosages, n - i), out + i * columns);
+  constexpr std::size_t kRows = 1024;
+  for (std::size_t i = 0; i < n && !monitor.step(); i += kRows) {
+    const std::size_t rows = std::min(kRows, n - i);
+    const auto draw = static_cast<std::uint32_t>(i / kWords);
+    for (std::size_t j = 0; j < columns; j += kLanes) {
+      if (columns - j > kFewColumns)
+        wide_dosages(stream, one.data(), two.data(), j, columns, draw, rows, out + i * columns);
+      else
+        for (std::size_t k = j; k < columns; ++k)
+          narrow_dosages(stream, one[k], two[k], k, columns, draw, rows, out + i * columns);
+    }
   }
 }
 

@@ -25,6 +25,7 @@ from mrfast.cli import (
     pool_command,
     presso_command,
     selection_command,
+    simulate_command,
     site_command,
 )
 from mrfast.errors import InvalidInputError, MissingExtraError, MrfastError
@@ -79,6 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
         presso_command,
         nonlinear_command,
         phewas_command,
+        simulate_command,
         example_command,
     ):
         command.add_parser(commands)

@@ -18,7 +18,7 @@ from mrfast.nonlinear.expressions import parse_function
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ComparedCurve", "compared_curves", "evaluate"]
+__all__ = ["ComparedCurve", "compared_curves", "evaluate", "evaluation_table"]
 
 _DOMAINS = ("95", "99", "range")
 _TAILS = {"95": 0.025, "99": 0.005, "range": 0.0}
@@ -137,8 +137,6 @@ def evaluate(
     >>> round(float(table["mse"][0]), 6)
     0.01
     """
-    import pandas as pd
-
     curves = compared_curves(
         estimates,
         true_effect,
@@ -148,6 +146,22 @@ def evaluate(
         level=level,
         exposure=exposure,
     )
+    return evaluation_table(curves)
+
+
+def evaluation_table(curves: Sequence[ComparedCurve]) -> pd.DataFrame:
+    """Table of the measures of curves, as `evaluate` returns it.
+
+    Parameters
+    ----------
+    curves : sequence of ComparedCurve
+
+    Returns
+    -------
+    DataFrame
+    """
+    import pandas as pd
+
     table = pd.DataFrame(
         [
             {

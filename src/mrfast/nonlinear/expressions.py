@@ -224,7 +224,7 @@ class _Reader:
         if isinstance(node, ast.UnaryOp):
             return _applied(_UNARY[type(node.op)], [self.read(node.operand, depth + 1)])
         if isinstance(node, ast.BinOp):
-            operation = (_BINARY | _LOGICAL).get(type(node.op))
+            operation = _BINARY.get(type(node.op)) or _LOGICAL.get(type(node.op))
             if operation is None:
                 raise self._unknown(f"the operator {type(node.op).__name__}")
             sides = [self.read(side, depth + 1) for side in (node.left, node.right)]

@@ -47,30 +47,36 @@ def evaluation_figure(
     matplotlib = import_extra("matplotlib.figure", extra="plot", purpose="the evaluation figure")
     if not curves:
         raise check.fail("curves", "at least one", "none")
-    columns = min(_COLUMNS, len(curves))
+    columns = 2 if len(curves) == 4 else min(_COLUMNS, len(curves))
+    domains = len({curve.domain for curve in curves}) > 1
     rows = -(-len(curves) // columns)
     figure = matplotlib.Figure(figsize=(0.8 + 3.2 * columns, 0.6 + 2.7 * rows), dpi=150)
     figure.set_layout_engine("constrained")
     axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for axis, curve in zip(axes.flat, curves, strict=False):
-        _draw(axis, curve)
+        _draw(axis, curve, f", {curve.domain}" if domains else "")
     for axis in axes.flat[len(curves) :]:
         axis.set_axis_off()
     for axis in axes.flat[max(0, len(curves) - columns) : len(curves)]:
         axis.set_xlabel(label)
     for axis in axes[:, 0]:
         axis.set_ylabel(outcome)
+    entries = {}
+    for axis in axes.flat:
+        handles, labels = axis.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
     figure.legend(
-        *axes.flat[0].get_legend_handles_labels(),
+        entries.values(),
+        entries.keys(),
         loc="outside upper center",
-        ncols=3,
+        ncols=4,
         frameon=False,
         fontsize="small",
     )
     return figure
 
 
-def _draw(axis: Any, curve: ComparedCurve) -> None:
+def _draw(axis: Any, curve: ComparedCurve, domain: str) -> None:
     measures = curve.measures()
     if curve.lower is not None and curve.upper is not None:
         inside = np.isfinite(curve.lower) & np.isfinite(curve.upper)
@@ -86,7 +92,8 @@ def _draw(axis: Any, curve: ComparedCurve) -> None:
         )
     axis.plot(curve.x, curve.truth, color=GREY, linewidth=1.6, linestyle="--", label="truth")
     axis.plot(curve.x, curve.estimate, color=BLUE, linewidth=1.8, label="estimate")
-    axis.set_title(f"{curve.name}\nmean squared error {measures['mse']:.2g}", fontsize="medium")
+    title = f"{curve.name}{domain}\nmean squared error {measures['mse']:.2g}"
+    axis.set_title(title, fontsize="medium")
     axis.margins(x=0)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -29,6 +29,7 @@ Step = tuple[Literal["parameter", "variable"], str, Any]
 
 _FORMAT = "mrfast simulation"
 _VERSION = 1
+_BLOCK = 2**14  # rows
 
 
 class Parameters(Mapping[str, Any]):
@@ -105,7 +106,7 @@ class Simulation:
         self._steps: list[Step] = []
         self._data: dict[str, NDArray[Any]] = {}
         self._columns: dict[str, tuple[str, int]] = {}
-        self._making: str | None = None
+        self._making: tuple[str, np.random.Generator] | None = None
         self._true_effect: Callable[[Any], Any] | None = None
 
     def __repr__(self) -> str:
@@ -128,7 +129,7 @@ class Simulation:
         """
         if self._making is None:
             raise check.fail("rng", "use inside a parameter's or variable's function", "elsewhere")
-        return self._variates().generator(self._making)
+        return self._making[1]
 
     @property
     def true_effect(self) -> Callable[[ArrayLike], Float]:
@@ -223,13 +224,13 @@ class Simulation:
     def __contains__(self, name: object) -> bool:
         return name in self._data or name in self._columns
 
-    def weighted_sum(self, name: str, weights: ArrayLike) -> Float:
-        """Sum over the columns of a variable, each with its weight, without a copy of them.
+    def weighted_sum(self, names: str | Sequence[str], weights: ArrayLike) -> Float:
+        """Sum of variables, each with its weight, without a matrix of floats.
 
         Parameters
         ----------
-        name : str
-            Of a variable with columns, such as `Variants`.
+        names : str or sequence of str
+            A variable with columns, such as `Variants`, or several variables or columns.
         weights : array_like, shape (columns,)
 
         Returns
@@ -238,16 +239,45 @@ class Simulation:
         """
         from mrfast import _core
 
-        values = self[name]
-        if values.ndim != 2:
-            raise check.fail("name", "a variable with columns", repr(name))
-        each = check.float_array("weights", weights, ndim=1, shape=(values.shape[1],))
-        if values.dtype == np.int8:
+        if isinstance(names, str):
+            values = self[names]
+            if values.ndim != 2:
+                raise check.fail("names", "a variable with columns", repr(names))
+            columns = list(values.T)
+        else:
+            values = None
+            columns = [self[name] for name in names]
+            if any(column.ndim != 1 for column in columns):
+                raise check.fail("names", "variables without columns, or one with", "others")
+        each = check.float_array("weights", weights, ndim=1, shape=(len(columns),))
+        if values is not None and values.dtype == np.int8:
             return _core.simulation.weighted_sum(values, each)
-        total = np.zeros(self.n)
-        for j, weight in enumerate(each):
-            total += weight * values[:, j]
+        total, part = np.zeros(self.n), np.empty(self.n)
+        for weight, column in zip(each, columns, strict=True):
+            np.multiply(column, weight, out=part)
+            total += part
         return total
+
+    def elementwise(self, function: Callable[..., Any], *names: str) -> Float:
+        """Apply a function to the same rows of variables, in blocks that stay in the cache.
+
+        Parameters
+        ----------
+        function : callable
+            From a part of each variable to an array of its rows; what it gives for a row may
+            depend on that row alone.
+        *names : str
+
+        Returns
+        -------
+        ndarray, shape (n,)
+        """
+        values = [self[name] for name in names]
+        out = np.empty(self.n)
+        for start in range(0, self.n, _BLOCK):
+            part = slice(start, min(start + _BLOCK, self.n))
+            out[part] = function(*(each[part] for each in values))
+        return out
 
     def resample(self, replicate: int | None = None) -> Simulation:
         """Draw every parameter and variable again, in the order in which they were added.
@@ -322,6 +352,8 @@ class Simulation:
     def _add(self, kind: Literal["parameter", "variable"], name: object, value: object) -> None:
         if not isinstance(name, str) or not name:
             raise check.fail("name", "a text that is not empty", repr(name))
+        if self._making is not None:
+            raise check.fail(kind, "no addition inside a function", f"{name!r}")
         if any(kind == other and name == step for other, step, _ in self._steps) or (
             kind == "variable" and name in self
         ):
@@ -330,7 +362,8 @@ class Simulation:
         self._steps.append((kind, name, value))
 
     def _make(self, kind: str, name: str, value: Any) -> None:
-        self._making = f"{kind} {name}"
+        place = f"{kind} {name}"
+        self._making = place, self._variates().generator(place)
         try:
             if kind == "parameter":
                 self.parameters._values[name] = _kept(value(self) if callable(value) else value)
@@ -338,7 +371,8 @@ class Simulation:
             if isinstance(value, Variable):
                 values = value.draw(self, self._variates())
             else:
-                values = self._checked(name, value(self) if callable(value) else value)
+                fresh = callable(value)
+                values = self._checked(name, value(self) if fresh else value, fresh)
         finally:
             self._making = None
         if values.ndim == 2:
@@ -350,25 +384,25 @@ class Simulation:
         values.setflags(write=False)
         self._data[name] = values
 
-    def _checked(self, name: str, value: object) -> NDArray[Any]:
-        """Values of a function or an array as n numbers or rows of numbers."""
+    def _checked(self, name: str, value: object, fresh: bool) -> NDArray[Any]:
+        """Values as n numbers or rows of numbers; copied where others may hold them."""
         values = np.asarray(value)
         if values.dtype.kind not in "biuf":
             raise check.fail(name, "numbers", f"an array of {values.dtype}")
         if values.ndim == 0:
-            values = np.full(self.n, values)
+            values, fresh = np.full(self.n, values), True
         if values.ndim > 2 or values.shape[0] != self.n:
             raise check.fail(name, f"{self.n} numbers or rows", f"shape {values.shape}")
         if values.dtype == np.bool_:
-            values = values.astype(np.int8)
+            values, fresh = values.astype(np.int8), True
         if values.dtype.kind == "f":
             with np.errstate(over="ignore", invalid="ignore"):
                 finite = math.isfinite(float(values.sum()))
             if not finite and not np.isfinite(values).all():
                 bad = int((~np.isfinite(values)).sum())
                 raise check.fail(name, "finite numbers", f"{bad} that are not")
-        given = values is value or values.base is not None or not values.flags.writeable
-        return values.copy() if given else values
+        mine = fresh and values.base is None and values.flags.writeable
+        return values if mine else values.copy()
 
     def _variates(self) -> Variates:
         return Variates(self.seed, self.replicate, self.n)
@@ -391,8 +425,6 @@ def save_simulation(
     -------
     data, parameters : Path
     """
-    from mrfast import __version__
-
     check.choice("form", form, ("csv.gz", "parquet"))
     data = Path(f"{os.fspath(prefix)}_sim_data.{form}")
     parameters = Path(f"{os.fspath(prefix)}_sim_parameters.json")
@@ -414,7 +446,7 @@ def save_simulation(
     document = {
         "format": _FORMAT,
         "format_version": _VERSION,
-        "mrfast_version": __version__,
+        "mrfast_version": _runtime.build_config()["version"],
         "data": data.name,
         **content,
     }

@@ -5,6 +5,7 @@ In all of them U is the unmeasured confounder, independent of the instruments.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -90,7 +91,9 @@ def poster_simple(
     sim = _variants_and_exposure(
         n, rng, h2, beta_ux, beta_uy, n_variants, frequencies, random_signs
     )
-    sim.add_variable("y", lambda s: truth(s["x"]) + beta_uy * s["u"] + s["e_y"])
+    sim.add_variable(
+        "y", lambda s: s.elementwise(lambda x, u, e: truth(x) + beta_uy * u + e, "x", "u", "e_y")
+    )
     name = "poster_simple" if curve == "poster" else f"poster_{curve}"
     return _data(sim, name, "g", truth.expression, truth.function)
 
@@ -389,7 +392,8 @@ def families(
 
     def together(s: Simulation, trait: str, correlation: float) -> Float:
         shared: Float = s[f"shared_{trait}"][s["family"]]  # the first rows: one a family
-        return np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * s[f"own_{trait}"]
+        own: Float = s[f"own_{trait}"]
+        return math.sqrt(correlation) * shared + math.sqrt(1 - correlation) * own
 
     sim.add_variable("z", lambda s: 0.5 * together(s, "z", 0.8))
     sim.add_variable("x", lambda s: 0.5 * s["z"] + s["u"] + s["e_x"])
@@ -520,8 +524,7 @@ def _variants_and_exposure(
         f = s.parameters["frequencies"]
         weights = s.parameters["effects"] / np.sqrt(2 * f * (1 - f))
         x = s.weighted_sum("g", weights)
-        x += s["e_x"]
-        x += slope * s["u"] - float((weights * 2 * f).sum())
+        x += s.elementwise(lambda u, e: slope * u + e - (weights * 2 * f).sum(), "u", "e_x")
         return x
 
     sim.add_variable("x", exposure)
@@ -656,7 +659,7 @@ def _registry() -> dict[str, NonlinearScenario]:
     for kind, curve in (("A", "sine"), ("A", "logistic"), ("E", "quadratic"), ("H", "quadratic")):
         make = partial(single_instrument, exposure=kind, curve=curve)
         entries.append((f"{kind}_{curve}", f"one instrument, exposure {kind}, {curve}", make))
-    for curve in ("logistic_step", "steep_step", "two_bends", "jump"):
+    for curve in ("logistic_step", "steep_step", "two_bends", "rise_and_fall", "jump"):
         words = curve.replace("_", " ")
         make = partial(single_instrument, curve=curve)
         entries.append((f"A_{curve}", f"one instrument, exposure A, {words}", make))

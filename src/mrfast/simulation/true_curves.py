@@ -79,6 +79,16 @@ def _two_bends(mean: float, sd: float) -> TrueCurve:
     )
 
 
+def _rise_and_fall(mean: float, sd: float) -> TrueCurve:
+    """Logistic rise by 1 below the mean and the same fall above it, of scale 0.2 sd."""
+    low, high, width = mean - 0.8 * sd, mean + 0.8 * sd, 0.2 * sd
+    return TrueCurve(
+        "rise_and_fall",
+        f"expit((x - {low!r}) / {width!r}) - expit((x - {high!r}) / {width!r})",
+        lambda x: _expit((x - low) / width) - _expit((x - high) / width),
+    )
+
+
 def _jump(mean: float, _sd: float) -> TrueCurve:
     return TrueCurve("jump", f"1 * (x > {mean!r})", lambda x: np.where(x > mean, 1.0, 0.0))
 
@@ -102,6 +112,7 @@ CURVES: Mapping[str, Shape] = MappingProxyType(
             _step("logistic_step", 0.2),
             _step("steep_step", 0.2 / np.log(81).item()),
             ("two_bends", _two_bends),
+            ("rise_and_fall", _rise_and_fall),
             ("jump", _jump),
         ]
     )
@@ -109,7 +120,8 @@ CURVES: Mapping[str, Shape] = MappingProxyType(
 """Curves by name: each is a function of the exposure's mean and standard deviation.
 
 ``logistic_step`` has the scale 0.2 sd, which is a rise from 10% to 90% over 0.88 sd;
-``steep_step`` rises from 10% to 90% over 0.2 sd.
+``steep_step`` rises from 10% to 90% over 0.2 sd. ``two_bends`` is flat, rises over 1 sd, and is
+flat again, with bends 0.05 sd wide; ``jump`` is a true one.
 """
 
 
