@@ -120,6 +120,27 @@ def test_covariates_are_among_the_functions():
     assert abs(risk(noise).risk) < 0.05
 
 
+def test_the_score_is_the_regression_of_the_other_half():
+    """Not one that the held-out people had a part in, nor one that covariates are part of."""
+    training, held_out, generator = halves(2000, q=1, p=4, weights=True)
+    r = generator.standard_normal(held_out.n)
+    root = np.sqrt(training.sample_weight)[:, None]
+    design = np.hstack([np.ones((training.n, 1)), training.instruments, training.covariates])
+    slopes = np.linalg.lstsq(design * root, training.exposure * root[:, 0], rcond=None)[0][1:5]
+    single = [
+        iv_data(
+            part.instruments @ slopes,
+            part.exposure,
+            part.outcome,
+            part.covariates,
+            sample_weight=part.sample_weight,
+        )
+        for part in (training, held_out)
+    ]
+    expected = HeldOutRisk(*single)(r)
+    assert HeldOutRisk(training, held_out)(r).risk == pytest.approx(expected.risk, rel=1e-6)
+
+
 def test_many_instruments_and_collinear_columns():
     training, held_out, generator = halves(600, p=40)
     z = np.hstack([training.instruments, training.instruments[:, :1]])

@@ -486,6 +486,18 @@ def test_configuration_beyond_its_runs(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:1 of 2,000 rows")
+def test_options_of_ml_mr_get_our_names(tmp_path):
+    names = ("exposure_hidden", "outcome_hidden", "exposure_learning_rate", "n_quantiles")
+    entries = [{"name": name, "sampler": "literal", "value": 3} for name in names]
+    entries.append({"name": "activation", "sampler": "list", "values": ["GELU", "LeakyReLU"]})
+    found = sweep_configuration(configuration(tmp_path, parameters=entries))["parameters"]
+    assert list(found) == [
+        *("hidden", "outcome_hidden", "learning_rate", "n_quantiles", "activation")
+    ]
+    assert found["activation"].values == ("gelu", "leaky_relu")
+
+
+@pytest.mark.filterwarnings("ignore:1 of 2,000 rows")
 @pytest.mark.parametrize(
     ("change", "words"),
     [

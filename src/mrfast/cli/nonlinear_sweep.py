@@ -76,7 +76,7 @@ def add_parser(actions: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "Choose an estimator's options. Fits with all of them to the same people, judges each on "
         "others, and fits the best to all. The same command goes on after an interruption.",
         "mrfast nonlinear sweep --data people.csv.gz --instruments 'v*' --exposure x --outcome y "
-        "--estimator kernel_iv --log-grid ridge=1e-6:1e-2:5 -o results",
+        "--estimator quantile_iv --log-uniform learning_rate=1e-4:1e-2 --runs 20 -o results",
     )
     add_data_options(parser, required=False)
     add_estimator_options(parser)

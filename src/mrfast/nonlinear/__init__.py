@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from mrfast.nonlinear.parameter_samplers import RandomUniformInt as RandomUniformInt
     from mrfast.nonlinear.parameter_samplers import Values as Values
     from mrfast.nonlinear.rescaled import Rescaled as Rescaled
+    from mrfast.nonlinear.sieve_iv import SieveIV as SieveIV
     from mrfast.nonlinear.stratification import DoublyRanked as DoublyRanked
     from mrfast.nonlinear.stratification import Residual as Residual
     from mrfast.nonlinear.sweep_configurations import sweep_configuration as sweep_configuration
     from mrfast.nonlinear.two_stage_least_squares import (
         TwoStageLeastSquares as TwoStageLeastSquares,
     )
-    from mrfast.nonlinear.sieve_iv import SieveIV as SieveIV
 
 _HOME = {
     "CausalContrast": "causal_curve",

@@ -21,6 +21,7 @@ import numpy as np
 
 from mrfast._runtime import symmetric_eigen
 from mrfast._validation import Float
+from mrfast.nonlinear.cross_fitted_score import transferred_score
 from mrfast.nonlinear.iv_data import IVData
 from mrfast.nonlinear.splines import BSpline
 
@@ -73,7 +74,14 @@ class HeldOutRisk:
     def __init__(self, training: IVData, held_out: IVData) -> None:
         weight = held_out.sample_weight
         self._weight = np.ones(held_out.n) if weight is None else weight
-        basis = _functions(*_scores(training, held_out), held_out.covariates)
+        own, transferred = transferred_score(
+            training.instruments,
+            training.exposure,
+            training.covariates,
+            training.sample_weight,
+            held_out.instruments,
+        )
+        basis = _functions(own, transferred, held_out.covariates)
         # orthonormal under the weights, which also drops collinear functions
         values, vectors = symmetric_eigen(_gram(basis, self._weight))
         kept = values > _SMALLEST * values[-1]
@@ -130,39 +138,6 @@ class HeldOutRisk:
             inverse = np.linalg.pinv(np.eye(rows.shape[1]) - hat)
             result[rows] = np.einsum("gij,gj->gi", inverse, shift)
         return result
-
-
-def _scores(training: IVData, held_out: IVData) -> tuple[Float, Float]:
-    """Regression of the exposure on the instruments in one half, evaluated in both."""
-    if training.p == 1:
-        first, second = (
-            np.asarray(data.instruments[:, 0], dtype=np.float64) for data in (training, held_out)
-        )
-        return first, second
-    weight = np.ones(training.n) if training.sample_weight is None else training.sample_weight
-    total = float(weight.sum())
-    columns = (
-        [training.instruments]
-        if training.covariates is None
-        else [training.instruments, training.covariates]
-    )
-    design = np.concatenate([np.asarray(part, dtype=np.float64) for part in columns], axis=1)
-    design = design - np.einsum("ik,i->k", design, weight) / total
-    exposure = training.exposure - float((weight * training.exposure).sum()) / total
-    gram = _gram(design, weight)
-    moments = np.einsum("ik,i->k", design, weight * exposure)
-    scale = np.sqrt(np.maximum(np.diag(gram), np.finfo(np.float64).tiny))
-    values, vectors = symmetric_eigen(gram / np.outer(scale, scale))
-    # many instruments: a ridge of their share of the people, in units of one standardised column
-    penalty = training.p / training.n if training.p > training.n / 20 else 0.0
-    kept = values > _SMALLEST * values[-1]
-    projected = np.einsum("kl,k->l", vectors[:, kept], moments / scale)
-    slopes = np.einsum("kl,l->k", vectors[:, kept], projected / (values[kept] + penalty)) / scale
-    own = slopes[: training.p, None]
-    return (
-        _products(training.instruments, own)[:, 0],
-        _products(held_out.instruments, own)[:, 0],
-    )
 
 
 def _functions(training: Float, held_out: Float, covariates: Float | None) -> Float:

@@ -355,11 +355,15 @@ def sweep(
 
     Examples
     --------
-    >>> import mrfast
-    >>> from mrfast.nonlinear import Grid
-    >>> result = mrfast.sweep(
-    ...     "kernel_iv", {"lambda": Grid(1e-6, 1e-2, 5, log=True)}, data
-    ... )  # doctest: +SKIP
+    >>> import mrfast, tempfile
+    >>> from mrfast.nonlinear import DoublyRanked
+    >>> data = mrfast.simulation.poster_simple(2_000, rng=1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     result = mrfast.sweep(
+    ...         DoublyRanked, {"n_strata": [4, 6]}, data, database=f"{folder}/sweep.sqlite"
+    ...     )
+    >>> result
+    SweepResult(doubly_ranked: 2 of 2 runs done)
     """
     kind, base = _estimator(estimator)
     samplers = parameter_samplers(parameters)
@@ -388,7 +392,7 @@ def sweep(
     options = {name: value for name, value in base.items() if name not in samplers}
     if workers > 1:
         _check_importable(kind)
-        if "n_threads" in options:
+        if "n_threads" in _options_of(kind) and "n_threads" not in samplers:
             options["n_threads"] = 1
     configuration = {
         "estimator": getattr(kind, "name", kind.__qualname__),
@@ -457,12 +461,16 @@ def _estimator(
 def _check_options(
     kind: type[InstrumentalVariableEstimator], samplers: Mapping[str, ParameterSampler]
 ) -> None:
-    known = list(inspect.signature(kind.__init__).parameters)[1:]
+    known = _options_of(kind)
     for name in samplers:
         if name not in known:
             raise check.fail(
                 "parameters", f"options of {kind.__name__} ({', '.join(known)})", repr(name)
             )
+
+
+def _options_of(kind: type[InstrumentalVariableEstimator]) -> list[str]:
+    return list(inspect.signature(kind.__init__).parameters)[1:]
 
 
 def _check_importable(kind: type[InstrumentalVariableEstimator]) -> None:

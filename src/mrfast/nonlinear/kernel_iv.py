@@ -106,7 +106,9 @@ class KernelIV(InstrumentalVariableEstimator):
 
     def _fit(self, data: IVData) -> Fit:
         if data.n < 2 * self.n_groups:
-            raise check.fail("n_groups", f"at most {data.n // 2} for {data.n} people", self.n_groups)
+            raise check.fail(
+                "n_groups", f"at most {data.n // 2} for {data.n} people", self.n_groups
+            )
         source = generator(self.rng)
         data = in_cluster_order(data)
         used = data if self.instrument == "all" else single_instrument(data, self.folds, self.rng)
@@ -140,7 +142,9 @@ class KernelIV(InstrumentalVariableEstimator):
                 f"{_WEAK:.0f}; the curve is not to be trusted"
             )
         if choice.weights[0] > 0.5:
-            messages.append("the ridge parameter of the second stage is at the lower end of its grid")
+            messages.append(
+                "the ridge parameter of the second stage is at the lower end of its grid"
+            )
         return Fit(curve, diagnostics, tuple(messages))
 
 
@@ -309,9 +313,7 @@ def _group_sums(
             weight[g] += len(members) if part_weights is None else part_weights.sum()
     free = np.arange(1 + features.covariates)
     starts = size + np.concatenate([[0], np.cumsum(sizes)])
-    second = tuple(
-        np.r_[free, np.arange(starts[w], starts[w + 1])] for w in range(len(sizes))
-    )
+    second = tuple(np.r_[free, np.arange(starts[w], starts[w + 1])] for w in range(len(sizes)))
     return _Sums(products, weight, np.arange(size), second, len(free))
 
 
@@ -469,9 +471,7 @@ def _held_out(sums: _Sums, width: int, ridge: float) -> Float:
     return pairs
 
 
-def _bootstrap(
-    sums: _Sums, choice: _Choice, count: int, source: np.random.Generator
-) -> _Bootstrap:
+def _bootstrap(sums: _Sums, choice: _Choice, count: int, source: np.random.Generator) -> _Bootstrap:
     """Groups of either half drawn with replacement, and ridges from their posterior.
 
     For ridge r the smoothing bias is added as draws from H^-1 N(0, n r / s^2) H^-1 with

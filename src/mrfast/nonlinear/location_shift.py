@@ -117,7 +117,7 @@ class LocationShiftIV(InstrumentalVariableEstimator):
 
 
 def _spread_test(stage: LinearFirstStage) -> tuple[float, int, float]:
-    """n R^2 of V^2 on the prediction, its square and the covariates (Koenker 1981)."""
+    """N R^2 of V^2 on the prediction, its square and the covariates (Koenker 1981)."""
     shift = stage.fitted - stage.mean_exposure
     shift = shift / shift.std()
     squares = stage.residuals**2
@@ -153,8 +153,9 @@ class _Shifts:
         self.noises = CubicGrid.of_range(float(v.min()), float(v.max()), _NOISE_CELLS)
         law = self.noises.mean_weights(v, stage.weights)
         k = spline.n_functions
-        self.table, self.slopes = np.empty((len(self.shifts.nodes), k)), np.empty(
-            (len(self.shifts.nodes), k)
+        self.table, self.slopes = (
+            np.empty((len(self.shifts.nodes), k)),
+            np.empty((len(self.shifts.nodes), k)),
         )
         for i, node in enumerate(self.shifts.nodes):
             at = node + self.noises.nodes

@@ -105,9 +105,7 @@ class Mixture:
     draws: Float
 
 
-def mixture(
-    weights: Float, means: Float, covariances: Float, n_draws: int, rng: object
-) -> Mixture:
+def mixture(weights: Float, means: Float, covariances: Float, n_draws: int, rng: object) -> Mixture:
     """Mix normal laws.
 
     Parameters

@@ -509,9 +509,7 @@ def _minimum_distance(
     gram = shares.T @ weight @ shares + np.outer(bend, bend) / _CURVATURE_PRIOR**2
     path = smoothing_path(gram, shares.T @ weight @ effects.lace / scale_y, penalty)
     centre = scale_y * path.weights @ path.coefficients
-    rest = _rest(
-        stage, effects, lambda x: np.einsum("ij,jk->ik", spline.values(x), free), centre
-    )
+    rest = _rest(stage, effects, lambda x: np.einsum("ij,jk->ik", spline.values(x), free), centre)
     size = k + len(rest.coefficients) - 1
     to_curve = np.zeros((size, k - 1 + len(rest.coefficients)))
     to_curve[:k, : k - 1], to_curve[:k, k - 1] = free, 1.0

@@ -13,7 +13,7 @@ from typing import Any
 from mrfast import _validation as check
 from mrfast.errors import DamagedFileError, MrfastWarning
 from mrfast.nonlinear.iv_data import IVData
-from mrfast.nonlinear.parameter_samplers import ParameterSampler, sampler_from_json
+from mrfast.nonlinear.parameter_samplers import ParameterSampler, Values, sampler_from_json
 
 __all__ = ["sweep_configuration"]
 
@@ -26,10 +26,22 @@ _DATA_KEYS = (
     "sampling_weights",
 )
 _MODELS = {"2sls": "two_stage_least_squares"}
-# Arguments of ml-mr's fits that are no options of an estimator.
-_NOT_OPTIONS = ("accelerator", "fast", "output_dir", "wandb_project", "resample")
-_OPTIONS: Mapping[str, str] = {}
-"""Options that have another name here."""
+# Arguments of ml-mr's fits that are no options here: quantiles cannot cross, inputs are
+# standardised, Adam is the only optimiser.
+_NOT_OPTIONS = (
+    *("accelerator", "fast", "output_dir", "wandb_project", "resample"),
+    *("nmqn", "nmqn_penalty_lambda", "exposure_optimizer", "outcome_optimizer"),
+    *("exposure_add_input_batchnorm", "outcome_add_input_batchnorm"),
+)
+_PREFIXES = {"instrument_net_": "", "exposure_net_": "outcome_", "exposure_": ""}
+_ACTIVATIONS = {
+    "GELU": "gelu",
+    "LeakyReLU": "leaky_relu",
+    "ReLU": "relu",
+    "SiLU": "silu",
+    "Softplus": "softplus",
+    "Tanh": "tanh",
+}
 
 
 def sweep_configuration(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -39,9 +51,10 @@ def sweep_configuration(path: str | os.PathLike[str]) -> dict[str, Any]:
     (``filename``, ``sep``, ``exposure``, ``outcome``, ``instruments``, ``covariables``,
     ``sampling_weights``) and ``parameters``, a list of ``{"name": …, "sampler": …, …}``.
 
-    Where ml-mr cuts off a grid of more than ``max_runs`` combinations, a random part of it is
-    taken here. Sampling weights are weights of the people. The data file is looked for where the
-    program runs, then beside the configuration.
+    Options get their names here: ``exposure_learning_rate`` becomes ``learning_rate``, and those
+    with ``outcome_`` keep their names. Where ml-mr cuts off a grid of more than ``max_runs``
+    combinations, a random part of it is taken here. Sampling weights are weights of the people.
+    The data file is looked for where the program runs, then beside the configuration.
 
     Parameters
     ----------
@@ -150,7 +163,7 @@ def _parameters(entries: object) -> dict[str, ParameterSampler]:
         if name in _NOT_OPTIONS:
             ignored.append(name)
         else:
-            found[_OPTIONS.get(name, name)] = sampler
+            found[_option(name)] = _activations(sampler) if name == "activation" else sampler
     if ignored:
         warnings.warn(
             f"parameters: {', '.join(ignored)} left out, no options of an estimator",
@@ -158,6 +171,19 @@ def _parameters(entries: object) -> dict[str, ParameterSampler]:
             stacklevel=3,
         )
     return found
+
+
+def _option(name: str) -> str:
+    """Name of an option of ml-mr here: what is not of the outcome's network has no prefix."""
+    for prefix, instead in _PREFIXES.items():
+        if name.startswith(prefix):
+            return instead + name.removeprefix(prefix)
+    return name
+
+
+def _activations(sampler: ParameterSampler) -> ParameterSampler:
+    """The names of torch's classes, as they are called here."""
+    return Values([_ACTIVATIONS.get(value, value) for value in sampler.values or ()])
 
 
 def _data(section: Mapping[str, Any], beside: Path) -> IVData:
