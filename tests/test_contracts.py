@@ -30,7 +30,7 @@ FOUNDATION = ("errors", "_validation", "_optional", "_progress", "_runtime", "_f
 DOMAINS = ("bayes", "federated", "nonlinear", "simulation", "summary")
 KERNELS = {domain: {domain} for domain in DOMAINS}  # submodules of _core
 KERNELS["bayes"] = {"bayes", "exact", "identified", "ld"}
-KERNELS["nonlinear"] = {"sieve"}
+KERNELS["nonlinear"] = {"crossproducts", "sieve"}
 KERNELS["summary"] = {
     "constrained",
     "genotypes",
@@ -42,7 +42,6 @@ KERNELS["summary"] = {
     "presso",
     "summary",
 }
-KERNELS["nonlinear"] = {"crossproducts"}
 MAY_IMPORT: dict[str, set[str]] = {
     **{part: set(FOUNDATION[:i]) for i, part in enumerate(FOUNDATION)},
     **{domain: {*FOUNDATION, "_core"} for domain in DOMAINS},

@@ -7,6 +7,7 @@ namespace mrfast::bindings {
 
 namespace {
 
+using FoldArray = py::array_t<std::uint8_t, py::array::c_style>;
 using SplineArrays = std::pair<DoubleArray, DoubleArray>;  // points, pieces
 
 CubicSpline make_spline(const char* name, const std::optional<SplineArrays>& arrays) {
@@ -117,8 +118,7 @@ ScoreRows<T> make_score_rows(const py::array_t<T, 0>& instruments, const DoubleA
                              const std::optional<DoubleArray>& covariates,
                              const std::optional<DoubleArray>& exposure,
                              const std::optional<DoubleArray>& weight,
-                             const py::array_t<std::uint8_t, py::array::c_style>& fold,
-                             std::size_t folds) {
+                             const std::optional<FoldArray>& fold, std::size_t folds) {
   if (instruments.ndim() != 2) throw std::invalid_argument("instruments: expected a matrix");
   ScoreRows<T> rows;
   rows.n = static_cast<std::size_t>(instruments.shape(0));
@@ -130,10 +130,12 @@ ScoreRows<T> make_score_rows(const py::array_t<T, 0>& instruments, const DoubleA
   rows.column_stride = instruments.strides(1) / kSize;
   require_size("shift", shift, rows.p);
   rows.shift = shift.data();
-  require_size("fold", fold, rows.n);
-  rows.fold = fold.data();
-  for (std::size_t i = 0; i < rows.n; ++i)
-    if (rows.fold[i] >= folds) throw std::invalid_argument("fold: expected numbers below folds");
+  if (fold) {
+    require_size("fold", *fold, rows.n);
+    rows.fold = fold->data();
+    for (std::size_t i = 0; i < rows.n; ++i)
+      if (rows.fold[i] >= folds) throw std::invalid_argument("fold: expected numbers below folds");
+  }
   if (covariates) {
     if (covariates->ndim() != 2) throw std::invalid_argument("covariates: expected a matrix");
     rows.q = static_cast<std::size_t>(covariates->shape(1));
@@ -152,52 +154,62 @@ ScoreRows<T> make_score_rows(const py::array_t<T, 0>& instruments, const DoubleA
 }
 
 template <class T>
-void register_score(py::module_& module) {
-  using Fold = py::array_t<std::uint8_t, py::array::c_style>;
-  module.def(
-      "fold_grams",
-      [](const py::array_t<T, 0>& instruments, const DoubleArray& shift,
-         const std::optional<DoubleArray>& covariates, const DoubleArray& exposure,
-         const std::optional<DoubleArray>& weight, const Fold& fold, std::size_t folds,
-         std::size_t threads) {
-        const auto rows =
-            make_score_rows(instruments, shift, covariates, std::optional<DoubleArray>(exposure),
-                            weight, fold, folds);
-        const std::size_t m = 2 + rows.p + rows.q;
-        DoubleArray out({static_cast<py::ssize_t>(folds), static_cast<py::ssize_t>(m),
-                         static_cast<py::ssize_t>(m)});
-        double* const data = out.mutable_data();
-        attended([&](Monitor& monitor) {
-          fold_grams(rows, threads, monitor, data);
-          for (std::size_t f = 0; f < folds; ++f)
-            for (std::size_t i = 0; i < m; ++i)
-              for (std::size_t j = 0; j < i; ++j)
-                data[(f * m + i) * m + j] = data[(f * m + j) * m + i];
-        });
-        return out;
-      },
-      py::kw_only(), py::arg("instruments").noconvert(), py::arg("shift").noconvert(),
-      py::arg("covariates").noconvert(), py::arg("exposure").noconvert(),
-      py::arg("weight").noconvert(), py::arg("fold").noconvert(), py::arg("folds"),
-      py::arg("threads"));
-  module.def(
-      "fold_scores",
-      [](const py::array_t<T, 0>& instruments, const DoubleArray& shift, const Fold& fold,
-         const DoubleArray& coefficients, std::size_t threads) {
-        if (coefficients.ndim() != 2)
-          throw std::invalid_argument("coefficients: expected a matrix, one row a fold");
-        const auto folds = static_cast<std::size_t>(coefficients.shape(0));
-        const auto rows = make_score_rows(instruments, shift, std::nullopt, std::nullopt,
-                                          std::nullopt, fold, folds);
-        require_size("coefficients", coefficients, folds * rows.p);
-        const double* const b = coefficients.data();
-        DoubleArray out(static_cast<py::ssize_t>(rows.n));
-        double* const data = out.mutable_data();
-        attended([&](Monitor& monitor) { fold_scores(rows, b, threads, monitor, data); });
-        return out;
-      },
-      py::kw_only(), py::arg("instruments").noconvert(), py::arg("shift").noconvert(),
-      py::arg("fold").noconvert(), py::arg("coefficients").noconvert(), py::arg("threads"));
+DoubleArray typed_fold_grams(const py::array& instruments, const DoubleArray& shift,
+                             const std::optional<DoubleArray>& covariates,
+                             const DoubleArray& exposure, const std::optional<DoubleArray>& weight,
+                             const FoldArray& fold, std::size_t folds, std::size_t threads) {
+  const auto rows = make_score_rows<T>(py::cast<py::array_t<T, 0>>(instruments), shift, covariates,
+                                       std::optional<DoubleArray>(exposure), weight, fold, folds);
+  const std::size_t m = 2 + rows.p + rows.q;
+  DoubleArray out(
+      {static_cast<py::ssize_t>(folds), static_cast<py::ssize_t>(m), static_cast<py::ssize_t>(m)});
+  double* const data = out.mutable_data();
+  attended([&](Monitor& monitor) {
+    fold_grams(rows, threads, monitor, data);
+    for (std::size_t f = 0; f < folds; ++f)
+      for (std::size_t i = 0; i < m; ++i)
+        for (std::size_t j = 0; j < i; ++j) data[(f * m + i) * m + j] = data[(f * m + j) * m + i];
+  });
+  return out;
+}
+
+template <class T>
+DoubleArray typed_fold_scores(const py::array& instruments, const DoubleArray& shift,
+                              const FoldArray& fold, const DoubleArray& coefficients,
+                              std::size_t threads) {
+  if (coefficients.ndim() != 2)
+    throw std::invalid_argument("coefficients: expected a matrix, one row a fold");
+  const auto folds = static_cast<std::size_t>(coefficients.shape(0));
+  const auto rows = make_score_rows<T>(py::cast<py::array_t<T, 0>>(instruments), shift,
+                                       std::nullopt, std::nullopt, std::nullopt, fold, folds);
+  require_size("coefficients", coefficients, folds * rows.p);
+  const double* const b = coefficients.data();
+  DoubleArray out(static_cast<py::ssize_t>(rows.n));
+  double* const data = out.mutable_data();
+  attended([&](Monitor& monitor) { fold_scores(rows, b, threads, monitor, data); });
+  return out;
+}
+
+template <class T>
+DoubleArray typed_products(const py::array& instruments, const DoubleArray& shift,
+                           const DoubleArray& values, std::size_t threads) {
+  const auto rows = make_score_rows<T>(py::cast<py::array_t<T, 0>>(instruments), shift,
+                                       std::nullopt, std::nullopt, std::nullopt, std::nullopt, 1);
+  require_size("values", values, rows.n);
+  const double* const from = values.data();
+  DoubleArray out(static_cast<py::ssize_t>(rows.p));
+  double* const data = out.mutable_data();
+  attended([&](Monitor& monitor) { instrument_products(rows, from, threads, monitor, data); });
+  return out;
+}
+
+// Calls work<T>() for the type of the instruments, which are read as they lie.
+template <class Work>
+DoubleArray by_type(const py::array& instruments, const Work& work) {
+  if (py::isinstance<py::array_t<std::int8_t>>(instruments)) return work(std::int8_t{});
+  if (py::isinstance<py::array_t<float>>(instruments)) return work(float{});
+  if (py::isinstance<py::array_t<double>>(instruments)) return work(double{});
+  throw std::invalid_argument("instruments: expected int8, float32 or float64");
 }
 
 }  // namespace
@@ -252,6 +264,19 @@ void register_sieve(py::module_ module) {
           },
           py::kw_only(), py::arg("threads"))
       .def(
+          "curve_residuals",
+          [](const Rows& self, const DoubleArray& coefficients, std::size_t threads) {
+            require_model(self);
+            require_size("coefficients", coefficients, self.rows.model_columns());
+            DoubleArray out(static_cast<py::ssize_t>(self.rows.n));
+            const double* const b = coefficients.data();
+            double* const data = out.mutable_data();
+            attended(
+                [&](Monitor& monitor) { curve_residuals(self.rows, b, threads, monitor, data); });
+            return out;
+          },
+          py::kw_only(), py::arg("coefficients").noconvert(), py::arg("threads"))
+      .def(
           "slope_sums",
           [](const Rows& self, const DoubleArray& coefficients, std::size_t threads) {
             require_model(self);
@@ -259,7 +284,7 @@ void register_sieve(py::module_ module) {
               throw std::invalid_argument("residual_spline: expected one");
             const std::size_t m = self.rows.model_columns(), k = self.rows.instrument_columns();
             require_size("coefficients", coefficients, m);
-            const std::size_t r = m + k - self.rows.q;
+            const std::size_t r = m + k;
             DoubleArray slopes({static_cast<py::ssize_t>(r), static_cast<py::ssize_t>(k)});
             DoubleArray squares(static_cast<py::ssize_t>(k + 1));
             const double* const b = coefficients.data();
@@ -311,9 +336,41 @@ void register_sieve(py::module_ module) {
           py::arg("offset"), py::arg("between").noconvert(), py::arg("within").noconvert(),
           py::arg("first_stage").noconvert(), py::arg("order").noconvert() = py::none(),
           py::arg("starts").noconvert() = py::none(), py::arg("threads"));
-  register_score<std::int8_t>(module);
-  register_score<float>(module);
-  register_score<double>(module);
+  module.def(
+      "fold_grams",
+      [](const py::array& instruments, const DoubleArray& shift,
+         const std::optional<DoubleArray>& covariates, const DoubleArray& exposure,
+         const std::optional<DoubleArray>& weight, const FoldArray& fold, std::size_t folds,
+         std::size_t threads) {
+        return by_type(instruments, [&](auto type) {
+          return typed_fold_grams<decltype(type)>(instruments, shift, covariates, exposure, weight,
+                                                  fold, folds, threads);
+        });
+      },
+      py::kw_only(), py::arg("instruments").noconvert(), py::arg("shift").noconvert(),
+      py::arg("covariates").noconvert(), py::arg("exposure").noconvert(),
+      py::arg("weight").noconvert(), py::arg("fold").noconvert(), py::arg("folds"),
+      py::arg("threads"));
+  module.def(
+      "fold_scores",
+      [](const py::array& instruments, const DoubleArray& shift, const FoldArray& fold,
+         const DoubleArray& coefficients, std::size_t threads) {
+        return by_type(instruments, [&](auto type) {
+          return typed_fold_scores<decltype(type)>(instruments, shift, fold, coefficients, threads);
+        });
+      },
+      py::kw_only(), py::arg("instruments").noconvert(), py::arg("shift").noconvert(),
+      py::arg("fold").noconvert(), py::arg("coefficients").noconvert(), py::arg("threads"));
+  module.def(
+      "instrument_products",
+      [](const py::array& instruments, const DoubleArray& shift, const DoubleArray& values,
+         std::size_t threads) {
+        return by_type(instruments, [&](auto type) {
+          return typed_products<decltype(type)>(instruments, shift, values, threads);
+        });
+      },
+      py::kw_only(), py::arg("instruments").noconvert(), py::arg("shift").noconvert(),
+      py::arg("values").noconvert(), py::arg("threads"));
   module.def(
       "largest_functional",
       [](const DoubleArray& draws, const DoubleArray& rows) {

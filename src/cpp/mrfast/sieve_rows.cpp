@@ -108,6 +108,113 @@ inline double dot(const double* a, const double* b, std::size_t n) {
   return sum;
 }
 
+// Columns of one row that are not zero.
+struct Row {
+  const SieveRows& rows;
+  const Layout at;
+  const std::size_t width;
+  const bool has_residual;
+  std::size_t exposure_first = 0, residual_first = 0, basis_first = 0;
+  double exposure[4], residual[4], basis[4];
+  const double* covariates = nullptr;
+  std::vector<double> mixed;
+
+  explicit Row(const SieveRows& all)
+      : rows(all),
+        at(all),
+        width(all.basis.width()),
+        has_residual(all.residual_spline.intervals > 0),
+        mixed(has_residual ? all.interactions.size() : 0) {}
+
+  // Looks at row i; its weight.
+  double evaluate(std::size_t i) {
+    exposure_first = rows.exposure_spline.local(rows.exposure[i], exposure);
+    basis_first = rows.basis.local(rows.instrument[i], basis);
+    covariates = rows.covariates + i * rows.q;
+    if (has_residual) {
+      residual_first = at.residual + rows.residual_spline.local(rows.residual[i], residual);
+      if (!mixed.empty()) interactions_of(rows, i, false, mixed.data());
+    }
+    return rows.weight ? rows.weight[i] : 1.0;
+  }
+
+  // out (m, m), upper triangle, += scale times products of the model columns.
+  void add_model(double scale, double* out, std::size_t m) const {
+    double p[4], s[4];
+    const std::size_t q = rows.q, extra = mixed.size();
+    for (std::size_t j = 0; j < 4; ++j) p[j] = scale * exposure[j];
+    add_four_by_four(out, m, exposure_first, p, exposure_first, exposure);
+    if (has_residual) {
+      for (std::size_t j = 0; j < 4; ++j) s[j] = scale * residual[j];
+      add_four_by_four(out, m, exposure_first, p, residual_first, residual);
+      add_four_by_four(out, m, residual_first, s, residual_first, residual);
+      add_products(out, m, exposure_first, p, 4, at.interactions, mixed.data(), extra);
+      add_products(out, m, residual_first, s, 4, at.interactions, mixed.data(), extra);
+      for (std::size_t j = 0; j < extra; ++j) {
+        const double value = scale * mixed[j];
+        add_products(out, m, at.interactions + j, &value, 1, at.interactions, mixed.data(), extra);
+      }
+    }
+    add_products(out, m, exposure_first, p, 4, at.covariates, covariates, q);
+    for (std::size_t j = 0; j < q; ++j) {
+      const double value = scale * covariates[j];
+      add_products(out, m, at.covariates + j, &value, 1, at.covariates, covariates, q);
+      if (!has_residual) continue;
+      add_products(out, m, at.covariates + j, &value, 1, residual_first, residual, 4);
+      add_products(out, m, at.covariates + j, &value, 1, at.interactions, mixed.data(), extra);
+    }
+  }
+
+  // out (model columns, instrument columns), rows of `stride`, += scale times their products.
+  void add_cross(double scale, double* out, std::size_t stride) const {
+    const auto with_instrument = [&](std::size_t first, const double* values, std::size_t count) {
+      for (std::size_t j = 0; j < count; ++j) {
+        const double value = scale * values[j];
+        double* const to = out + (first + j) * stride;
+        for (std::size_t l = 0; l < width; ++l) to[basis_first + l] += value * basis[l];
+        for (std::size_t l = 0; l < rows.q; ++l) to[at.basis + l] += value * covariates[l];
+      }
+    };
+    with_instrument(exposure_first, exposure, 4);
+    with_instrument(at.covariates, covariates, rows.q);
+    if (!has_residual) return;
+    with_instrument(residual_first, residual, 4);
+    with_instrument(at.interactions, mixed.data(), mixed.size());
+  }
+
+  // out (instrument columns, the same), upper triangle, += scale times their products.
+  void add_instrument(double scale, double* out, std::size_t stride) const {
+    for (std::size_t j = 0; j < width; ++j) {
+      const double value = scale * basis[j];
+      double* const to = out + (basis_first + j) * stride;
+      for (std::size_t l = 0; l < width; ++l) to[basis_first + l] += value * basis[l];
+      for (std::size_t l = 0; l < rows.q; ++l) to[at.basis + l] += value * covariates[l];
+    }
+    for (std::size_t j = 0; j < rows.q; ++j) {
+      const double value = scale * covariates[j];
+      double* const to = out + (at.basis + j) * stride + at.basis;
+      for (std::size_t l = 0; l < rows.q; ++l) to[l] += value * covariates[l];
+    }
+  }
+
+  // out, elements `stride` apart, += scale times the model columns.
+  void add_model_column(double scale, double* out, std::size_t stride) const {
+    for (std::size_t j = 0; j < 4; ++j) out[(exposure_first + j) * stride] += scale * exposure[j];
+    for (std::size_t j = 0; j < rows.q; ++j)
+      out[(at.covariates + j) * stride] += scale * covariates[j];
+    if (!has_residual) return;
+    for (std::size_t j = 0; j < 4; ++j) out[(residual_first + j) * stride] += scale * residual[j];
+    for (std::size_t j = 0; j < mixed.size(); ++j)
+      out[(at.interactions + j) * stride] += scale * mixed[j];
+  }
+
+  // The same for the instrument columns.
+  void add_instrument_column(double scale, double* out, std::size_t stride) const {
+    for (std::size_t j = 0; j < width; ++j) out[(basis_first + j) * stride] += scale * basis[j];
+    for (std::size_t j = 0; j < rows.q; ++j) out[(at.basis + j) * stride] += scale * covariates[j];
+  }
+};
+
 // out (m, m), upper triangle, += the sum of block rows (count, m) times themselves.
 MRFAST_DISPATCH
 void add_block_gram(const double* __restrict block, std::size_t count, std::size_t m,
@@ -237,188 +344,208 @@ void first_stage_values(const SieveRows& rows, const double* coefficients, std::
 
 void model_gram(const SieveRows& rows, std::size_t threads, Monitor& monitor, double* out) {
   const Layout at(rows);
-  const std::size_t m = at.model + at.instrument + 1, q = rows.q, width = rows.basis.width();
-  const std::size_t extra = rows.interactions.size(), last = m - 1;
-  const bool residual = rows.residual_spline.intervals > 0;
+  const std::size_t m = at.model + at.instrument + 1, last = m - 1;
   ordered_sum(rows.n, kChunk, m * m, threads, monitor, out,
               [&](std::size_t begin, std::size_t end, double* sum) {
-                double p[4], wp[4], s[4] = {0, 0, 0, 0}, ws[4], b[4], wb[4];
-                std::vector<double> mixed(extra + 1), wmixed(extra + 1), wc(q + 1);
+                Row row(rows);
                 for (std::size_t i = begin; i < end; ++i) {
-                  const double w = rows.weight ? rows.weight[i] : 1.0;
-                  const double y = rows.outcome[i];
-                  const double* const c = rows.covariates + i * q;
-                  const std::size_t p0 = rows.exposure_spline.local(rows.exposure[i], p);
-                  const std::size_t b0 = at.model + rows.basis.local(rows.instrument[i], b);
-                  for (std::size_t j = 0; j < 4; ++j) wp[j] = w * p[j];
-                  for (std::size_t j = 0; j < width; ++j) wb[j] = w * b[j];
-                  add_four_by_four(sum, m, p0, wp, p0, p);
-                  if (width == 4) {
-                    add_four_by_four(sum, m, p0, wp, b0, b);
-                    add_four_by_four(sum, m, b0, wb, b0, b);
-                  } else {
-                    add_products(sum, m, p0, wp, 4, b0, b, width);
-                    add_products(sum, m, b0, wb, width, b0, b, width);
-                  }
-                  for (std::size_t j = 0; j < 4; ++j) sum[(p0 + j) * m + last] += wp[j] * y;
-                  for (std::size_t j = 0; j < width; ++j) sum[(b0 + j) * m + last] += wb[j] * y;
-                  sum[last * m + last] += w * y * y;
-                  std::size_t s0 = 0;
-                  if (residual) {
-                    s0 = at.residual + rows.residual_spline.local(rows.residual[i], s);
-                    for (std::size_t j = 0; j < 4; ++j) ws[j] = w * s[j];
-                    add_four_by_four(sum, m, p0, wp, s0, s);
-                    add_four_by_four(sum, m, s0, ws, s0, s);
-                    add_products(sum, m, s0, ws, 4, b0, b, width);
-                    for (std::size_t j = 0; j < 4; ++j) sum[(s0 + j) * m + last] += ws[j] * y;
-                    if (extra > 0) {
-                      interactions_of(rows, i, false, mixed.data());
-                      for (std::size_t j = 0; j < extra; ++j) wmixed[j] = w * mixed[j];
-                      add_products(sum, m, p0, wp, 4, at.interactions, mixed.data(), extra);
-                      add_products(sum, m, s0, ws, 4, at.interactions, mixed.data(), extra);
-                      add_products(sum, m, at.interactions, wmixed.data(), extra, at.interactions,
-                                   mixed.data(), extra);
-                      add_products(sum, m, at.interactions, wmixed.data(), extra, b0, b, width);
-                      for (std::size_t j = 0; j < extra; ++j)
-                        sum[(at.interactions + j) * m + last] += wmixed[j] * y;
-                    }
-                  }
-                  if (q > 0) {  // as model columns; the instrument's copy is filled in afterwards
-                    for (std::size_t j = 0; j < q; ++j) wc[j] = w * c[j];
-                    add_products(sum, m, p0, wp, 4, at.covariates, c, q);
-                    add_products(sum, m, at.covariates, wc.data(), q, at.covariates, c, q);
-                    add_products(sum, m, at.covariates, wc.data(), q, b0, b, width);
-                    if (residual) add_products(sum, m, at.covariates, wc.data(), q, s0, s, 4);
-                    if (extra > 0)
-                      add_products(sum, m, at.covariates, wc.data(), q, at.interactions,
-                                   mixed.data(), extra);
-                    for (std::size_t j = 0; j < q; ++j)
-                      sum[(at.covariates + j) * m + last] += wc[j] * y;
-                  }
+                  const double w = row.evaluate(i), y = rows.outcome[i];
+                  row.add_model(w, sum, m);
+                  row.add_cross(w, sum + at.model, m);
+                  row.add_instrument(w, sum + at.model * (m + 1), m);
+                  row.add_model_column(w * y, sum + last, m);
+                  row.add_instrument_column(w * y, sum + at.model * m + last, m);
+                  sum[last * (m + 1)] += w * y * y;
                 }
               });
-  if (q == 0) return;
-  // Products with the covariates among the instrument columns are those with the model's.
-  const auto element = [&](std::size_t a, std::size_t b) -> double& {
-    return a <= b ? out[a * m + b] : out[b * m + a];
-  };
-  const std::size_t copy = at.model + at.basis;
-  for (std::size_t j = 0; j < q; ++j) {
-    for (std::size_t a = 0; a < copy; ++a) element(a, copy + j) = element(a, at.covariates + j);
-    for (std::size_t k = j; k < q; ++k)
-      element(copy + j, copy + k) = element(at.covariates + j, at.covariates + k);
-    element(copy + j, last) = element(at.covariates + j, last);
-  }
+}
+
+void curve_residuals(const SieveRows& rows, const double* coefficients, std::size_t threads,
+                     Monitor& monitor, double* out) {
+  const Layout at(rows);
+  parallel_for((rows.n + kChunk - 1) / kChunk, threads, monitor, [&](std::size_t c) {
+    double p[4];
+    for (std::size_t i = c * kChunk; i < std::min(rows.n, (c + 1) * kChunk); ++i) {
+      const std::size_t first = rows.exposure_spline.local(rows.exposure[i], p);
+      out[i] = rows.outcome[i] - dot(p, coefficients + first, 4) -
+               dot(rows.covariates + i * rows.q, coefficients + at.covariates, rows.q);
+    }
+    monitor.step();
+  });
 }
 
 void slope_sums(const SieveRows& rows, const double* coefficients, std::size_t threads,
                 Monitor& monitor, double* slopes, double* squares) {
   const Layout at(rows);
-  const std::size_t m = at.instrument, q = rows.q, width = rows.basis.width();
-  const std::size_t extra = rows.interactions.size(), rows_of = at.model + at.basis,
-                    size = rows_of * m + m + 1;
+  const std::size_t m = at.instrument, extra = rows.interactions.size();
+  const std::size_t products = (at.model + m) * m, size = products + m + 1;
   std::vector<double> total(size);
   ordered_sum(rows.n, kChunk, size, threads, monitor, total.data(),
               [&](std::size_t begin, std::size_t end, double* sum) {
-                double p[4], s[4], slope[4], b[4];
-                std::vector<double> mixed(extra + 1), mixed_slope(extra + 1), scaled(4 + q + extra);
-                double* const square = sum + rows_of * m;
+                Row row(rows);
+                double slope[4];
+                std::vector<double> mixed_slope(extra);
                 for (std::size_t i = begin; i < end; ++i) {
-                  const double w = rows.weight ? rows.weight[i] : 1.0, v = rows.residual[i];
-                  const double* const c = rows.covariates + i * q;
-                  const std::size_t b0 = rows.basis.local(rows.instrument[i], b);
-                  const std::size_t p0 = rows.exposure_spline.local(rows.exposure[i], p);
-                  const std::size_t s0 = at.residual + rows.residual_spline.local(v, s);
+                  const double w = row.evaluate(i), v = rows.residual[i];
                   rows.residual_spline.slopes(v, slope);
-                  interactions_of(rows, i, false, mixed.data());
                   interactions_of(rows, i, true, mixed_slope.data());
                   const double lambda =
-                      w * (dot(slope, coefficients + s0, 4) +
-                           dot(mixed_slope.data(), coefficients + at.interactions, extra));
-                  const double w2 = w * v * v;
-                  const auto with_instrument = [&](std::size_t row0, const double* values,
-                                                   std::size_t count) {
-                    for (std::size_t j = 0; j < count; ++j) scaled[j] = lambda * values[j];
-                    add_products(sum, m, row0, scaled.data(), count, b0, b, width);
-                    add_products(sum, m, row0, scaled.data(), count, at.basis, c, q);
-                  };
-                  with_instrument(p0, p, 4);
-                  with_instrument(at.covariates, c, q);
-                  with_instrument(s0, s, 4);
-                  with_instrument(at.interactions, mixed.data(), extra);
-                  with_instrument(at.model + b0, b, width);
-                  for (std::size_t j = 0; j < width; ++j) square[b0 + j] += w2 * b[j];
-                  for (std::size_t j = 0; j < q; ++j) square[at.basis + j] += w2 * c[j];
-                  square[m] += w2 * v * v;
+                      dot(slope, coefficients + row.residual_first, 4) +
+                      dot(mixed_slope.data(), coefficients + at.interactions, extra);
+                  row.add_cross(w * lambda, sum, m);
+                  row.add_instrument(w * lambda, sum + at.model * m, m);
+                  row.add_instrument_column(w * v * v, sum + products, 1);
+                  sum[size - 1] += w * v * v * v * v;
                 }
               });
-  std::copy(total.begin(), total.begin() + static_cast<std::ptrdiff_t>(rows_of * m), slopes);
-  std::copy(total.begin() + static_cast<std::ptrdiff_t>(rows_of * m), total.end(), squares);
+  for (std::size_t a = 0; a < m; ++a)
+    for (std::size_t b = 0; b < a; ++b)
+      total[(at.model + a) * m + b] = total[(at.model + b) * m + a];
+  const auto middle = total.begin() + static_cast<std::ptrdiff_t>(products);
+  std::copy(total.begin(), middle, slopes);
+  std::copy(middle, total.end(), squares);
 }
+
+namespace {
+
+// Residuals of a row and its weight.
+struct Errors {
+  double w, u, e, v;
+};
+
+Errors errors_of(const SieveRows& rows, const Layout& at, const Influence& influence, Row& row,
+                 std::size_t i) {
+  const double* const theta = influence.coefficients;
+  Errors out{row.evaluate(i), 0, 0, 0};
+  out.u = rows.outcome[i] - dot(row.exposure, theta + row.exposure_first, 4) -
+          dot(row.covariates, theta + at.covariates, rows.q);
+  if (!row.has_residual) return out;
+  out.v = rows.residual[i];
+  out.e = out.u - dot(row.residual, theta + row.residual_first, 4) -
+          dot(row.mixed.data(), theta + at.interactions, row.mixed.size()) + influence.offset;
+  return out;
+}
+
+// out (m, m), upper triangle, += scale (a (k, m))' b (k, k2) c (k2, m), small matrices; a null
+// first or last factor is the identity.
+void add_mapped(const std::vector<double>& middle, std::size_t rows_of, std::size_t columns_of,
+                const double* left, const double* right, std::size_t m, double* out) {
+  std::vector<double> half(rows_of * m, 0.0);
+  for (std::size_t a = 0; a < rows_of; ++a)
+    for (std::size_t b = 0; b < columns_of; ++b) {
+      const double value = middle[a * columns_of + b];
+      for (std::size_t j = 0; j < m; ++j) half[a * m + j] += value * right[b * m + j];
+    }
+  if (left == nullptr) {
+    for (std::size_t i = 0; i < m; ++i)
+      for (std::size_t j = 0; j < m; ++j) out[i * m + j] += half[i * m + j];
+    return;
+  }
+  for (std::size_t a = 0; a < rows_of; ++a)
+    for (std::size_t i = 0; i < m; ++i) {
+      const double value = left[a * m + i];
+      for (std::size_t j = 0; j < m; ++j) out[i * m + j] += value * half[a * m + j];
+    }
+}
+
+// Rows each on their own: products of the columns that are not zero, with the six products of
+// u, e and v, and the maps afterwards.
+void influence_of_rows(const SieveRows& rows, const Influence& influence, std::size_t threads,
+                       Monitor& monitor, double* out) {
+  const Layout at(rows);
+  const std::size_t m = at.model, k = at.instrument;
+  const std::size_t cross = m * m, inner = cross + 3 * m * k, size = inner + 6 * k * k;
+  std::vector<double> total(size);
+  ordered_sum(rows.n, kChunk, size, threads, monitor, total.data(),
+              [&](std::size_t begin, std::size_t end, double* sum) {
+                Row row(rows);
+                for (std::size_t i = begin; i < end; ++i) {
+                  const Errors r = errors_of(rows, at, influence, row, i);
+                  const double u = r.w * r.u, e = r.w * r.e, v = r.w * r.v;
+                  if (row.has_residual) {
+                    row.add_model(e * e, sum, m);
+                    row.add_cross(e * u, sum + cross, k);
+                    row.add_cross(e * e, sum + cross + m * k, k);
+                    row.add_cross(e * v, sum + cross + 2 * m * k, k);
+                    const double more[5] = {u * e, u * v, e * e, e * v, v * v};
+                    for (std::size_t c = 0; c < 5; ++c)
+                      row.add_instrument(more[c], sum + inner + (c + 1) * k * k, k);
+                  }
+                  row.add_instrument(u * u, sum + inner, k);
+                }
+              });
+  const auto part = [&](std::size_t first, std::size_t count) {
+    const auto begin = total.begin() + static_cast<std::ptrdiff_t>(first);
+    return std::vector<double>(begin, begin + static_cast<std::ptrdiff_t>(count));
+  };
+  const double* const maps[3] = {influence.between, influence.within, influence.first_stage};
+  std::fill(out, out + m * m, 0.0);
+  const double c = influence.within_weight;
+  std::vector<double> half(m * m, 0.0);  // terms that come with their transpose
+  for (std::size_t a = 0; a < 3; ++a) {
+    auto block = part(cross + a * m * k, m * k);
+    for (double& value : block) value *= c;
+    add_mapped(block, m, k, nullptr, maps[a], m, half.data());
+  }
+  std::size_t next = inner;
+  for (std::size_t a = 0; a < 3; ++a)
+    for (std::size_t b = a; b < 3; ++b, next += k * k) {
+      auto block = part(next, k * k);
+      for (std::size_t i = 0; i < k; ++i)
+        for (std::size_t j = 0; j < i; ++j) block[i * k + j] = block[j * k + i];
+      add_mapped(block, k, k, maps[a], maps[b], m, a == b ? out : half.data());
+    }
+  for (std::size_t i = 0; i < m; ++i)
+    for (std::size_t j = i; j < m; ++j)
+      out[i * m + j] += c * c * total[i * m + j] + half[i * m + j] + half[j * m + i];
+}
+
+// The influence of a row, added to `to` (model columns,).
+void add_influence(const SieveRows& rows, const Layout& at, const Influence& influence, Row& row,
+                   std::size_t i, double* to) {
+  const Errors r = errors_of(rows, at, influence, row, i);
+  const std::size_t m = at.model;
+  row.add_model_column(r.w * r.e * influence.within_weight, to, 1);
+  const auto with_instrument = [&](std::size_t column, double value) {
+    const double scale = r.w * value;
+    add_three(influence.between + column * m, influence.within + column * m,
+              influence.first_stage + column * m, scale * r.u, scale * r.e, scale * r.v, m, to);
+  };
+  for (std::size_t j = 0; j < row.width; ++j) with_instrument(row.basis_first + j, row.basis[j]);
+  for (std::size_t j = 0; j < rows.q; ++j) with_instrument(at.basis + j, row.covariates[j]);
+}
+
+}  // namespace
 
 void influence_gram(const SieveRows& rows, const Influence& influence, const std::int64_t* order,
                     const std::int64_t* starts, std::size_t clusters, std::size_t threads,
                     Monitor& monitor, double* out) {
+  if (order == nullptr) {
+    influence_of_rows(rows, influence, threads, monitor, out);
+    return;
+  }
   const Layout at(rows);
-  const std::size_t m = at.model, q = rows.q, width = rows.basis.width();
-  const std::size_t extra = rows.interactions.size();
-  const bool residual = rows.residual_spline.intervals > 0;
-  const double* const theta = influence.coefficients;
-  // Adds the influence of a row to `to`.
-  const auto add_row = [&](std::size_t i, double* mixed, double* to) {
-    double p[4], s[4], b[4];
-    const double w = rows.weight ? rows.weight[i] : 1.0;
-    const double* const c = rows.covariates + i * q;
-    const std::size_t p0 = rows.exposure_spline.local(rows.exposure[i], p);
-    const std::size_t b0 = rows.basis.local(rows.instrument[i], b);
-    const double u = rows.outcome[i] - dot(p, theta + p0, 4) - dot(c, theta + at.covariates, q);
-    double e = 0;
-    if (residual) {
-      const std::size_t s0 = at.residual + rows.residual_spline.local(rows.residual[i], s);
-      interactions_of(rows, i, false, mixed);
-      e = u - dot(s, theta + s0, 4) - dot(mixed, theta + at.interactions, extra) + influence.offset;
-      const double scale = w * e * influence.within_weight;
-      for (std::size_t j = 0; j < 4; ++j) to[p0 + j] += scale * p[j];
-      for (std::size_t j = 0; j < q; ++j) to[at.covariates + j] += scale * c[j];
-      for (std::size_t j = 0; j < 4; ++j) to[s0 + j] += scale * s[j];
-      for (std::size_t j = 0; j < extra; ++j) to[at.interactions + j] += scale * mixed[j];
-    }
-    const double v = residual ? rows.residual[i] : 0.0;
-    const auto with_instrument = [&](std::size_t row, double value) {
-      const double scale = w * value;
-      add_three(influence.between + row * m, influence.within + row * m,
-                influence.first_stage + row * m, scale * u, scale * e, scale * v, m, to);
-    };
-    for (std::size_t j = 0; j < width; ++j) with_instrument(b0 + j, b[j]);
-    for (std::size_t j = 0; j < q; ++j) with_instrument(at.basis + j, c[j]);
-  };
+  const std::size_t m = at.model;
   ordered_sum(
       rows.n, kChunk, m * m, threads, monitor, out,
       [&](std::size_t begin, std::size_t end, double* sum) {
-        std::vector<double> block(kBlock * m, 0.0), mixed(extra + 1);
-        std::size_t filled = 0;
-        const auto next = [&] {
-          if (++filled < kBlock) return;
-          add_block_gram(block.data(), filled, m, sum);
-          std::fill(block.begin(), block.end(), 0.0);
-          filled = 0;
+        // Clusters that begin among these rows.
+        const auto below = [&](std::size_t row) {
+          return static_cast<std::size_t>(
+              std::lower_bound(starts, starts + clusters, static_cast<std::int64_t>(row)) - starts);
         };
-        if (order == nullptr) {
-          for (std::size_t i = begin; i < end; ++i) {
-            add_row(i, mixed.data(), block.data() + filled * m);
-            next();
-          }
-        } else {  // clusters that begin among these rows
-          const auto below = [&](std::size_t row) {
-            return static_cast<std::size_t>(
-                std::lower_bound(starts, starts + clusters, static_cast<std::int64_t>(row)) -
-                starts);
-          };
-          const std::size_t stop = below(end);
-          for (std::size_t g = below(begin); g < stop; ++g) {
-            for (std::int64_t r = starts[g]; r < starts[g + 1]; ++r)
-              add_row(static_cast<std::size_t>(order[r]), mixed.data(), block.data() + filled * m);
-            next();
+        Row row(rows);
+        std::vector<double> block(kBlock * m, 0.0);
+        std::size_t filled = 0;
+        const std::size_t stop = below(end);
+        for (std::size_t g = below(begin); g < stop; ++g) {
+          for (std::int64_t r = starts[g]; r < starts[g + 1]; ++r)
+            add_influence(rows, at, influence, row, static_cast<std::size_t>(order[r]),
+                          block.data() + filled * m);
+          if (++filled == kBlock) {
+            add_block_gram(block.data(), filled, m, sum);
+            std::fill(block.begin(), block.end(), 0.0);
+            filled = 0;
           }
         }
         add_block_gram(block.data(), filled, m, sum);
@@ -478,6 +605,29 @@ void fold_scores(const ScoreRows<T>& rows, const double* coefficients, std::size
   });
 }
 
+template <class T>
+void instrument_products(const ScoreRows<T>& rows, const double* values, std::size_t threads,
+                         Monitor& monitor, double* out) {
+  ordered_sum(
+      rows.n, kChunk, rows.p, threads, monitor, out,
+      [&](std::size_t begin, std::size_t end, double* sum) {
+        for (std::size_t i = begin; i < end; ++i) {
+          const T* const from = rows.instruments + static_cast<std::ptrdiff_t>(i) * rows.row_stride;
+          for (std::size_t j = 0; j < rows.p; ++j)
+            sum[j] +=
+                values[i] *
+                (static_cast<double>(from[static_cast<std::ptrdiff_t>(j) * rows.column_stride]) -
+                 rows.shift[j]);
+        }
+      });
+}
+
+template void instrument_products(const ScoreRows<std::int8_t>&, const double*, std::size_t,
+                                  Monitor&, double*);
+template void instrument_products(const ScoreRows<float>&, const double*, std::size_t, Monitor&,
+                                  double*);
+template void instrument_products(const ScoreRows<double>&, const double*, std::size_t, Monitor&,
+                                  double*);
 template void fold_grams(const ScoreRows<std::int8_t>&, std::size_t, Monitor&, double*);
 template void fold_grams(const ScoreRows<float>&, std::size_t, Monitor&, double*);
 template void fold_grams(const ScoreRows<double>&, std::size_t, Monitor&, double*);

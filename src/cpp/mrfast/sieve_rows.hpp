@@ -77,7 +77,11 @@ void first_stage_values(const SieveRows& rows, const double* coefficients, std::
 // out (m, m), upper triangle: sums of w r r', r = (model columns, instrument columns, outcome).
 void model_gram(const SieveRows& rows, std::size_t threads, Monitor& monitor, double* out);
 
-// Sums of w lambda'(v, z) r b', r the model columns and the instrument's functions, b instrument
+// out (n,): outcome less exposure splines and covariates times coefficients (model columns).
+void curve_residuals(const SieveRows& rows, const double* coefficients, std::size_t threads,
+                     Monitor& monitor, double* out);
+
+// Sums of w lambda'(v, z) r b', r the model and then the instrument columns, b instrument
 // columns, of lambda = coefficients
 // (model columns) as a function of the standardised residual: slopes (r, instrument columns).
 // squares (instrument columns + 1,): sums of w v^2 b, and of w v^4.
@@ -123,6 +127,11 @@ void fold_grams(const ScoreRows<T>& rows, std::size_t threads, Monitor& monitor,
 template <class T>
 void fold_scores(const ScoreRows<T>& rows, const double* coefficients, std::size_t threads,
                  Monitor& monitor, double* out);
+
+// out (p,): sums of (instruments - shift) times values (n,).
+template <class T>
+void instrument_products(const ScoreRows<T>& rows, const double* values, std::size_t threads,
+                         Monitor& monitor, double* out);
 
 // out (draws,): largest |row . draw| over rows (m, k) of draws (draws, k).
 void largest_functional(const double* draws, std::size_t n_draws, const double* rows, std::size_t m,

@@ -38,12 +38,18 @@ class SieveRows:
         threads: int,
     ) -> tuple[Float, Float]: ...  # fit without covariates (N,), residual (N,)
     def model_gram(self, *, threads: int) -> Float: ...  # (M + B + 1, M + B + 1), outcome last
+    def curve_residuals(
+        self,
+        *,
+        coefficients: Float,  # (M,)
+        threads: int,
+    ) -> Float: ...  # (N,)
     def slope_sums(
         self,
         *,
         coefficients: Float,  # (M,)
         threads: int,
-    ) -> tuple[Float, Float]: ...  # (M + B - Q, B), and (B + 1,): squares, fourth powers
+    ) -> tuple[Float, Float]: ...  # (M + B, B), and (B + 1,): squares, fourth powers
     def influence_gram(
         self,
         *,
@@ -77,6 +83,13 @@ def fold_scores(
     coefficients: Float,  # (folds, P)
     threads: int,
 ) -> Float: ...  # (N,)
+def instrument_products(
+    *,
+    instruments: NDArray[Any],  # (N, P)
+    shift: Float,  # (P,)
+    values: Float,  # (N,)
+    threads: int,
+) -> Float: ...  # (P,)
 def largest_functional(
     draws: Float,  # (draws, k)
     rows: Float,  # (m, k)

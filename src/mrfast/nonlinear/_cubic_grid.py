@@ -24,7 +24,7 @@ class CubicGrid:
     def of_range(cls, low: float, high: float, cells: int) -> CubicGrid:
         """Grid of so many cells between two numbers, with a node beyond each."""
         step = max((high - low) / cells, 1e-9 * max(abs(low), 1.0))
-        return cls(low + step * np.arange(-1, cells + 2))
+        return cls(low + step * np.arange(-1.0, cells + 2.0, dtype=np.float64))
 
     def local(self, values: Float) -> tuple[NDArray[np.int64], Float]:
         """Number of the first of the four nodes (n,), and weights (n, 4)."""

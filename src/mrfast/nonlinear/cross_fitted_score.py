@@ -31,7 +31,9 @@ class InstrumentScore:
         Mean ridge parameter of the folds; 0 for least squares.
     gram : ndarray of float64, shape: (2 + p + q, 2 + p + q), or None
         Sums of products of 1, instruments less `shift`, covariates and exposure.
-    shift : ndarray of float64, shape: (p,)
+    shift : ndarray of float64, shape: (p,), or None
+    coefficients : ndarray of float64, shape: (p,), or None
+        Weights of the instruments, mean of the folds.
     """
 
     values: Float
@@ -39,6 +41,7 @@ class InstrumentScore:
     ridge: float = 0.0
     gram: Float | None = None
     shift: Float | None = None
+    coefficients: Float | None = None
 
 
 def instrument_score(
@@ -132,7 +135,9 @@ def instrument_score(
     )
     # Less what the weights make of the means, as the regressions are about them.
     values -= (coefficients @ means[1 : 1 + p])[fold]
-    return InstrumentScore(values, True, float(ridges.mean()), total, shift)
+    return InstrumentScore(
+        values, True, float(ridges.mean()), total, shift, coefficients.mean(axis=0)
+    )
 
 
 def _weights(gram: Float, p: int, n: float) -> tuple[Float, float]:
@@ -157,7 +162,7 @@ def _weights(gram: Float, p: int, n: float) -> tuple[Float, float]:
     if n >= _MANY * p and values[0] * _CONDITION > values[-1]:
         least: Float = np.einsum("ij,j->i", vectors, rotated / values) / scale
         if p <= 100:  # more digits, and few enough for bits that do not depend on threads
-            least = np.linalg.solve(inner, cross)
+            least = np.asarray(np.linalg.solve(inner, cross), dtype=np.float64)
         return least, 0.0
     values = np.maximum(values, 0.0)
     # Log marginal likelihood of ridge parameters, residual variance profiled out. With unit

@@ -33,6 +33,9 @@ CURVES: dict[str, str] = {
     "logistic_control_function": "logistic_control_function:LogisticCurve",
     "anderson_rubin_line": "sieve_curve:AndersonRubinLine",
     "sieve": "sieve_curve:SieveCurve",
+    "honest_sieve": "honest_bands:HonestCurve",
+    "binary_sieve": "binary_curve:BinaryCurve",
+    "modified_sieve": "modified_curve:ModifiedCurve",
 }
 """Kind of a `FittedCurve`: module below ``mrfast.nonlinear`` and class."""
 

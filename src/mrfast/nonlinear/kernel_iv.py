@@ -210,7 +210,7 @@ class _Features:
 
     def first_size(self) -> int:
         """Number of columns 1, C, psi."""
-        return 1 + self.covariates + self.whitening.shape[1]
+        return 1 + self.covariates + int(self.whitening.shape[1])
 
     def columns(self, rows: slice) -> Float:
         """All columns of some people."""
@@ -480,14 +480,14 @@ def _bootstrap(sums: _Sums, choice: _Choice, count: int, source: np.random.Gener
     even, odd = _halves(sums)
     free, groups = sums.free + 1, len(sums.weight)
     gram, moments, weight = _pair(sums, (even, odd), choice.width, choice.first)
-    used = np.flatnonzero(choice.weights)
-    fits = {int(r): _solve(gram, moments, weight * _SECOND_RIDGES[r], free) for r in used}
+    used = [int(r) for r in np.flatnonzero(choice.weights)]
+    fits = {r: _solve(gram, moments, weight * _SECOND_RIDGES[r], free) for r in used}
     mean = np.sum([choice.weights[r] * fits[r] for r in fits], axis=0)
     square, size = float(sums.products[:, -1, -1].sum()), len(gram)
     variance = (square - 2 * mean @ moments + mean @ gram @ mean) / weight
     slopes = mean[1 : sums.free]
 
-    ridges = np.repeat(used, source.multinomial(count, choice.weights[used]))
+    ridges = np.repeat(used, source.multinomial(count, choice.weights[used])).tolist()
     deviations = np.empty((count, size + 1))
     for b, r in enumerate(ridges):
         weights = np.zeros(groups)
@@ -498,7 +498,7 @@ def _bootstrap(sums: _Sums, choice: _Choice, count: int, source: np.random.Gener
             sums, (weights * even, weights * odd), choice.width, choice.first
         )
         fit = _solve(own_gram, own_moments, own_weight * _SECOND_RIDGES[r], free)
-        deviations[b, :size] = fit - fits[int(r)]
+        deviations[b, :size] = fit - fits[r]
         means = np.einsum("g,gj->j", weights, sums.products[:, 0, 1 : sums.free])
         deviations[b, size] = float(means @ slopes) / float(weights @ sums.weight)
     deviations -= deviations.mean(axis=0)

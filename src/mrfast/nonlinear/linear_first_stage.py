@@ -203,7 +203,8 @@ class LinearFirstStage:
         score = self.design(rows)[:, self.used] * self.residuals[rows, None]
         if self.weights is not None:
             score *= self.weights[rows, None]
-        return np.einsum("ij,jk->ik", score, self.bread)
+        moved: Float = np.einsum("ij,jk->ik", score, self.bread)
+        return moved
 
     # ------------------------------------------------------------------ instruments alone
 

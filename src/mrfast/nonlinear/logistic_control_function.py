@@ -238,6 +238,8 @@ class _TwoStages:
         v = self.v[rows]
         terms = [d * self.coefficients[1 + d] * v ** (d - 1) for d in range(1, self.degree + 1)]
         return np.sum(terms, axis=0) / self.spread
+        slope: Float = np.sum(terms, axis=0) / self.spread
+        return slope
 
     def first_stage_columns(self, rows: slice) -> Float:
         """1 and the used columns of (C, Z)."""
@@ -274,7 +276,8 @@ class _TwoStages:
         score = design * self._weighted(self.outcome[rows] - risk, rows)[:, None]
         first = self.first_stage_influence(rows)
         score += np.einsum("ij,kj->ik", first, self._cross())
-        return np.einsum("ij,jk->ik", score, self.bread)
+        moved: Float = np.einsum("ij,jk->ik", score, self.bread)
+        return moved
 
     # ------------------------------------------------------------------ average risks
 
@@ -306,7 +309,8 @@ class _TwoStages:
         used[1] = 0.0
         if not with_covariates:
             used[2 + self.degree :] = 0.0
-        return np.einsum("ij,j->i", self.columns(rows), used)
+        offsets: Float = np.einsum("ij,j->i", self.columns(rows), used)
+        return offsets
 
     def _table(self, averaged: bool) -> tuple[Float, Float, Float]:
         """Law of e on a grid of nodes, by cubic interpolation, with what its estimate moves.

@@ -30,11 +30,11 @@ import numpy as np
 
 from mrfast._validation import Float
 from mrfast.nonlinear.sieve_rows import (
-    EXPOSURE_FUNCTIONS,
     RESIDUAL_FUNCTIONS,
     FirstStage,
     InfluenceTerms,
     ModelRows,
+    inverse_of,
 )
 from mrfast.nonlinear.splines import BSpline, quantile_breakpoints
 
@@ -48,6 +48,8 @@ TAU_FLOOR = 0.98
 """Below level 0 tau is at least this times its mean at level 0."""
 CURVATURE_SD = 2.0
 """Standard deviation of the prior of the mean curvature."""
+UNDERSMOOTHING = 1.5
+"""Of `undersmoothed`."""
 _START = (1.0 / 0.3**2, 1.0)
 _OUTER_ROUNDS = 2
 _STEPS = 8
@@ -55,6 +57,21 @@ _GRID_STEPS = 3
 _INTERACTION_RIDGE = 1e-4
 _RIDGE = 1e-8
 _SMALL_EIGENVALUE = 1e-5
+
+
+def exposure_functions(n: int) -> int:
+    """Number of splines of the exposure: 24 for 10,000 people and fewer, growing with n^(1/6)."""
+    growth: float = (max(n, 10_000) / 10_000) ** (1 / 6)
+    return round(24 * growth)
+
+
+def undersmoothed(tau: Float) -> Float:
+    """Smoothing used for the curve where tau is what the data say of its roughness.
+
+    One tau for the whole curve is an average of its roughness. Where the curve bends most it is
+    too small, the more so the rougher the curve, and a band would be too narrow there.
+    """
+    return UNDERSMOOTHING * tau * (1.0 + tau)
 
 
 @dataclass(frozen=True)
@@ -96,6 +113,8 @@ class LevelFit:
     test : LevelTest or None
     heteroscedasticity : LevelTest or None
         Of the residual of the first stage, by regressing its square on functions of z.
+    between_gram : ndarray of float64
+        Sums of products of the columns of the between equation, for fits of it alone.
     """
 
     level: int | None
@@ -109,6 +128,7 @@ class LevelFit:
     variance_within: float
     test: LevelTest | None
     heteroscedasticity: LevelTest | None
+    between_gram: Float
 
     @property
     def tau_mean(self) -> float:
@@ -144,13 +164,13 @@ class _Sums:
     interactions; the `own` ones are fitted, the rest belongs to the test of the next level.
     """
 
-    def __init__(self, rows: ModelRows) -> None:
+    def __init__(self, rows: ModelRows, raw_gram: Float) -> None:
         stage = rows.stage
         self.n = stage.n
         self.p = rows.n_exposure + stage.q
         raw = rows.columns
         self.contrast = _contrast(rows, raw)
-        self.raw_gram = rows.gram()
+        self.raw_gram = raw_gram
         instrument = slice(raw, len(self.raw_gram) - 1)
         self.inverse = stage.gram_inverse
         self.BB = self.raw_gram[instrument, instrument]
@@ -253,7 +273,7 @@ def fit_level(
     *,
     penalty: str | int = "2c",
     tau_floor: float = 0.0,
-    sandwich: bool = True,
+    between_gram: Float | None = None,
 ) -> LevelFit:
     """Fit one level of the ladder.
 
@@ -266,80 +286,61 @@ def fit_level(
         Of f: curvature about its mean, second or third derivative.
     tau_floor : float
         Smallest tau: less information must not make the curve look straighter.
-    sandwich : bool
-        False leaves out the pass over rows for the sandwich: the covariance is then that of the
-        posterior with independent errors of equal variance.
+    between_gram : ndarray of float64, optional
+        That of a fit of another level. For level None no pass over the rows is then made: the
+        covariance is that of the posterior with independent errors of equal variance.
 
     Returns
     -------
     LevelFit
     """
-    spline = BSpline(quantile_breakpoints(stage.x, EXPOSURE_FUNCTIONS))
+    spline = BSpline(quantile_breakpoints(stage.x, exposure_functions(stage.n)))
     residual = None
     if level is not None:
         residual = BSpline(quantile_breakpoints(stage.residual, RESIDUAL_FUNCTIONS))
     rows = ModelRows(stage, spline, residual, level)
-    sums = _Sums(rows)
+    gram = rows.gram() if between_gram is None else between_gram
+    sums = _Sums(rows, gram)
     own = len(sums.WW) - len(rows.next)
     low, high = np.quantile(stage.x, [0.01, 0.99])
     costs = _penalties(rows, spline, residual, sums.contrast, own, penalty, (low, high))
     system = _System(sums, costs, own, within=level is not None)
     lam, variances, theta = system.smoothing(tau_floor)
-    tau = TAU_GRID[tau_floor <= TAU_GRID]
-    if not len(tau):
-        tau = TAU_GRID[-1:]
-    A, r = system.equations(*variances)
-    meat_full, squares = _meat(rows, sums, theta, variances, own) if sandwich else (None, None)
-    lam_v = np.full(len(tau), lam[1])
-    lam_f = tau**-2.0
-    H = None
-    for step in range(_GRID_STEPS + 1 if level is not None else 1):
-        H = A + lam_f[:, None, None] * costs.f + lam_v[:, None, None] * costs.residual
-        inverse: Float = np.linalg.inv(H)
-        means = np.einsum("tij,j->ti", inverse, r)
-        if level is not None and step < _GRID_STEPS:
-            lam_v = _fellner_schall(lam_v, costs.residual, costs.rank_residual, inverse, means)
-    assert H is not None
-    smooth = lam_f[:, None, None] * costs.f + lam_v[:, None, None] * costs.residual
-    evidence = 0.5 * (means @ r - np.linalg.slogdet(H)[1] + costs.rank_f * np.log(lam_f))
-    evidence += 0.5 * costs.rank_residual * np.log(lam_v)
-    evidence += np.log(tau) - np.log1p((tau / TAU_SCALE) ** 2)
-    weights = np.exp(evidence - evidence.max())
-    weights /= weights.sum()
-    p = sums.p
+    posterior = system.posterior(variances, lam[1], tau_floor)
+    p, inverse = sums.p, posterior.inverse
     covariances: Float = inverse[:, :p, :p]
-    if meat_full is not None:
-        middle = meat_full[:own, :own] + smooth
-        covariances = (inverse[:, :p] @ middle) @ inverse[:, :, :p]
-    k = spline.n_functions
-    without_ridge = A - costs.ridge * np.eye(own)
-    degrees = np.einsum("tij,ji->t", inverse[:, :k], without_ridge[:, :k])
     test = heteroscedasticity = None
-    if meat_full is not None and rows.next:
-        mode = int(np.argmax(evidence))
-        test = _score_test(
-            sums,
-            own,
-            variances[1],
-            means[mode],
-            inverse[mode],
-            smooth[mode] + costs.prior,
-            meat_full,
-        )
-    if squares is not None:
-        heteroscedasticity = _heteroscedasticity(stage, squares)
+    if between_gram is None:
+        meat, squares = _meat(rows, sums, theta, variances, own)
+        middle = meat[:own, :own] + posterior.smooth
+        covariances = (inverse[:, :p] @ middle) @ inverse[:, :, :p]
+        if rows.next:
+            mode = int(np.argmax(posterior.weights))
+            test = _score_test(
+                sums,
+                own,
+                variances[1],
+                posterior.means[mode],
+                inverse[mode],
+                posterior.smooth[mode] + costs.prior,
+                meat,
+            )
+        if squares is not None:
+            heteroscedasticity = _heteroscedasticity(stage, squares)
+    between = np.r_[:p, rows.columns : len(gram)]
     return LevelFit(
         level=level,
         spline=spline,
-        tau=tau,
-        weights=weights,
-        means=means[:, :p],
+        tau=posterior.tau,
+        weights=posterior.weights,
+        means=posterior.means[:, :p],
         covariances=covariances,
-        effective_degrees=float(weights @ degrees),
+        effective_degrees=posterior.effective_degrees(spline.n_functions),
         variance_between=variances[0],
         variance_within=variances[1],
         test=test,
         heteroscedasticity=heteroscedasticity,
+        between_gram=gram[np.ix_(between, between)],
     )
 
 
@@ -349,6 +350,23 @@ def _fellner_schall(lam: Float, S: Float, rank: int, inverse: Float, theta: Floa
     size = np.einsum("...i,ij,...j->...", theta, S, theta)
     step: Float = np.clip((rank - lam * trace) / np.maximum(size, 1e-300), 1e-6, 1e7)
     return step
+
+
+@dataclass(frozen=True, eq=False)
+class _Posterior:
+    """Of the coefficients at each tau, and of tau."""
+
+    tau: Float
+    weights: Float
+    means: Float
+    inverse: Float
+    smooth: Float
+    data: Float  # matrix of the equations without smoothing and ridge
+
+    def effective_degrees(self, k: int) -> float:
+        """Mean effective degrees of freedom of the first k coefficients."""
+        traces = np.einsum("tij,ji->t", self.inverse[:, :k], self.data[:, :k])
+        return float(self.weights @ traces)
 
 
 class _System:
@@ -379,7 +397,7 @@ class _System:
         for _ in range(_OUTER_ROUNDS):
             A, r = self.equations(*variances)
             for step in range(_STEPS + 1):
-                inverse: Float = np.linalg.inv(A + lam_f * costs.f + lam_v * costs.residual)
+                inverse = inverse_of(A + lam_f * costs.f + lam_v * costs.residual)
                 theta = inverse @ r
                 if step == _STEPS:
                     break
@@ -400,6 +418,43 @@ class _System:
                 )
             variances = (between / sums.n, within / sums.n)
         return (lam_f, lam_v), variances, theta
+
+    def posterior(
+        self, variances: tuple[float, float], lam_residual: float, tau_floor: float
+    ) -> _Posterior:
+        """Posterior of tau on its grid, and of the coefficients given it, undersmoothed."""
+        costs, own = self.costs, self.own
+        tau = TAU_GRID[tau_floor <= TAU_GRID]
+        if not len(tau):
+            tau = TAU_GRID[-1:]
+        A, r = self.equations(*variances)
+        lam_f, lam_v = tau**-2.0, np.full(len(tau), lam_residual)
+
+        def smooth(of_f: Float) -> Float:
+            total: Float = of_f[:, None, None] * costs.f + lam_v[:, None, None] * costs.residual
+            return total
+
+        for _ in range(_GRID_STEPS if self.within else 0):
+            inverse = inverse_of(A + smooth(lam_f))
+            means = np.einsum("tij,j->ti", inverse, r)
+            lam_v = _fellner_schall(lam_v, costs.residual, costs.rank_residual, inverse, means)
+        H = A + smooth(lam_f)
+        means = np.linalg.solve(H, np.broadcast_to(r[:, None], (*H.shape[:2], 1)))[..., 0]
+        evidence = 0.5 * (means @ r - np.linalg.slogdet(H)[1] + costs.rank_f * np.log(lam_f))
+        evidence += 0.5 * costs.rank_residual * np.log(lam_v)
+        evidence += np.log(tau) - np.log1p((tau / TAU_SCALE) ** 2)
+        weights = np.exp(evidence - evidence.max())
+        weights /= weights.sum()
+        used = smooth(undersmoothed(tau) ** -2.0)
+        inverse = inverse_of(A + used)
+        return _Posterior(
+            tau=tau,
+            weights=weights,
+            means=np.einsum("tij,j->ti", inverse, r),
+            inverse=inverse,
+            smooth=used,
+            data=A - costs.ridge * np.eye(own),
+        )
 
 
 def _meat(

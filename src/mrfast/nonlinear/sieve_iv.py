@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mrfast import _validation as check
-from mrfast._runtime import generator, thread_count
+from mrfast._runtime import generator, symmetric_eigen, thread_count
 from mrfast._validation import Float
 from mrfast.errors import MrfastWarning
 from mrfast.nonlinear.anderson_rubin import line_region
@@ -20,7 +20,7 @@ from mrfast.nonlinear.estimator import Fit, InstrumentalVariableEstimator
 from mrfast.nonlinear.iv_data import IVData
 from mrfast.nonlinear.sieve_curve import AndersonRubinLine, SieveCurve
 from mrfast.nonlinear.sieve_fit import TAU_FLOOR, LevelFit, fit_level
-from mrfast.nonlinear.sieve_rows import FirstStage, first_stage
+from mrfast.nonlinear.sieve_rows import FirstStage, ModelRows, first_stage
 
 __all__ = ["SieveIV"]
 
@@ -141,18 +141,18 @@ class SieveIV(InstrumentalVariableEstimator):
             from mrfast.nonlinear import honest_bands
 
             if self.method == "npiv-cck":
-                return cast(Fit, honest_bands.fit_npiv_cck(data, self))
-            return cast(Fit, honest_bands.fit_series_control_function(data, self))
+                return honest_bands.fit_npiv_cck(data, self)
+            return honest_bands.fit_series_control_function(data, self)
         if self.effect_modifiers:
             from mrfast.nonlinear.modified_sieve import fit_modified
 
             if binary and self.outcome == "binary":
                 raise check.fail("effect_modifiers", "none with a binary outcome", "some")
-            return cast(Fit, fit_modified(data, self))
+            return fit_modified(data, self)
         if binary and self.method != "npiv":
             from mrfast.nonlinear.binary_sieve import fit_binary
 
-            return cast(Fit, fit_binary(data, self))
+            return fit_binary(data, self)
         return self._fit_continuous(data)
 
     def _line_or_strata(self, data: IVData) -> Fit:
@@ -193,8 +193,7 @@ class SieveIV(InstrumentalVariableEstimator):
                 "and may be biased towards the observational association"
             )
         diagnostics |= _report(stage, chosen, fits, curve, (low, high))
-        if len(data.instrument_names) > 1:
-            diagnostics |= self._overidentification(data, stage, score, chosen)
+        diagnostics |= _overidentification(data, stage, score, chosen)
         if chosen.level is None:
             messages.append(
                 "the curve uses the between equation alone: features that the instruments do not "
@@ -277,12 +276,6 @@ class SieveIV(InstrumentalVariableEstimator):
         return Fit(AndersonRubinLine(region), diagnostics, (message,))
 
     # ------------------------------------------------------------------ diagnostics
-
-    def _overidentification(
-        self, data: IVData, stage: FirstStage, score: InstrumentScore, chosen: LevelFit
-    ) -> dict[str, Any]:
-        """Whether single instruments predict what the curve leaves of the outcome."""
-        return {}
 
     def derivative(
         self, x: ArrayLike, *, interval: str | None = None, level: float = 0.95
@@ -373,7 +366,12 @@ def _report(
     between = (
         chosen
         if chosen.level is None
-        else fit_level(stage, None, tau_floor=TAU_FLOOR * fits[0].tau_mean, sandwich=False)
+        else fit_level(
+            stage,
+            None,
+            tau_floor=TAU_FLOOR * fits[0].tau_mean,
+            between_gram=chosen.between_gram,
+        )
     )
 
     def on_grid(fit: LevelFit) -> tuple[Float, Float]:
@@ -410,6 +408,59 @@ def _report(
         "level_0_curve": level_0,
         "npiv_curve": between_curve.tolist(),
         "npiv_standard_error": between_error.tolist(),
+    }
+
+
+def _overidentification(
+    data: IVData, stage: FirstStage, score: InstrumentScore, chosen: LevelFit
+) -> dict[str, Any]:
+    """Whether single instruments predict what the curve leaves of the outcome.
+
+    n R2 of the regression of u = y - f(x) on the instruments, given their score and covariates:
+    direct effects of single variants on the outcome show here.
+    """
+    from scipy.stats import chi2
+
+    from mrfast import _core
+
+    if score.gram is None or score.shift is None or score.coefficients is None:
+        return {}
+    if data.p > data.n / 20:
+        return {}
+    p, q = data.p, stage.q
+    instruments = data.instruments
+    if instruments.dtype not in (np.int8, np.float32, np.float64):
+        instruments = instruments.astype(np.float64)
+    u = ModelRows(stage, chosen.spline, None, None).curve_residuals(chosen.mixture()[0])
+    if stage.weight is not None:
+        u *= stage.weight
+    with_u = _core.sieve.instrument_products(
+        instruments=instruments, shift=score.shift, values=u, threads=stage.n_threads
+    )
+    if data.covariates is not None and q:
+        with_u = np.concatenate([with_u, np.einsum("n,nj->j", u, data.covariates)])
+    total = score.gram[0, 0]
+    means = score.gram[0, 1 : 1 + p + q] / total
+    with_u -= means * float(u.sum())
+    products = score.gram[1 : 1 + p + q, 1 : 1 + p + q] - total * np.outer(means, means)
+    # Take out the score and covariates.
+    controls = np.zeros((1 + q, p + q))
+    controls[0, :p] = score.coefficients
+    controls[1:, p:] = np.eye(q)
+    block = controls @ products
+    slopes = np.linalg.solve(block @ controls.T, np.column_stack([block, controls @ with_u]))
+    remaining = (products - block.T @ slopes[:, :-1])[:p, :p]
+    left = (with_u - block.T @ slopes[:, -1])[:p]
+    scale = np.sqrt(np.diag(products)[:p])
+    values, vectors = symmetric_eigen(remaining / np.outer(scale, scale))
+    kept = values > 1e-8 * values[-1]
+    rotated = np.einsum("ij,i->j", vectors, left / scale)
+    statistic = float(np.sum(rotated[kept] ** 2 / values[kept]) / chosen.variance_between)
+    degrees = int(kept.sum())
+    return {
+        "overidentification_statistic": statistic,
+        "overidentification_degrees_of_freedom": degrees,
+        "overidentification_p_value": float(chi2.sf(statistic, degrees)),
     }
 
 

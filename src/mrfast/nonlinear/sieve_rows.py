@@ -19,7 +19,6 @@ STRENGTH_PER_FUNCTION = 20.0
 """Least n R2 / (K - 1) that supports K functions."""
 MOST_LEVELS = 14
 """An instrument of at most this many values has one function a value."""
-EXPOSURE_FUNCTIONS = 18
 RESIDUAL_FUNCTIONS = 10
 PREDICTION_FUNCTIONS = 8
 _RIDGE = 1e-9
@@ -32,6 +31,11 @@ def standardised(values: Float, weight: Float | None) -> tuple[float, float, Flo
     deviation = float(np.sqrt(np.average(centred * centred, weights=weight)))
     centred /= deviation
     return mean, deviation, centred
+
+
+def inverse_of(matrices: Float) -> Float:
+    """Inverse of a matrix, or of each of several."""
+    return np.asarray(np.linalg.inv(matrices), dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +161,7 @@ def first_stage(data: IVData, score: Float, *, n_threads: int = 1) -> FirstStage
         gram = rows.first_stage_gram(threads=n_threads)
         K = len(gram) - 1 - q
         inner = gram[:-1, :-1] + _RIDGE * n / K * np.eye(K + q)
-        inverse = np.linalg.inv(inner)
+        inverse = inverse_of(inner)
         coefficients = inverse @ gram[:-1, -1]
         unexplained = float(n - coefficients @ (2 * gram[:-1, -1] - gram[:-1, :-1] @ coefficients))
         without, linear = _restricted(gram, K, n, levels, spline, basis)
@@ -338,18 +342,20 @@ class ModelRows:
         """Sums of products of model columns, instrument columns and the outcome."""
         return self._rows.model_gram(threads=self.stage.n_threads)
 
+    def curve_residuals(self, coefficients: Float) -> Float:
+        """Outcome less exposure splines and covariates times coefficients: (n,)."""
+        return self._rows.curve_residuals(
+            coefficients=np.ascontiguousarray(coefficients), threads=self.stage.n_threads
+        )
+
     def slope_sums(self, coefficients: Float) -> tuple[Float, Float]:
         """Sums of lambda'(v, z) r b' over rows, and of v^2 b and v^4.
 
         r are the model columns and then the instrument columns, b the instrument columns.
         """
-        slopes, squares = self._rows.slope_sums(
+        return self._rows.slope_sums(
             coefficients=np.ascontiguousarray(coefficients), threads=self.stage.n_threads
         )
-        q = self.stage.q
-        if q:  # covariates as instrument columns are those of the model
-            slopes = np.concatenate([slopes, slopes[self.n_exposure : self.n_exposure + q]])
-        return slopes, squares
 
     def influence_gram(self, terms: InfluenceTerms) -> Float:
         """Sum over rows, or clusters of rows, of the influence times itself."""

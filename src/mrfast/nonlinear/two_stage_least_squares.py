@@ -237,7 +237,8 @@ class _Line:
         def scores(rows: slice) -> Float:
             instrument = np.einsum("ij,j->i", stage.adjusted_instruments(rows), self.first)
             e = u[rows] if stage.weights is None else u[rows] * stage.weights[rows]
-            return (e * (v[rows] / unexplained - instrument / self.explained))[:, None]
+            moved: Float = e * (v[rows] / unexplained - instrument / self.explained)
+            return moved[:, None]
 
         variance = float(score_covariance(scores, stage.n, 1, stage.data.clusters)[0, 0])
         z = rho / np.sqrt(variance * self.factor)
