@@ -33,6 +33,14 @@ if TYPE_CHECKING:
     from mrfast.nonlinear.two_stage_least_squares import (
         TwoStageLeastSquares as TwoStageLeastSquares,
     )
+    from mrfast.nonlinear.networks.callbacks import TensorBoardCallback as TensorBoardCallback
+    from mrfast.nonlinear.networks.callbacks import TrainingCallback as TrainingCallback
+    from mrfast.nonlinear.networks.callbacks import WandbCallback as WandbCallback
+    from mrfast.nonlinear.networks.deep_gmm import DeepGMM as DeepGMM
+    from mrfast.nonlinear.networks.deep_iv import DeepIV as DeepIV
+    from mrfast.nonlinear.networks.delivr import DeLIVR as DeLIVR
+    from mrfast.nonlinear.networks.dfiv import DFIV as DFIV
+    from mrfast.nonlinear.networks.quantile_iv import QuantileIV as QuantileIV
 
 _HOME = {
     "CausalContrast": "causal_curve",
@@ -47,6 +55,14 @@ _HOME = {
     "SweepResult": "hyperparameter_sweep",
     "Values": "parameter_samplers",
     "SieveIV": "sieve_iv",
+    "DFIV": "networks.dfiv",
+    "DeLIVR": "networks.delivr",
+    "DeepGMM": "networks.deep_gmm",
+    "DeepIV": "networks.deep_iv",
+    "QuantileIV": "networks.quantile_iv",
+    "TensorBoardCallback": "networks.callbacks",
+    "TrainingCallback": "networks.callbacks",
+    "WandbCallback": "networks.callbacks",
     "load": "fitted_files",
     "sweep_configuration": "sweep_configurations",
     "TwoStageLeastSquares": "two_stage_least_squares",

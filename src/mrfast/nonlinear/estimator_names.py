@@ -23,6 +23,11 @@ MODELS: dict[str, str] = {
     "kernel_iv": "kernel_iv:KernelIV",
     "location_shift_iv": "location_shift:LocationShiftIV",
     "sieve_iv": "sieve_iv:SieveIV",
+    "deep_gmm": "networks.deep_gmm:DeepGMM",
+    "delivr": "networks.delivr:DeLIVR",
+    "dfiv": "networks.dfiv:DFIV",
+    "deep_iv": "networks.deep_iv:DeepIV",
+    "quantile_iv": "networks.quantile_iv:QuantileIV",
 }
 """Name of an estimator: module below ``mrfast.nonlinear`` and class."""
 
@@ -36,6 +41,8 @@ CURVES: dict[str, str] = {
     "honest_sieve": "honest_bands:HonestCurve",
     "binary_sieve": "binary_curve:BinaryCurve",
     "modified_sieve": "modified_curve:ModifiedCurve",
+    "conformal": "conformal:ConformalCurve",
+    "network": "network_curve:NetworkCurve",
 }
 """Kind of a `FittedCurve`: module below ``mrfast.nonlinear`` and class."""
 
