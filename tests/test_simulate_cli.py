@@ -18,7 +18,7 @@ def test_files_are_those_of_the_function(command, tmp_path) -> None:
     prefix = tmp_path / "made" / "case"
     assert command("simulate", "poster_h2_0.2", "-n", 200, "--seed", 3, "-o", prefix) == 0
     assert "true effect of the exposure x: 0.3 * (x + 2) * (x - 1) + 1" in command.out
-    frame = pd.read_csv(f"{prefix}_sim_data.csv.gz")
+    frame = pd.read_csv(f"{prefix}_sim_data.csv.gz", dtype=str).astype(float)
     data = poster_simple(200, rng=3, h2=0.2)
     np.testing.assert_array_equal(frame["outcome"], data.outcome)
     np.testing.assert_array_equal(frame[[f"g_{j + 1}" for j in range(20)]], data.instruments)
@@ -46,11 +46,13 @@ def test_expressions_of_the_truth_parse(name: str) -> None:
 
 def test_settings(command, tmp_path) -> None:
     pytest.importorskip("pyarrow")
-    words = ["simulate", "weak_0.1", "-n", 50, "--set", "curve=sine", "--form", "parquet"]
+    words = ["simulate", "A_sine", "-n", 50, "--form", "parquet"]
     assert command(*words, "--set", "strength=0.3", "--quiet", "-o", tmp_path / "a") == 0
     assert command.out == ""
     frame = pd.read_parquet(tmp_path / "a_sim_data.parquet")
     data = single_instrument(50, rng=1, curve="sine", strength=0.3)
+    content = json.loads((tmp_path / "a_sim_parameters.json").read_text())
+    assert content["parameters"] == {"exposure": "A", "curve": "sine", "strength": 0.3}
     np.testing.assert_array_equal(frame["outcome"], data.outcome)
     command(
         "simulate", "poster_simple", "-n", 9, "--set", "frequencies=0.1,0.2", "-o", tmp_path / "b"
@@ -73,6 +75,7 @@ def test_list(command) -> None:
     assert command("simulate", "--list") == 0
     assert [line.split()[0] for line in command.out.splitlines()] == list(NONLINEAR_SCENARIOS)
     assert "h2=0.5" in command.out
+    assert "frequencies=0.2,0.45" in command.out
 
 
 def test_errors(command, tmp_path) -> None:
@@ -82,10 +85,11 @@ def test_errors(command, tmp_path) -> None:
     assert "--output" in command.fails("simulate", "tian_A1")
     assert "--people" in command.fails("simulate", "tian_A1", "-n", 0, *out)
     assert "--seed" in command.fails("simulate", "tian_A1", "--seed", -1, *out)
-    assert "strength" in command.fails("simulate", "weak_0.1", "--set", "h2=1", *out)
-    assert "NAME=VALUE" in command.fails("simulate", "weak_0.1", "--set", "strength", *out)
+    assert "strength" in command.fails("simulate", "A_sine", "--set", "h2=1", *out)
+    assert "strength" in command.fails("simulate", "A_sine", "--set", "curve=jump", *out)
+    assert "NAME=VALUE" in command.fails("simulate", "A_sine", "--set", "strength", *out)
     twice = ("--set", "strength=1", "--set", "strength=2")
-    assert "once" in command.fails("simulate", "weak_0.1", *twice, *out)
+    assert "once" in command.fails("simulate", "A_sine", *twice, *out)
     assert "h2" in command.fails("simulate", "poster_simple", "--set", "h2=much", *out)
     assert not list(tmp_path.iterdir())
     assert command("simulate", "tian_A1", "-n", 5, *out) == 0

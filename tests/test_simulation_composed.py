@@ -387,7 +387,9 @@ def test_files(tmp_path, form: str) -> None:
     sim.resample()
     table, parameters = sim.save(tmp_path / "made" / "case", form=form)
     assert table.name == f"case_sim_data.{form}"
-    frame = pd.read_csv(table) if form == "csv.gz" else pd.read_parquet(table)
+    frame = (
+        pd.read_csv(table, dtype=str).astype(float) if form == "csv.gz" else pd.read_parquet(table)
+    )
     pd.testing.assert_frame_equal(frame, sim.to_frame(), check_dtype=False, check_exact=True)
     content = json.loads(parameters.read_text())
     assert (content["seed"], content["replicate"], content["n"]) == (6, 1, 40)
@@ -399,6 +401,36 @@ def test_files(tmp_path, form: str) -> None:
     }
     again = composed(content["n"], rng=content["seed"]).resample(content["replicate"])
     pd.testing.assert_frame_equal(again.to_frame(), sim.to_frame())
+    assert [path.name for path in table.parent.iterdir() if path.name.startswith(".")] == []
+    sim.true_effect = np.sin
+    sim.save(tmp_path / "truth", form=form, exposure="x")
+    truth = json.loads((tmp_path / "truth_sim_parameters.json").read_text())["true_effect"]
+    assert (truth["x"][0], truth["x"][-1]) == (sim["x"].min(), sim["x"].max())
+    np.testing.assert_allclose(truth["effect"], np.sin(truth["x"]))
     digest = hashlib.sha256(table.read_bytes()).hexdigest()
     sim.save(tmp_path / "made" / "case", form=form)
     assert hashlib.sha256(table.read_bytes()).hexdigest() == digest
+
+
+def test_long_texts_are_written_in_parts_and_say_how_far_they_are(tmp_path) -> None:
+    sim = Simulation(70_000, rng=1)
+    sim.add_variables([Normal("u"), Variant("g", 0.3)])
+    said: list[tuple[int, int]] = []
+    table, _ = sim.save(tmp_path / "a", progress=lambda done, total: said.append((done, total)))
+    assert said == [(32_768, 70_000), (65_536, 70_000), (70_000, 70_000)]
+    frame = pd.read_csv(table, dtype=str).astype(float)  # float() reads exactly
+    np.testing.assert_array_equal(frame["u"], sim["u"])
+    np.testing.assert_array_equal(frame["g"], sim["g"])
+
+
+def test_an_interrupted_file_leaves_the_old_one(tmp_path) -> None:
+    table, _ = composed(40).save(tmp_path / "a")
+    before = table.read_bytes()
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        composed(50).save(tmp_path / "a", progress=stop)
+    assert table.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 2

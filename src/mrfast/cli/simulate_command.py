@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,7 +102,7 @@ def run(options: argparse.Namespace) -> int:
         data = scenario(people, rng=seed, **settings)
     except InvalidInputError as error:
         raise InvalidInputError(f"--set, --people: {error}") from error
-    data.save(options.output, form=options.form)
+    data.save(options.output, form=options.form, progress=not options.quiet)
     if not options.quiet:
         p = data.instruments.shape[1]
         print(f"{scenario.meaning}; {people:,} people, seed {seed}")
@@ -118,20 +117,19 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _parameters(scenario: NonlinearScenario) -> dict[str, inspect.Parameter]:
-    """Options that a scenario leaves to the caller."""
-    found = dict(inspect.signature(scenario.simulate).parameters)
-    return {name: each for name, each in found.items() if name not in ("n", "rng")}
-
-
 def _open_options(scenario: NonlinearScenario) -> str:
-    names = ", ".join(f"{name}={each.default}" for name, each in _parameters(scenario).items())
+    names = ", ".join(f"{name}={_text(value)}" for name, value in scenario.options.items())
     return f" ({names})" if names else ""
 
 
+def _text(value: object) -> str:
+    """Value in the form that ``--set`` takes."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def _settings(scenario: NonlinearScenario, texts: list[str]) -> dict[str, Any]:
-    """Options of ``--set`` in the types of their defaults."""
-    known = _parameters(scenario)
+    """What ``--set`` says, by name."""
+    known = scenario.options
     result: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")

@@ -61,7 +61,7 @@ def evaluation_figure(
         axis.set_xlabel(label)
     for axis in axes[:, 0]:
         axis.set_ylabel(outcome)
-    entries = {}
+    entries: dict[str, Any] = {}
     for axis in axes.flat:
         handles, labels = axis.get_legend_handles_labels()
         entries |= dict(zip(labels, handles, strict=True))

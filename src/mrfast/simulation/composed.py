@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,21 +13,24 @@ from numpy.typing import ArrayLike, NDArray
 
 from mrfast import _runtime
 from mrfast import _validation as check
-from mrfast._files import nullable_json, replace_file
 from mrfast._validation import Float
 from mrfast.simulation._variates import Variates
 from mrfast.simulation.simulated_variables import Variable
+from mrfast.simulation.simulation_files import (
+    Form,
+    Progress,
+    save_simulation,
+    true_effect_content,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Parameters", "Simulation", "save_simulation"]
+__all__ = ["Parameters", "Simulation"]
 
 Function = Callable[["Simulation"], Any]
 Step = tuple[Literal["parameter", "variable"], str, Any]
 
-_FORMAT = "mrfast simulation"
-_VERSION = 1
 _BLOCK = 2**14  # rows
 
 
@@ -321,7 +323,12 @@ class Simulation:
         return pd.DataFrame(columns)
 
     def save(
-        self, prefix: str | os.PathLike[str], *, form: Literal["csv.gz", "parquet"] = "csv.gz"
+        self,
+        prefix: str | os.PathLike[str],
+        *,
+        form: Form = "csv.gz",
+        exposure: str | None = None,
+        progress: Progress = False,
     ) -> tuple[Path, Path]:
         """Write the people, and the parameters with the seed.
 
@@ -331,12 +338,17 @@ class Simulation:
             The files are ``<prefix>_sim_data.csv.gz`` or ``.parquet``, and
             ``<prefix>_sim_parameters.json``.
         form : {"csv.gz", "parquet"}
+        exposure : str, optional
+            Variable over whose range the true effect is written as a table.
+        progress : bool or callable
+            True writes to standard error how far a text is; a callable takes the people done
+            and all.
 
         Returns
         -------
         data, parameters : Path
         """
-        content = {
+        content: dict[str, Any] = {
             "seed": self.seed,
             "replicate": self.replicate,
             "n": self.n,
@@ -347,7 +359,10 @@ class Simulation:
                 if kind == "variable"
             ],
         }
-        return save_simulation(self.to_frame(), content, prefix, form)
+        if exposure is not None:
+            text = getattr(self._true_effect, "text", None)
+            content["true_effect"] = true_effect_content(text, self[exposure], self.true_effect)
+        return save_simulation(self.to_frame(), content, prefix, form, progress)
 
     def _add(self, kind: Literal["parameter", "variable"], name: object, value: object) -> None:
         if not isinstance(name, str) or not name:
@@ -406,53 +421,6 @@ class Simulation:
 
     def _variates(self) -> Variates:
         return Variates(self.seed, self.replicate, self.n)
-
-
-def save_simulation(
-    frame: pd.DataFrame, content: Mapping[str, Any], prefix: str | os.PathLike[str], form: str
-) -> tuple[Path, Path]:
-    """Write simulated people and what they were drawn from.
-
-    Parameters
-    ----------
-    frame : DataFrame
-    content : mapping
-        For the file of parameters: texts, numbers, arrays, and lists and mappings of these.
-    prefix : path-like
-    form : {"csv.gz", "parquet"}
-
-    Returns
-    -------
-    data, parameters : Path
-    """
-    check.choice("form", form, ("csv.gz", "parquet"))
-    data = Path(f"{os.fspath(prefix)}_sim_data.{form}")
-    parameters = Path(f"{os.fspath(prefix)}_sim_parameters.json")
-    data.parent.mkdir(parents=True, exist_ok=True)
-    if form == "parquet":
-        try:
-            frame.to_parquet(data, index=False)
-        except ImportError as error:
-            raise check.fail(
-                "form", "csv.gz, or pyarrow installed to write parquet", "parquet without it"
-            ) from error
-    else:
-        frame.to_csv(
-            data,
-            index=False,
-            lineterminator="\n",
-            compression={"method": "gzip", "compresslevel": 1, "mtime": 0},
-        )
-    document = {
-        "format": _FORMAT,
-        "format_version": _VERSION,
-        "mrfast_version": _runtime.build_config()["version"],
-        "data": data.name,
-        **content,
-    }
-    text = json.dumps(nullable_json(document), indent=1, allow_nan=False, default=repr) + "\n"
-    replace_file(parameters, text.encode())
-    return data, parameters
 
 
 def _names(name: str, values: NDArray[Any]) -> list[str]:

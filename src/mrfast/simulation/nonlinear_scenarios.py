@@ -5,10 +5,10 @@ In all of them U is the unmeasured confounder, independent of the instruments.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -37,6 +37,7 @@ __all__ = [
     "unobserved_modifier",
 ]
 
+_TIAN_STRENGTH = 0.5
 _TIAN_OUTCOMES = {1: "null", 2: "quadratic", 3: "threshold"}
 
 
@@ -165,7 +166,7 @@ def single_instrument(
     rng: object = None,
     exposure: str = "A",
     curve: str = "quadratic",
-    strength: float = 0.5,
+    strength: float = _TIAN_STRENGTH,
 ) -> SimulatedIV:
     """Draw people with one continuous instrument Z ~ N(0, 0.5^2).
 
@@ -183,8 +184,8 @@ def single_instrument(
     curve : str
         True effect, a name of `mrfast.simulation.true_curves.CURVES`.
     strength : float
-        Coefficient of Z in A, B and D; 0.5 in `tian_2022`. For n = 10^4, 0.2, 0.1 and 0.05 have F
-        statistics of about 50, 12 and 3.
+        Coefficient of Z in A, B and D; the others have their own. For n = 10^4, 0.2, 0.1 and 0.05
+        have F statistics of about 50, 12 and 3.
 
     Returns
     -------
@@ -192,6 +193,8 @@ def single_instrument(
     """
     check.choice("exposure", exposure, tuple(_EXPOSURES))
     slope = check.scalar("strength", strength)
+    if exposure in "CEH" and slope != _TIAN_STRENGTH:
+        raise check.fail("strength", f"{_TIAN_STRENGTH} for exposure {exposure}", f"{slope:g}")
     mean = -10.0 if exposure == "C" else 0.0
     truth = true_curve(curve, mean=mean, sd=_EXPOSURE_SD[exposure](slope))
     sim = Simulation(n, rng=rng)
@@ -458,11 +461,24 @@ class NonlinearScenario:
         In one line.
     simulate : callable
         From n and ``rng``, and options that the scenario leaves open, to a `SimulatedIV`.
+    fixed : mapping of str
+        Options of `simulate` that the scenario does not leave open.
     """
 
     name: str
     meaning: str
     simulate: Callable[..., SimulatedIV]
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options that the scenario leaves open, with their defaults."""
+        found = inspect.signature(self.simulate).parameters
+        return {
+            name: each.default
+            for name, each in found.items()
+            if name not in ("n", "rng", *self.fixed)
+        }
 
     def __call__(self, n: int, *, rng: object = None, **options: Any) -> SimulatedIV:
         """Draw people.
@@ -472,13 +488,24 @@ class NonlinearScenario:
         n : int
         rng : None, int, SeedSequence or Generator
         **options
-            Of the scenario's function.
+            Those of `options`.
 
         Returns
         -------
         SimulatedIV
+
+        Raises
+        ------
+        InvalidInputError
+            An option is not one that the scenario leaves open, or out of its range.
         """
-        return _renamed(self.simulate(n, rng=rng, **options), self.name)
+        for name in options:
+            if name not in self.options:
+                known = ", ".join(self.options) or "none"
+                raise check.fail(name, f"an option of {self.name} ({known})", "another")
+        chosen = {**self.fixed, **options}
+        data = self.simulate(n, rng=rng, **chosen)
+        return _renamed(data, self.name, parameters=MappingProxyType({**chosen, **data.parameters}))
 
 
 # ---------------------------------------------------------------------- pieces
@@ -640,51 +667,47 @@ def _data(
 
 
 def _renamed(data: SimulatedIV, name: str, **changes: Any) -> SimulatedIV:
-    from dataclasses import replace
-
     return replace(data, name=name, **changes)
 
 
 def _registry() -> dict[str, NonlinearScenario]:
-    entries: list[tuple[str, str, Callable[..., SimulatedIV]]] = [
-        ("poster_simple", "poster's quadratic, 20 variants, h2 0.5", poster_simple),
-        ("poster_h2_0.2", "poster's quadratic, h2 0.2", partial(poster_simple, h2=0.2)),
-        ("poster_h2_0.8", "poster's quadratic, h2 0.8", partial(poster_simple, h2=0.8)),
-        ("burgess_2014", "J shape, one variant of three levels", burgess_2014),
-    ]
+    found: dict[str, NonlinearScenario] = {}
+
+    def add(name: str, meaning: str, simulate: Callable[..., SimulatedIV], **fixed: Any) -> None:
+        found[name] = NonlinearScenario(name, meaning, simulate, MappingProxyType(fixed))
+
+    add("poster_simple", "poster's quadratic, 20 variants, h2 0.5", poster_simple)
+    add("poster_h2_0.2", "poster's quadratic, 20 variants, h2 0.2", poster_simple, h2=0.2)
+    add("poster_h2_0.8", "poster's quadratic, 20 variants, h2 0.8", poster_simple, h2=0.8)
+    add("burgess_2014", "J shape, one variant of three levels", burgess_2014)
     for kind in "ABCD":
         for number, curve in _TIAN_OUTCOMES.items():
-            make = partial(tian_2022, exposure=kind, outcome=number)
-            entries.append((f"tian_{kind}{number}", f"Tian's exposure {kind}, {curve}", make))
+            meaning = f"Tian's exposure {kind}, outcome {number}: {curve}"
+            add(f"tian_{kind}{number}", meaning, tian_2022, exposure=kind, outcome=number)
+    add("single_instrument", "one continuous instrument", single_instrument)
     for kind, curve in (("A", "sine"), ("A", "logistic"), ("E", "quadratic"), ("H", "quadratic")):
-        make = partial(single_instrument, exposure=kind, curve=curve)
-        entries.append((f"{kind}_{curve}", f"one instrument, exposure {kind}, {curve}", make))
+        meaning = f"one instrument, exposure {kind}, {curve}"
+        add(f"{kind}_{curve}", meaning, single_instrument, exposure=kind, curve=curve)
     for curve in ("logistic_step", "steep_step", "two_bends", "rise_and_fall", "jump"):
         words = curve.replace("_", " ")
-        make = partial(single_instrument, curve=curve)
-        entries.append((f"A_{curve}", f"one instrument, exposure A, {words}", make))
-        make = partial(poster_simple, curve=curve)
-        entries.append((f"poster_{curve}", f"20 variants, h2 0.5, {words}", make))
+        meaning = f"one instrument, exposure A, {words}"
+        add(f"A_{curve}", meaning, single_instrument, exposure="A", curve=curve)
+        add(f"poster_{curve}", f"20 variants, {words}", poster_simple, curve=curve)
     for strength, f in ((0.2, 50), (0.1, 12), (0.05, 3)):
-        make = partial(single_instrument, strength=strength)
-        entries.append((f"weak_{strength}", f"weak instrument, F {f} at n = 10^4, quadratic", make))
-    many = partial(poster_simple, n_variants=200, h2=0.1, random_signs=True)
-    entries += [
-        ("many_weak", "poster's quadratic, 200 weak variants, h2 0.1", many),
-        ("unobserved_modifier", "effect depends on the confounder", unobserved_modifier),
-        ("binary_probit", "outcome 0 or 1, probit", binary_outcome),
-        ("binary_logit", "outcome 0 or 1, logit", partial(binary_outcome, link="logit")),
-        ("effect_modifier", "slope quadratic in a measured modifier", effect_modifier),
-    ]
-    for slope in ("linear", "logistic", "sine"):
-        make = partial(effect_modifier, slope=slope)
-        entries.append((f"effect_modifier_{slope}", f"slope {slope} in a measured modifier", make))
-    entries += [
-        ("measured_covariates", "a covariate confounds the instrument", measured_covariates),
-        ("families", "relatives: clusters of four", families),
-        ("selected_sample", "selection by exposure and outcome: weights", selected_sample),
-    ]
-    return {name: NonlinearScenario(name, meaning, make) for name, meaning, make in entries}
+        meaning = f"weak instrument: F about {f} at n = 10,000"
+        add(f"weak_{strength}", meaning, single_instrument, exposure="A", strength=strength)
+    many = {"n_variants": 200, "h2": 0.1, "random_signs": True}
+    add("many_weak", "poster's quadratic, 200 weak variants, h2 0.1", poster_simple, **many)
+    add("unobserved_modifier", "effect depends on the confounder", unobserved_modifier)
+    for link in ("probit", "logit"):
+        add(f"binary_{link}", f"outcome 0 or 1, {link}", binary_outcome, link=link)
+    for slope in _SLOPES:
+        name = "effect_modifier" if slope == "quadratic" else f"effect_modifier_{slope}"
+        add(name, f"slope {slope} in a measured modifier", effect_modifier, slope=slope)
+    add("measured_covariates", "a covariate confounds the instrument", measured_covariates)
+    add("families", "relatives resemble each other: clusters", families)
+    add("selected_sample", "selection by exposure and outcome: weights", selected_sample)
+    return found
 
 
 NONLINEAR_SCENARIOS: Mapping[str, NonlinearScenario] = MappingProxyType(_registry())

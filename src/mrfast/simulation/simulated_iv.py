@@ -6,13 +6,18 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mrfast._validation import Float
-from mrfast.simulation.composed import save_simulation
+from mrfast.simulation.simulation_files import (
+    Form,
+    Progress,
+    save_simulation,
+    true_effect_content,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,7 +128,11 @@ class SimulatedIV:
         return pd.DataFrame(columns)
 
     def save(
-        self, prefix: str | os.PathLike[str], *, form: Literal["csv.gz", "parquet"] = "csv.gz"
+        self,
+        prefix: str | os.PathLike[str],
+        *,
+        form: Form = "csv.gz",
+        progress: Progress = False,
     ) -> tuple[Path, Path]:
         """Write the people, and the parameters with the seed and the truth.
 
@@ -133,12 +142,14 @@ class SimulatedIV:
             The files are ``<prefix>_sim_data.csv.gz`` or ``.parquet``, and
             ``<prefix>_sim_parameters.json``.
         form : {"csv.gz", "parquet"}
+        progress : bool or callable
+            True writes to standard error how far a text is; a callable takes the people done
+            and all.
 
         Returns
         -------
         data, parameters : Path
         """
-        grid = np.linspace(float(self.exposure.min()), float(self.exposure.max()), 201)
         content = {
             "scenario": self.name,
             "seed": self.seed,
@@ -152,10 +163,6 @@ class SimulatedIV:
                 "clusters": None if self.clusters is None else "cluster",
             },
             "parameters": dict(self.parameters),
-            "true_effect": {
-                "expression": self.expression,
-                "x": grid,
-                "effect": self.true_effect(grid),
-            },
+            "true_effect": true_effect_content(self.expression, self.exposure, self.true_effect),
         }
-        return save_simulation(self.to_frame(), content, prefix, form)
+        return save_simulation(self.to_frame(), content, prefix, form, progress)

@@ -49,6 +49,13 @@ def _expit(x: Float) -> Float:
     return 0.5 * (1 + np.tanh(0.5 * x))
 
 
+def _from(at: float) -> str:
+    """Words for x minus a number."""
+    if at == 0:
+        return "x"
+    return f"(x - {at!r})" if at > 0 else f"(x + {-at!r})"
+
+
 def _fixed(name: str, expression: str, function: Callable[[Float], Float]) -> tuple[str, Shape]:
     curve = TrueCurve(name, expression, function)
     return name, lambda _mean, _sd: curve
@@ -59,7 +66,7 @@ def _step(name: str, scale: float) -> tuple[str, Shape]:
 
     def shape(mean: float, sd: float) -> TrueCurve:
         width = scale * sd
-        expression = f"expit((x - {mean!r}) / {width!r})"
+        expression = f"expit({_from(mean)} / {width!r})"
         return TrueCurve(name, expression, lambda x: _expit((x - mean) / width))
 
     return name, shape
@@ -84,13 +91,13 @@ def _rise_and_fall(mean: float, sd: float) -> TrueCurve:
     low, high, width = mean - 0.8 * sd, mean + 0.8 * sd, 0.2 * sd
     return TrueCurve(
         "rise_and_fall",
-        f"expit((x - {low!r}) / {width!r}) - expit((x - {high!r}) / {width!r})",
+        f"expit({_from(low)} / {width!r}) - expit({_from(high)} / {width!r})",
         lambda x: _expit((x - low) / width) - _expit((x - high) / width),
     )
 
 
 def _jump(mean: float, _sd: float) -> TrueCurve:
-    return TrueCurve("jump", f"1 * (x > {mean!r})", lambda x: np.where(x > mean, 1.0, 0.0))
+    return TrueCurve("jump", f"1 * ({_from(mean)} > 0)", lambda x: np.where(x - mean > 0, 1.0, 0.0))
 
 
 CURVES: Mapping[str, Shape] = MappingProxyType(
