@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from mrfast.nonlinear.logistic_control_function import (
         LogisticControlFunction as LogisticControlFunction,
     )
+    from mrfast.nonlinear.networks.callbacks import TensorBoardCallback as TensorBoardCallback
+    from mrfast.nonlinear.networks.callbacks import TrainingCallback as TrainingCallback
+    from mrfast.nonlinear.networks.callbacks import WandbCallback as WandbCallback
+    from mrfast.nonlinear.networks.deep_gmm import DeepGMM as DeepGMM
+    from mrfast.nonlinear.networks.deep_iv import DeepIV as DeepIV
+    from mrfast.nonlinear.networks.delivr import DeLIVR as DeLIVR
+    from mrfast.nonlinear.networks.dfiv import DFIV as DFIV
+    from mrfast.nonlinear.networks.quantile_iv import QuantileIV as QuantileIV
     from mrfast.nonlinear.parameter_samplers import Grid as Grid
     from mrfast.nonlinear.parameter_samplers import RandomUniform as RandomUniform
     from mrfast.nonlinear.parameter_samplers import RandomUniformInt as RandomUniformInt
@@ -33,14 +41,6 @@ if TYPE_CHECKING:
     from mrfast.nonlinear.two_stage_least_squares import (
         TwoStageLeastSquares as TwoStageLeastSquares,
     )
-    from mrfast.nonlinear.networks.callbacks import TensorBoardCallback as TensorBoardCallback
-    from mrfast.nonlinear.networks.callbacks import TrainingCallback as TrainingCallback
-    from mrfast.nonlinear.networks.callbacks import WandbCallback as WandbCallback
-    from mrfast.nonlinear.networks.deep_gmm import DeepGMM as DeepGMM
-    from mrfast.nonlinear.networks.deep_iv import DeepIV as DeepIV
-    from mrfast.nonlinear.networks.delivr import DeLIVR as DeLIVR
-    from mrfast.nonlinear.networks.dfiv import DFIV as DFIV
-    from mrfast.nonlinear.networks.quantile_iv import QuantileIV as QuantileIV
 
 _HOME = {
     "CausalContrast": "causal_curve",

@@ -117,7 +117,6 @@ class LocationShiftIV(InstrumentalVariableEstimator):
 
 
 def _spread_test(stage: LinearFirstStage) -> tuple[float, int, float]:
-    """N R^2 of V^2 on the prediction, its square and the covariates (Koenker 1981)."""
     """Statistic n R^2 of V^2 on the prediction, its square and the covariates (Koenker 1981)."""
     shift = stage.fitted - stage.mean_exposure
     shift = shift / shift.std()

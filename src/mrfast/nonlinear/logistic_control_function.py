@@ -237,7 +237,6 @@ class _TwoStages:
         """Derivative of the predictor in the (unscaled) residual."""
         v = self.v[rows]
         terms = [d * self.coefficients[1 + d] * v ** (d - 1) for d in range(1, self.degree + 1)]
-        return np.sum(terms, axis=0) / self.spread
         slope: Float = np.sum(terms, axis=0) / self.spread
         return slope
 
