@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import toy_estimators
-from toy_estimators import PolynomialIV, quadratic_data
+from toy_estimators import PolynomialIV, TogetherIV, quadratic_data
 
 import mrfast
 from mrfast.errors import DamagedFileError, InvalidInputError, MrfastWarning
@@ -243,6 +243,30 @@ def test_the_best_fit_is_saved_and_read(database, monkeypatch):
     other = SweepResult.load(database, criterion="interval_width")
     with pytest.raises(InvalidInputError, match="final fit"):
         other.best  # noqa: B018
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_equal_networks_are_fitted_together(tmp_path, n_workers):
+    parameters = {"degree": [1, 2], "shrinkage": list(np.linspace(0, 0.5, 20))}
+    TogetherIV.together = []
+    together, apart = (
+        run(tmp_path / kind.__name__, parameters, estimator=kind, n_workers=n_workers)
+        for kind in (TogetherIV, PolynomialIV)
+    )
+    dropped = ["seconds", "cpu_seconds"]
+    pd.testing.assert_frame_equal(
+        together.to_frame().drop(columns=dropped), apart.to_frame().drop(columns=dropped)
+    )
+    if n_workers == 1:
+        assert TogetherIV.together == [16, 4, 16, 4]
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_one_failure_does_not_take_others_with_it(database, n_workers):
+    trouble = "raise" if n_workers == 1 else "die"
+    parameters = {"shrinkage": [0.0, 0.1, 0.2], "trouble": [None, trouble]}
+    result = run(database, parameters, estimator=TogetherIV(degree=2), n_workers=n_workers)
+    assert (result.n_done, result.n_failed) == (3, 3)
 
 
 # ---------------------------------------------------------------------------- resuming

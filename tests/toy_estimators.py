@@ -70,6 +70,22 @@ class PolynomialIV(InstrumentalVariableEstimator):
         return Fit(curve, {"degree": self.degree}, (f"degree {self.degree}",))
 
 
+class TogetherIV(PolynomialIV):
+    """One that is fitted together with others of the same degree."""
+
+    together = []  # noqa: RUF012
+
+    @staticmethod
+    def _shared(estimator):
+        options = estimator.get_params()
+        return {name: value for name, value in options.items() if name != "shrinkage"}
+
+    @classmethod
+    def fit_many(cls, estimators, instruments, exposure, outcome, **others):
+        cls.together.append(len(estimators))
+        return [e.fit(instruments, exposure, outcome, **others) for e in estimators]
+
+
 def _curve(coefficients, data, q, covariance=None):
     k = len(coefficients)
     covariance = np.eye(k) if covariance is None else covariance

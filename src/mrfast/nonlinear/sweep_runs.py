@@ -37,7 +37,12 @@ _NAMES = ("instrument_names", "covariate_names")
 _PARTS = ("training", "held_out")
 _ONE_THREAD = ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM", "NUMEXPR", "NUMBA")
 _LAST_WORDS = 500  # characters of what a worker wrote before it died
+_TOGETHER = 16  # runs whose networks are trained as one
 _ORDER = ("uniform", "bootstrap", "pointwise", "conformal")
+
+
+Run = tuple[int, Mapping[str, Any]]
+"""Number and options of a run."""
 
 
 @dataclass
@@ -71,27 +76,79 @@ class SweepRuns:
 
     def run(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Fit and measure once; an error is part of the outcome."""
+        return self._outcomes(1, lambda: [self.fit(self.training, parameters)])[0]
+
+    def run_batch(self, batch: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Outcomes of runs that `batches` put together: networks trained as one.
+
+        Their times are equal shares. Where training together fails, each is run by itself.
+        """
+        if len(batch) > 1:
+            estimators = [self._estimator(parameters) for parameters in batch]
+            fit_many: Any = self.estimator_type.fit_many  # type: ignore[attr-defined]
+            outcomes = self._outcomes(
+                len(batch), lambda: fit_many(estimators, **self.training.arguments)
+            )
+            if not any(outcome.get("error") for outcome in outcomes):
+                return outcomes
+        return [self.run(parameters) for parameters in batch]
+
+    def batches(self, runs: Sequence[Run], n_workers: int) -> list[list[Run]]:
+        """Runs in the groups in which they are done.
+
+        Single ones, unless the class has ``fit_many``, which trains networks as one, and
+        ``_shared``, the options that must then be equal.
+        """
+        kind: Any = self.estimator_type
+        if not hasattr(kind, "fit_many"):
+            return [[run] for run in runs]
+        groups: dict[str, list[Run]] = {}
+        for run in runs:
+            key = f"run {run[0]}"
+            with contextlib.suppress(Exception):  # the run itself will tell
+                shared = kind._shared(self._estimator(run[1]))
+                if not shared.get("n_bootstrap"):
+                    key = repr(sorted(shared.items()))
+            groups.setdefault(key, []).append(run)
+        found = []
+        for group in groups.values():
+            size = min(_TOGETHER, -(-len(group) // n_workers))
+            found += [group[i : i + size] for i in range(0, len(group), size)]
+        return found
+
+    def _outcomes(
+        self, count: int, fit: Callable[[], Sequence[InstrumentalVariableEstimator]]
+    ) -> list[dict[str, Any]]:
+        """Outcomes of so many runs of one fit."""
         wall, cpu = time.perf_counter(), time.process_time()
-        outcome: dict[str, Any]
+        outcomes: list[dict[str, Any]] = []
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
-                fitted = self.fit(self.training, parameters)
-                outcome = self._measured(fitted)
+                outcomes = [self._measured(fitted) for fitted in fit()]
             except Exception as error:  # whatever an estimator raises ends its run, not the sweep
-                outcome = _failure(error)
+                outcomes = [_failure(error) for _ in range(count)]
         told = [f"{warning.message}" for warning in caught]
-        return {
-            **outcome,
-            "messages": list(dict.fromkeys([*outcome.get("messages", ()), *told])),
-            "seconds": time.perf_counter() - wall,
-            "cpu_seconds": time.process_time() - cpu,
+        times = {
+            "seconds": (time.perf_counter() - wall) / count,
+            "cpu_seconds": (time.process_time() - cpu) / count,
         }
+        return [
+            {
+                **outcome,
+                "messages": list(dict.fromkeys([*outcome.get("messages", ()), *told])),
+                **times,
+            }
+            for outcome in outcomes
+        ]
 
     def fit(self, data: IVData, parameters: Mapping[str, Any]) -> InstrumentalVariableEstimator:
         """Estimator with these options, fitted."""
-        given = {**self.options, **{name: _frozen(value) for name, value in parameters.items()}}
-        return self.estimator_type(**given).fit(**data.arguments)
+        return self._estimator(parameters).fit(**data.arguments)
+
+    def _estimator(self, parameters: Mapping[str, Any]) -> InstrumentalVariableEstimator:
+        given = {name: _frozen(value) for name, value in parameters.items()}
+        return self.estimator_type(**{**self.options, **given})
 
     def _measured(self, fitted: InstrumentalVariableEstimator) -> dict[str, Any]:
         held_out = self.held_out
@@ -122,9 +179,7 @@ class SweepRuns:
 
     # ------------------------------------------------------------------ several processes
 
-    def outcomes(
-        self, runs: Sequence[tuple[int, Mapping[str, Any]]], n_workers: int
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
+    def outcomes(self, runs: Sequence[Run], n_workers: int) -> Iterator[tuple[int, dict[str, Any]]]:
         """Number and outcome of every run, as they end.
 
         Parameters
@@ -134,13 +189,16 @@ class SweepRuns:
             With one the runs are in this process. Otherwise in so many new processes of one
             thread each, which map the data from files into memory.
         """
+        batches = self.batches(runs, n_workers)
         if n_workers == 1:
-            for number, parameters in runs:
-                yield number, self.run(parameters)
+            for batch in batches:
+                outcomes = self.run_batch([parameters for _, parameters in batch])
+                for (number, _), outcome in zip(batch, outcomes, strict=True):
+                    yield number, outcome
             return
         with tempfile.TemporaryDirectory(prefix="mrfast-sweep-") as folder:
             self._write(Path(folder))
-            with _Workers(Path(folder), runs, n_workers) as workers:
+            with _Workers(Path(folder), batches, n_workers) as workers:
                 yield from workers.outcomes()
 
     def _write(self, folder: Path) -> None:
@@ -189,22 +247,20 @@ class SweepRuns:
 class _Workers:
     """Worker processes, each with a thread here that gives it one run after the other."""
 
-    def __init__(
-        self, folder: Path, runs: Sequence[tuple[int, Mapping[str, Any]]], n_workers: int
-    ) -> None:
+    def __init__(self, folder: Path, batches: Sequence[list[Run]], n_workers: int) -> None:
         self._folder = folder
-        self._waiting: queue.SimpleQueue[tuple[int, Mapping[str, Any]]] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[list[Run]] = queue.SimpleQueue()
         self._ended: queue.SimpleQueue[tuple[int, dict[str, Any]] | BaseException] = (
             queue.SimpleQueue()
         )
-        for entry in runs:
-            self._waiting.put(entry)
-        self._n_runs = len(runs)
+        for batch in batches:
+            self._waiting.put(batch)
+        self._n_runs = sum(map(len, batches))
         self._stopped = False
         self._processes: dict[int, subprocess.Popen[str]] = {}
         self._threads = [
             threading.Thread(target=self._serve, args=(place,), daemon=True)
-            for place in range(min(n_workers, self._n_runs))
+            for place in range(min(n_workers, len(batches)))
         ]
 
     def __enter__(self) -> _Workers:
@@ -235,18 +291,22 @@ class _Workers:
         try:
             while not self._stopped:
                 try:
-                    number, parameters = self._waiting.get_nowait()
+                    batch = self._waiting.get_nowait()
                 except queue.Empty:
                     break
                 if process is None:
                     process = self._processes[place] = self._started(words)
-                answer = _asked(process, {"run": number, "parameters": parameters})
-                if answer is None and not self._stopped:
+                answers = _asked(process, [parameters for _, parameters in batch])
+                if answers is None and not self._stopped:
                     code = process.wait()
-                    answer = {"error": _death(code, words)}
+                    answers = [{"error": _death(code, words)}]
                     process.communicate()
                     process = None
-                if answer is not None:
+                    if len(batch) > 1:  # which of them it was shows when each is run by itself
+                        for run in batch:
+                            self._waiting.put([run])
+                        continue
+                for (number, _), answer in zip(batch, answers or (), strict=False):
                     self._ended.put((number, answer))
         except BaseException as error:  # carried to the caller's thread
             self._ended.put(error)
@@ -270,18 +330,20 @@ class _Workers:
             )
 
 
-def _asked(process: subprocess.Popen[str], question: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A worker's answer; None where it died."""
+def _asked(
+    process: subprocess.Popen[str], batch: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]] | None:
+    """A worker's answers; None where it died."""
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        process.stdin.write(json.dumps(question) + "\n")
+        process.stdin.write(json.dumps(batch) + "\n")
         process.stdin.flush()
         line = process.stdout.readline()
     except OSError:
         return None
-    answer: dict[str, Any] | None = json.loads(line) if line.endswith("\n") else None
-    return answer
+    answers: list[dict[str, Any]] | None = json.loads(line) if line.endswith("\n") else None
+    return answers
 
 
 def _death(code: int, words: Path) -> str:
@@ -297,7 +359,7 @@ def _death(code: int, words: Path) -> str:
 
 
 def work(folder: str, answers: Callable[[str], None]) -> None:
-    """Worker process: runs from standard input, a line of JSON each, until it ends.
+    """Worker process: batches of runs from standard input, a line of JSON each, until it ends.
 
     Parameters
     ----------
@@ -310,8 +372,7 @@ def work(folder: str, answers: Callable[[str], None]) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     runs = SweepRuns.read(Path(folder))
     for line in sys.stdin:
-        question = json.loads(line)
-        answers(json.dumps(nullable_json(runs.run(question["parameters"]))) + "\n")
+        answers(json.dumps(nullable_json(runs.run_batch(json.loads(line)))) + "\n")
 
 
 def _failure(error: Exception) -> dict[str, Any]:
