@@ -18,11 +18,11 @@ from mrfast.nonlinear.network_function import network_values
 
 __all__ = ["NetworkCurve", "NetworkShape"]
 
-_KNOTS = 128  # of an average over people, in between cubic
+_KNOTS = 48  # of an average over people, in between cubic
 _GRID = 200  # of the uniform band
-_MOST_PEOPLE = 10_000
-_REPLICATE_PEOPLE = 1_000
-_CHUNK = 200_000  # rows of a forward pass
+_MOST_PEOPLE = 2_000
+_REPLICATE_PEOPLE = 300
+_CHUNK = 20_000  # rows of a forward pass
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class NetworkCurve(FittedCurve):
     central, full : (float, float)
         Central 95% and all of the exposure: what uniform bands cover, and the table of averages.
     people : ndarray, shape (r, q), or None
-        Rows of covariates that averages are over; at most 10,000, evenly spaced, are used.
+        Rows of covariates that averages are over; at most 2,000, evenly spaced, are used.
     table : ndarray, shape (1 + replicates, knots), optional
         Averages over the people, where these are not given any more.
     """

@@ -18,7 +18,7 @@ NORMALISATION_OFFSET = 1e-5  # added to variances before their root is taken
 
 def _gelu(values: Float) -> Float:
     """Gaussian error linear unit in its usual approximation by tanh."""
-    inner = math.sqrt(2 / math.pi) * (values + 0.044715 * values**3)
+    inner = math.sqrt(2 / math.pi) * values * (1 + 0.044715 * values * values)
     return np.asarray(0.5 * values * (1 + np.tanh(inner)))
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["QuantileIV"]
 
-_TABLE_POINTS, _ROW_POINTS = 32, 10  # of the quadrature, without and with covariates
+_TABLE_POINTS, _ROW_POINTS = 32, 6  # of the quadrature, without and with covariates
 
 
 class QuantileIV(TwoStageNetworks):
@@ -56,9 +56,9 @@ class QuantileIV(TwoStageNetworks):
     outcome_patience
         Of the outcome network. Without covariates every step uses all people, and an epoch has
         five steps.
-    outcome_networks : int
+    outcome_networks : int or None
         Outcome networks on the same people, which differ in the weights that they begin with;
-        the curve is the mean of all.
+        the curve is the mean of all. None: 3 without covariates, where they cost little, else 1.
     splitting : str
         ``"cross_fitting"``; ``"separate"`` halves of the people for the two stages; ``"single"``,
         one split for both.
@@ -103,10 +103,10 @@ class QuantileIV(TwoStageNetworks):
         patience: int = 5,
         outcome_learning_rate: float = 1e-3,
         outcome_weight_decay: float = 1e-4,
-        outcome_batch_size: int = 1000,
+        outcome_batch_size: int = 250,
         outcome_max_epochs: int = 1000,
-        outcome_patience: int = 20,
-        outcome_networks: int = 3,
+        outcome_patience: int = 15,
+        outcome_networks: int | None = None,
         splitting: str = "cross_fitting",
         folds: int = 5,
         validation_proportion: float = 0.2,

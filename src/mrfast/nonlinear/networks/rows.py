@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from mrfast import _validation as check
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Rows", "bootstrap_counts", "fold_codes", "group_codes"]
 
@@ -47,6 +50,8 @@ class Rows:
         InvalidInputError
             A member has no rows.
         """
+        import torch
+
         used = weights > 0
         lengths = used.sum(axis=1)
         if not lengths.all():

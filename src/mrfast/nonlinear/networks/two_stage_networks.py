@@ -51,7 +51,7 @@ class TwoStageNetworks(NetworkEstimator):
     outcome_batch_size: int
     outcome_max_epochs: int
     outcome_patience: int
-    outcome_networks: int
+    outcome_networks: int | None
     splitting: str
     folds: int
     validation_proportion: float
@@ -77,7 +77,8 @@ class TwoStageNetworks(NetworkEstimator):
         for name in ("max_epochs", "patience", "outcome_max_epochs", "outcome_patience"):
             check.integer(name, getattr(self, name), minimum=1)
         check.choice("splitting", self.splitting, SPLITTINGS)
-        check.integer("outcome_networks", self.outcome_networks, minimum=1, maximum=100)
+        if self.outcome_networks is not None:
+            check.integer("outcome_networks", self.outcome_networks, minimum=1, maximum=100)
         check.integer("folds", self.folds, minimum=2, maximum=20)
         check.scalar("validation_proportion", self.validation_proportion, above=0.0, below=1.0)
         if check.integer("n_bootstrap", self.n_bootstrap, minimum=0) == 1:
@@ -256,6 +257,7 @@ class _Task:
             )
             self.second = self._sample(stage2, (others - shift) / scale)
         self.data = data
+        self.copies = estimator.outcome_networks or (1 if data.q else 3)
         self.diagnostics: dict[str, Any] = {
             "first_stage_f": first_stage_f(
                 columns[:, : data.p], self.first.covariates, self.first.exposure, self.first.weight
@@ -310,7 +312,7 @@ class _Task:
             )
         if division_of is not None:
             divisions = [division_of.exposure_division, division_of.outcome_division]
-        self.networks = len(divisions[-1].outcome_training) * estimator.outcome_networks
+        self.networks = len(divisions[-1].outcome_training) * self.copies
         return Replicate(estimator, weights[0], weights[-1], divisions[0], divisions[-1], generator)
 
     def train(
@@ -346,7 +348,7 @@ class _Task:
             for r, replicate in enumerate(replicates)
             for f in np.repeat(
                 np.arange(len(replicate.outcome_division.outcome_training)),
-                estimator.outcome_networks,
+                self.copies,
             )
         ]
         owner = np.array([r for r, _ in members])
@@ -410,7 +412,7 @@ class _Task:
                     *(
                         np.concatenate(
                             [
-                                np.repeat(part, estimator.outcome_networks, axis=0)
+                                np.repeat(part, self.copies, axis=0)
                                 for risk in risks
                                 for part in np.split(getattr(risk, name), 2)[half : half + 1]
                             ]
