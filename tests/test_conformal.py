@@ -204,9 +204,7 @@ def test_quantile_network_averages_over_nodes(networks):
     y = z**2 + 0.5 + 0.05 * rng.normal(size=6000)  # the mean of x^2 over the nodes
     law = np.array([0.25, 0.5, 0.25])
     people = iv_data(z, nodes[np.arange(6000), rng.choice(3, 6000, p=law)], y)
-    shape = networks[1].train_quantile_ends(
-        nodes, law, people, **settings(networks, max_epochs=40)
-    )
+    shape = networks[1].train_quantile_ends(nodes, law, people, **settings(networks, max_epochs=40))
     at = np.linspace(-1.5, 1.5, 31)
     error = shape.quantiles(0.5, at, None) - at**2
     assert abs(error.mean()) < 0.15
@@ -242,6 +240,23 @@ def test_fits_predict_new_people(networks, score, tmp_path):
     np.testing.assert_allclose(again.upper, band.upper[:50], rtol=1e-12)
 
 
+def test_simultaneous_quantiles_of_quantile_iv(networks):
+    fit = nonlinear.QuantileIV(
+        hidden=(16,),
+        outcome_hidden=(16,),
+        max_epochs=5,
+        outcome_max_epochs=30,
+        outcome_networks=1,
+        folds=2,
+        uncertainty="simultaneous_quantile",
+    ).fit(*simulated(3000, 12))
+    _, x, y = simulated(20_000, 13)
+    band = fit.effect(x, interval="conformal", level=0.8)
+    assert np.mean((band.lower <= y) & (y <= band.upper)) == pytest.approx(0.8, abs=0.05)
+    assert fit.diagnostics_["calibration_people"] == 600
+    assert np.isfinite(fit.effect(0.0))
+
+
 def test_calibration_people_are_not_in_the_fit(networks):
     """Fails if families are divided between the fit and its calibration."""
     from mrfast.nonlinear.networks.prediction_intervals import calibration_split
@@ -258,7 +273,7 @@ def test_calibration_people_are_not_in_the_fit(networks):
 
 def test_binary_outcomes_and_contrasts_are_refused(networks):
     z, x, y = simulated(300, 11)
-    with pytest.raises(InvalidInputError, match="^calibration_proportion"):
+    with pytest.raises(InvalidInputError, match=r"^calibration_proportion"):
         nonlinear.DFIV(**FAST, calibration_proportion=0.2).fit(z, x, (y > 0).astype(float))
     fit = nonlinear.DFIV(**FAST, calibration_proportion=0.3, conformal_score="absolute")
     fit.fit(z, x, y)

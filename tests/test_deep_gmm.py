@@ -55,7 +55,12 @@ def test_distance_is_the_supremum_of_the_published_objective(moments):
         values = features @ t
         return -(share @ (values * residuals)) + share @ (values * earlier) ** 2 / 4
 
-    best = minimize(negative, np.zeros(3), method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-14, "maxiter": 4000})
+    best = minimize(
+        negative,
+        np.zeros(3),
+        method="Nelder-Mead",
+        options={"xatol": 1e-9, "fatol": 1e-14, "maxiter": 4000},
+    )
     assert distance(*moments, pairs=False) == pytest.approx(-best.fun, rel=1e-4)
 
 
@@ -84,7 +89,10 @@ def test_distance_of_a_line_is_smallest_at_two_step_moments():
     share = np.full(300, 1 / 300)
     weighting = np.linalg.inv((z * earlier[:, None] ** 2).T @ z)
     slope = (z.T @ x) @ weighting @ (z.T @ y) / ((z.T @ x) @ weighting @ (z.T @ x))
-    at = [distance(z, y - (slope + step) * x, earlier, share, pairs=False) for step in (-1e-3, 0, 1e-3)]
+    at = [
+        distance(z, y - (slope + step) * x, earlier, share, pairs=False)
+        for step in (-1e-3, 0, 1e-3)
+    ]
     assert at[1] < min(at[0], at[2])
     assert abs(slope - first) > 5e-3
 

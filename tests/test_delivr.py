@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import kstest
+from scipy.stats import kstest, norm
 
 torch = pytest.importorskip("torch")
 
@@ -34,7 +34,7 @@ def curve(x):
 
 
 def test_residuals_are_averaged_over():
-    """Fails for the regression on the predicted exposure: it adds .3 times the residual variance."""
+    """Fails for the regression on the predicted exposure: it adds .3 residual variances."""
     data = scenario(6000, 1, effect=curve)
     fit = DeLIVR(outcome_hidden=(32,)).fit(*data)
     grid = np.linspace(*fit.exposure_central_, 50)
@@ -107,15 +107,20 @@ def test_wald_test_is_that_of_a_loop_over_clusters():
     weight = rng.uniform(0.5, 2, n)
     weight /= weight.mean()
     data = iv_data(
-        rng.normal(size=n), rng.normal(size=n), rng.normal(size=n),
-        sample_weight=weight, clusters=groups,
+        rng.normal(size=n),
+        rng.normal(size=n),
+        rng.normal(size=n),
+        sample_weight=weight,
+        clusters=groups,
     )
     others, tested = np.column_stack([np.ones(n), rng.normal(size=n)]), rng.normal(size=(n, 1))
     target = rng.normal(size=n) + np.repeat(rng.normal(size=20), 3)
     design = np.column_stack([others, tested])
     root = np.sqrt(weight)[:, None]
     slopes = np.linalg.lstsq(design * root, target * root[:, 0], rcond=None)[0]
-    bread = np.linalg.inv(sum(w * np.outer(row, row) for w, row in zip(weight, design, strict=True)))
+    bread = np.linalg.inv(
+        sum(w * np.outer(row, row) for w, row in zip(weight, design, strict=True))
+    )
     meat = np.zeros((3, 3))
     for group in range(20):
         score = np.zeros(3)
@@ -123,9 +128,9 @@ def test_wald_test_is_that_of_a_loop_over_clusters():
             score += weight[i] * design[i] * (target[i] - design[i] @ slopes)
         meat += np.outer(score, score)
     z = slopes[2] / np.sqrt((bread @ meat @ bread)[2, 2] * 20 / 19)
-    from scipy.stats import norm
-
-    assert wald_p_value(data, target, others, tested) == pytest.approx(2 * norm.sf(abs(z)), rel=1e-8)
+    assert wald_p_value(data, target, others, tested) == pytest.approx(
+        2 * norm.sf(abs(z)), rel=1e-8
+    )
 
 
 @pytest.mark.slow
@@ -159,7 +164,7 @@ def test_binary_outcome_averages_probabilities():
 
 
 def test_options_that_are_not_usable():
-    with pytest.raises(InvalidInputError, match="^residuals"):
+    with pytest.raises(InvalidInputError, match=r"^residuals"):
         DeLIVR(residuals="all")
-    with pytest.raises(InvalidInputError, match="^outcome_hidden"):
+    with pytest.raises(InvalidInputError, match=r"^outcome_hidden"):
         DeLIVR(outcome_hidden=(0,))

@@ -292,6 +292,23 @@ def test_bootstrap_limits_clusters_and_files(tmp_path):
     assert back.get_params() == fit.get_params()
 
 
+@pytest.mark.slow
+def test_bootstrap_limits_cover_an_effect():
+    """40 data sets of 600 people; the truth is a line, so that early stopping has no bias."""
+    covered = []
+    for seed in range(40):
+        genotypes, x, y, _ = scenario(600, 100 + seed, effect=lambda x, c: 0.5 * x)
+        fit = DFIV(
+            **FAST | {"hidden": (8,), "n_networks": 1, "max_epochs": 3},
+            outcome_hidden=(8,),
+            n_bootstrap=15,
+            rng=seed,
+        ).fit(genotypes, x, y)
+        effect = fit.ate(-1.0, 1.0, interval="pointwise", level=0.9)
+        covered.append(effect.lower <= 1.0 <= effect.upper)
+    assert np.mean(covered) >= 0.775  # 2.6 standard deviations of 40 below .9
+
+
 def test_all_columns_of_the_instruments():
     genotypes, x, y, _ = scenario(1000, 9)
     fit = DFIV(**FAST, instrument_inputs="columns").fit(genotypes, x, y)

@@ -92,7 +92,7 @@ class DeepGMM(MomentNetworks):
         instrument_inputs: str = "score",
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-2,
-        outcome_learning_rate: float = 1e-3,
+        outcome_learning_rate: float = 3e-3,
         outcome_weight_decay: float = 1e-4,
         adversary_steps: int = 1,
         batch_size: int = 2000,

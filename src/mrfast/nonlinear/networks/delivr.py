@@ -62,7 +62,7 @@ class DeLIVR(TwoStageNetworks):
     batch_norm : bool
         Normalise hidden layers by the batch.
     outcome_learning_rate, outcome_weight_decay, outcome_batch_size, outcome_max_epochs,
-    outcome_patience
+    outcome_patience, outcome_networks
         Of the network, as of `QuantileIV`.
     splitting, folds, validation_proportion
         As of `QuantileIV`.
@@ -106,6 +106,7 @@ class DeLIVR(TwoStageNetworks):
         outcome_batch_size: int = 1000,
         outcome_max_epochs: int = 1000,
         outcome_patience: int = 20,
+        outcome_networks: int = 3,
         splitting: str = "cross_fitting",
         folds: int = 5,
         validation_proportion: float = 0.2,
@@ -124,6 +125,7 @@ class DeLIVR(TwoStageNetworks):
         self.outcome_batch_size = outcome_batch_size
         self.outcome_max_epochs = outcome_max_epochs
         self.outcome_patience = outcome_patience
+        self.outcome_networks = outcome_networks
         self.splitting, self.folds = splitting, folds
         self.validation_proportion = validation_proportion
         self.n_bootstrap, self.warm_start = n_bootstrap, warm_start

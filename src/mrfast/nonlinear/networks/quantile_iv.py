@@ -71,6 +71,14 @@ class QuantileIV(TwoStageNetworks):
         at a time.
     warm_start : bool
         Begin the networks of bootstrap samples with those of the fit, and with its folds.
+    uncertainty : str, optional
+        Prediction intervals for the outcome, ``interval="conformal"``; no limits of the curve.
+        ``"simultaneous_quantile"``: between quantiles of the outcome, all from one network q(x, c,
+        level) whose mean over the exposure's law is compared with the outcome;
+        ``"residual_network"``, ``"absolute"``: around the curve, of learnt or of constant width.
+        All are calibrated on people who take no part in the fit.
+    calibration_proportion : float
+        Share of the people that is set aside for that.
     outcome : str
         ``"binary"`` makes h a log odds and averages probabilities; ``"auto"`` does so if all
         outcomes are 0 or 1; ``"continuous"``.
@@ -112,6 +120,8 @@ class QuantileIV(TwoStageNetworks):
         validation_proportion: float = 0.2,
         n_bootstrap: int = 0,
         warm_start: bool = False,
+        uncertainty: str | None = None,
+        calibration_proportion: float = 0.2,
         outcome: str = "auto",
         device: str = "auto",
         n_threads: int | None = 1,
@@ -131,6 +141,8 @@ class QuantileIV(TwoStageNetworks):
         self.splitting, self.folds = splitting, folds
         self.validation_proportion = validation_proportion
         self.n_bootstrap, self.warm_start = n_bootstrap, warm_start
+        self.uncertainty = uncertainty
+        self.calibration_proportion = calibration_proportion
         self.outcome = outcome
         self.device, self.n_threads, self.rng = device, n_threads, rng
         self._check_options()

@@ -21,6 +21,11 @@ from mrfast.nonlinear.networks.divisions import SPLITTINGS, Division, divide
 from mrfast.nonlinear.networks.exposure_stage import ExposureStage, Replicate, Sample
 from mrfast.nonlinear.networks.linear_location import first_stage_f, standardised
 from mrfast.nonlinear.networks.network_estimator import NetworkEstimator, TrainingRun
+from mrfast.nonlinear.networks.prediction_intervals import (
+    CONFORMAL_SCORES,
+    calibration_split,
+    with_prediction_intervals,
+)
 from mrfast.nonlinear.networks.rows import bootstrap_counts, group_codes
 
 if TYPE_CHECKING:
@@ -58,6 +63,8 @@ class TwoStageNetworks(NetworkEstimator):
     n_bootstrap: int
     warm_start: bool
     outcome: str
+    uncertainty: str | None = None
+    calibration_proportion: float = 0.2
 
     def _check_options(self) -> None:
         """Refuse options that are not usable; called by constructors."""
@@ -85,6 +92,9 @@ class TwoStageNetworks(NetworkEstimator):
             raise check.fail("n_bootstrap", "0, or at least 2 for a spread", "1")
         check.flag("warm_start", self.warm_start)
         check.choice("outcome", self.outcome, ("auto", "continuous", "binary"))
+        if self.uncertainty is not None:
+            check.choice("uncertainty", self.uncertainty, CONFORMAL_SCORES)
+        check.scalar("calibration_proportion", self.calibration_proportion, above=0.0, maximum=0.5)
         check.choice("device", self.device, DEVICES)
         if self.n_threads is not None:
             _runtime.thread_count(self.n_threads)
@@ -106,6 +116,29 @@ class TwoStageNetworks(NetworkEstimator):
     # ------------------------------------------------------------------------- fitting
 
     def _fit(self, data: IVData) -> Fit:
+        if self.uncertainty is None:
+            return self._fit_stages(data)[0]
+        if self._run.stage2 is not None:
+            raise check.fail("uncertainty", "None with other people in stage2", self.uncertainty)
+        # A stream of its own, beside those of the networks.
+        stream = np.random.Generator(_runtime.generator(self.rng).bit_generator.jumped())  # type: ignore[attr-defined]
+        people, calibration = calibration_split(data, self.calibration_proportion, stream)
+        fit, stage = self._fit_stages(people)
+        law = stage.laws[0]
+        return with_prediction_intervals(
+            fit,
+            people,
+            calibration,
+            score=self.uncertainty,
+            run=self._run,
+            generator=stream,
+            device=chosen_device(self.device),
+            nodes=people.exposure.mean() + people.exposure.std() * law.nodes,
+            probabilities=law.probabilities,
+        )
+
+    def _fit_stages(self, data: IVData) -> tuple[Fit, ExposureStage]:
+        """Both stages on all people and on bootstrap samples; the first stage of the former."""
         run = self._run
         task = _Task(self, data, run.stage2)
         generator, *others = _runtime.generator(self.rng).spawn(1 + self.n_bootstrap)
@@ -129,7 +162,7 @@ class TwoStageNetworks(NetworkEstimator):
         diagnostics = {**task.diagnostics, **stage.diagnostics, **outcome}
         if self.n_bootstrap:
             diagnostics["bootstrap_samples"] = self.n_bootstrap
-        return Fit(curve, diagnostics, tuple(task.messages(self)))
+        return Fit(curve, diagnostics, tuple(task.messages(self))), stage
 
     def _members_together(self) -> int:
         """Networks that are trained as one; more only fill a graphics processor."""
