@@ -53,6 +53,7 @@ def test_quantiles_of_members_are_the_limits(members):
     curve = ensemble.effect(X, interval="bootstrap", level=0.8)
     own = np.array([member.effect(X) for member in members])
     np.testing.assert_allclose([curve.lower, curve.upper], np.quantile(own, [0.1, 0.9], axis=0))
+    assert curve.method == "pointwise quantiles of 25 fitted estimators"
     contrast = ensemble.ate(-1.0, X, interval="bootstrap", level=0.8)
     own = own - np.array([member.effect(np.array([-1.0])) for member in members])
     np.testing.assert_allclose(
@@ -110,7 +111,8 @@ def test_bootstrap_draws_people_or_clusters(clustered, monkeypatch):
     seen = []
     toy = PolynomialIV._fit
     monkeypatch.setattr(PolynomialIV, "_fit", lambda s, d: (seen.append(d), toy(s, d))[1])
-    Ensemble.bootstrap(PolynomialIV(degree=1), data, n_members=8, rng=1)
+    ensemble = Ensemble.bootstrap(PolynomialIV(degree=1), data, n_members=8, reduce="mean", rng=1)
+    assert "bootstrap" in ensemble.effect(X, interval="bootstrap").method
     place = {value: i for i, value in enumerate(raw["exposure"])}
     shares = []
     for sample in seen:

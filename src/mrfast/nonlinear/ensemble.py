@@ -22,6 +22,7 @@ from mrfast.nonlinear.iv_data import IVData, checked_part
 __all__ = ["Ensemble"]
 
 _BINS = 60
+_BOOTSTRAP = "bootstrap samples"
 
 
 class Ensemble(InstrumentalVariableEstimator):
@@ -145,6 +146,7 @@ class Ensemble(InstrumentalVariableEstimator):
                 if told is not None:
                     told(done + 1)
         ensemble = cls(members, reduce=reduce)
+        ensemble.diagnostics_["members_of"] = _BOOTSTRAP
         ensemble.n_ = data.n
         return ensemble
 
@@ -162,6 +164,12 @@ class Ensemble(InstrumentalVariableEstimator):
         at = check.float_array("x", x, ndim=None)
         curves = self._members().member_values(at.ravel(), None)
         return curves.reshape(len(curves), *at.shape)
+
+    def _limit_text(self, interval: str) -> str:
+        if self.diagnostics_.get("members_of") == _BOOTSTRAP:
+            return super()._limit_text(interval)
+        limits = "quantiles" if self.reduce == "median" else "normal limits"
+        return f"pointwise {limits} of {self.n_members} fitted estimators"
 
     def _members(self) -> EnsembleCurve:
         curve = self._fitted()
