@@ -34,6 +34,7 @@ from mrfast.nonlinear.parameter_samplers import (
     parameter_samplers,
     sampler_from_json,
 )
+from mrfast.nonlinear.sweep_runs import SweepRuns
 
 DATA = quadratic_data()
 
@@ -243,6 +244,25 @@ def test_the_best_fit_is_saved_and_read(database, monkeypatch):
     other = SweepResult.load(database, criterion="interval_width")
     with pytest.raises(InvalidInputError, match="final fit"):
         other.best  # noqa: B018
+
+
+@pytest.mark.parametrize(("last", "left"), [("end\n", True), ("", False)])
+def test_a_worker_whose_parent_is_gone_removes_the_data(tmp_path, last, left):
+    data = quadratic_data(500)
+    people = IVData(*data.values())
+    parts = (people.take(np.arange(300)), people.take(np.arange(300, 500)))
+    SweepRuns(PolynomialIV, {}, *parts, None, 0.95)._write(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "mrfast.nonlinear._sweep_worker", str(tmp_path)],
+        input='[{"degree": 1}]\n' + last,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=True,
+    )
+    (outcome,) = json.loads(done.stdout)
+    assert outcome["messages"] == ["degree 1"]
+    assert tmp_path.exists() == left
 
 
 @pytest.mark.parametrize("n_workers", [1, 2])

@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,6 +37,7 @@ _ARRAYS = ("instruments", "exposure", "outcome", "covariates", "sample_weight", 
 _NAMES = ("instrument_names", "covariate_names")
 _PARTS = ("training", "held_out")
 _ONE_THREAD = ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM", "NUMEXPR", "NUMBA")
+_END = "end\n"
 _LAST_WORDS = 500  # characters of what a worker wrote before it died
 _TOGETHER = 16  # runs whose networks are trained as one
 _ORDER = ("uniform", "bootstrap", "pointwise", "conformal")
@@ -313,7 +315,7 @@ class _Workers:
         finally:
             if process is not None:
                 with contextlib.suppress(OSError):
-                    process.communicate()  # closes its input, upon which it ends
+                    process.communicate(_END)
 
     def _started(self, words: Path) -> subprocess.Popen[str]:
         paths = os.pathsep.join(path for path in sys.path if path)
@@ -372,7 +374,10 @@ def work(folder: str, answers: Callable[[str], None]) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     runs = SweepRuns.read(Path(folder))
     for line in sys.stdin:
+        if line == _END:
+            return
         answers(json.dumps(nullable_json(runs.run_batch(json.loads(line)))) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)  # the parent was killed; these are people's data
 
 
 def _failure(error: Exception) -> dict[str, Any]:
