@@ -373,10 +373,11 @@ def work(folder: str, answers: Callable[[str], None]) -> None:
     with contextlib.suppress(ValueError):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     runs = SweepRuns.read(Path(folder))
-    for line in sys.stdin:
-        if line == _END:
-            return
-        answers(json.dumps(nullable_json(runs.run_batch(json.loads(line)))) + "\n")
+    with contextlib.suppress(BrokenPipeError):
+        for line in sys.stdin:
+            if line == _END:
+                return
+            answers(json.dumps(nullable_json(runs.run_batch(json.loads(line)))) + "\n")
     shutil.rmtree(folder, ignore_errors=True)  # the parent was killed; these are people's data
 
 
