@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mrfast.nonlinear.causal_curve import CausalContrast as CausalContrast
     from mrfast.nonlinear.causal_curve import CausalCurve as CausalCurve
+    from mrfast.nonlinear.ensemble import Ensemble as Ensemble
     from mrfast.nonlinear.fitted_files import load as load
+    from mrfast.nonlinear.held_out_risk import HeldOutRisk as HeldOutRisk
+    from mrfast.nonlinear.hyperparameter_sweep import SweepResult as SweepResult
     from mrfast.nonlinear.iv_data import IVData as IVData
     from mrfast.nonlinear.kernel_iv import KernelIV as KernelIV
     from mrfast.nonlinear.location_shift import LocationShiftIV as LocationShiftIV
@@ -26,9 +29,15 @@ if TYPE_CHECKING:
     from mrfast.nonlinear.networks.delivr import DeLIVR as DeLIVR
     from mrfast.nonlinear.networks.dfiv import DFIV as DFIV
     from mrfast.nonlinear.networks.quantile_iv import QuantileIV as QuantileIV
+    from mrfast.nonlinear.parameter_samplers import Grid as Grid
+    from mrfast.nonlinear.parameter_samplers import RandomUniform as RandomUniform
+    from mrfast.nonlinear.parameter_samplers import RandomUniformInt as RandomUniformInt
+    from mrfast.nonlinear.parameter_samplers import Values as Values
+    from mrfast.nonlinear.rescaled import Rescaled as Rescaled
     from mrfast.nonlinear.sieve_iv import SieveIV as SieveIV
     from mrfast.nonlinear.stratification import DoublyRanked as DoublyRanked
     from mrfast.nonlinear.stratification import Residual as Residual
+    from mrfast.nonlinear.sweep_configurations import sweep_configuration as sweep_configuration
     from mrfast.nonlinear.two_stage_least_squares import (
         TwoStageLeastSquares as TwoStageLeastSquares,
     )
@@ -36,6 +45,16 @@ if TYPE_CHECKING:
 _HOME = {
     "CausalContrast": "causal_curve",
     "CausalCurve": "causal_curve",
+    "Ensemble": "ensemble",
+    "Grid": "parameter_samplers",
+    "HeldOutRisk": "held_out_risk",
+    "IVData": "iv_data",
+    "RandomUniform": "parameter_samplers",
+    "RandomUniformInt": "parameter_samplers",
+    "Rescaled": "rescaled",
+    "SweepResult": "hyperparameter_sweep",
+    "Values": "parameter_samplers",
+    "SieveIV": "sieve_iv",
     "DFIV": "networks.dfiv",
     "DeLIVR": "networks.delivr",
     "DeepGMM": "networks.deep_gmm",
@@ -47,6 +66,7 @@ _HOME = {
     "WandbCallback": "networks.callbacks",
     "SieveIV": "sieve_iv",
     "load": "fitted_files",
+    "sweep_configuration": "sweep_configurations",
     "TwoStageLeastSquares": "two_stage_least_squares",
     "LogisticControlFunction": "logistic_control_function",
     "DoublyRanked": "stratification",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mrfast._runtime import symmetric_eigen
 from mrfast._validation import Float
 
-__all__ = ["InstrumentScore", "instrument_score"]
+__all__ = ["InstrumentScore", "instrument_score", "transferred_score"]
 
 _SHIFT_ROWS = 4096
 _MANY = 20  # ridge where there are fewer people an instrument
@@ -172,3 +172,59 @@ def _weights(gram: Float, p: int, n: float) -> tuple[Float, float]:
     evidence -= 0.5 * n * np.log(np.maximum(rest, 1e-12 * square))
     ridge = float(grid[np.argmax(evidence)])
     return np.einsum("ij,j->i", vectors, rotated / (values + ridge)) / scale, ridge
+
+
+def transferred_score(
+    instruments: NDArray[Any],
+    exposure: Float,
+    covariates: Float | None,
+    weight: Float | None,
+    others: NDArray[Any],
+) -> tuple[Float, Float]:
+    """Score whose weights come from some people, for these and for others.
+
+    Parameters
+    ----------
+    instruments : ndarray, shape: (n, p)
+    exposure : ndarray of float64, shape: (n,)
+    covariates : ndarray of float64, shape: (n, q), or None
+    weight : ndarray of float64, shape: (n,), or None
+    others : ndarray, shape: (m, p)
+        Instruments of other people.
+
+    Returns
+    -------
+    own, transferred : ndarray of float64, shapes: (n,) and (m,)
+        The instrument itself where there is one.
+    """
+    from mrfast import _core
+
+    n, p = instruments.shape
+    if p == 1:
+        return instruments[:, 0].astype(np.float64), others[:, 0].astype(np.float64)
+    known = (np.int8, np.float32, np.float64)
+    parts = [a if a.dtype in known else a.astype(np.float64) for a in (instruments, others)]
+    shift = np.asarray(parts[0][:_SHIFT_ROWS].mean(axis=0, dtype=np.float64))
+    gram = _core.sieve.fold_grams(
+        instruments=parts[0],
+        shift=shift,
+        covariates=covariates,
+        exposure=exposure,
+        weight=weight,
+        fold=np.zeros(n, dtype=np.uint8),
+        folds=1,
+        threads=1,
+    )[0]
+    about = gram - np.outer(gram[0], gram[0]) / gram[0, 0]
+    coefficients, _ = _weights(about[1:, 1:], p, float(gram[0, 0]))
+    own, transferred = (
+        _core.sieve.fold_scores(
+            instruments=part,
+            shift=shift,
+            fold=np.zeros(len(part), dtype=np.uint8),
+            coefficients=coefficients[None],
+            threads=1,
+        )
+        for part in parts
+    )
+    return own, transferred
