@@ -14,33 +14,24 @@ if TYPE_CHECKING:
 __all__ = ["CURVES", "MODELS", "curve_class", "estimator_class"]
 
 MODELS: dict[str, str] = {
-    "deep_gmm": "networks.deep_gmm:DeepGMM",
-    "delivr": "networks.delivr:DeLIVR",
-    "dfiv": "networks.dfiv:DFIV",
-    "deep_iv": "networks.deep_iv:DeepIV",
-    "quantile_iv": "networks.quantile_iv:QuantileIV",
-    "ensemble": "ensemble:Ensemble",
-    "rescaled": "rescaled:Rescaled",
     "two_stage_least_squares": "two_stage_least_squares:TwoStageLeastSquares",
-    "logistic_control_function": "logistic_control_function:LogisticControlFunction",
-    "doubly_ranked": "stratification:DoublyRanked",
-    "residual": "stratification:Residual",
+    "sieve_iv": "sieve_iv:SieveIV",
     "kernel_iv": "kernel_iv:KernelIV",
     "location_shift_iv": "location_shift:LocationShiftIV",
-    "sieve_iv": "sieve_iv:SieveIV",
-    "deep_gmm": "networks.deep_gmm:DeepGMM",
-    "delivr": "networks.delivr:DeLIVR",
-    "dfiv": "networks.dfiv:DFIV",
-    "deep_iv": "networks.deep_iv:DeepIV",
+    "doubly_ranked": "stratification:DoublyRanked",
+    "residual": "stratification:Residual",
+    "logistic_control_function": "logistic_control_function:LogisticControlFunction",
     "quantile_iv": "networks.quantile_iv:QuantileIV",
+    "deep_iv": "networks.deep_iv:DeepIV",
+    "dfiv": "networks.dfiv:DFIV",
+    "delivr": "networks.delivr:DeLIVR",
+    "deep_gmm": "networks.deep_gmm:DeepGMM",
+    "ensemble": "ensemble:Ensemble",
+    "rescaled": "rescaled:Rescaled",
 }
 """Name of an estimator: module below ``mrfast.nonlinear`` and class."""
 
 CURVES: dict[str, str] = {
-    "conformal": "conformal:ConformalCurve",
-    "network": "network_curve:NetworkCurve",
-    "ensemble": "composed_curves:EnsembleCurve",
-    "rescaled": "composed_curves:RescaledCurve",
     "additive": "additive_curve:AdditiveCurve",
     "logistic_control_function": "logistic_control_function:LogisticCurve",
     "anderson_rubin_line": "sieve_curve:AndersonRubinLine",
@@ -48,8 +39,10 @@ CURVES: dict[str, str] = {
     "honest_sieve": "honest_bands:HonestCurve",
     "binary_sieve": "binary_curve:BinaryCurve",
     "modified_sieve": "modified_curve:ModifiedCurve",
-    "conformal": "conformal:ConformalCurve",
     "network": "network_curve:NetworkCurve",
+    "conformal": "conformal:ConformalCurve",
+    "ensemble": "composed_curves:EnsembleCurve",
+    "rescaled": "composed_curves:RescaledCurve",
 }
 """Kind of a `FittedCurve`: module below ``mrfast.nonlinear`` and class."""
 
