@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from mrfast.io.omop.cohort import OmopCohort as OmopCohort
     from mrfast.io.omop.reading import read_omop_cohort as read_omop_cohort
     from mrfast.io.tables import read_associations as read_associations
+    from mrfast.nonlinear.evaluation import evaluate as evaluate
     from mrfast.summary.adjusted_profile import RAPSEstimate as RAPSEstimate
     from mrfast.summary.adjusted_profile import raps as raps
     from mrfast.summary.calibration import EmpiricalNull as EmpiricalNull
@@ -223,6 +224,7 @@ _HOME = {
     "constrained_ml": "summary.constrained_likelihood",
     "egger": "summary.egger_regression",
     "empirical_null": "summary.calibration",
+    "evaluate": "nonlinear.evaluation",
     "federated_estimate": "federated.estimate",
     "first_stage_f": "federated.first_stage",
     "fit_site": "federated.site_fit",

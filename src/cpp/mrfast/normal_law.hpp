@@ -48,21 +48,17 @@ struct NormalStream {
   std::uint32_t purpose = 0;  // what the draws are for
 };
 
-// Two normals for each of the draws first_draw, ..., first_draw + 7 of one index: Box-Muller on
-// the block with counter (index, draw, set, purpose), 52 bits each for radius and angle.
-MRFAST_INLINE void normal_pairs(const NormalStream& stream, std::uint32_t index,
-                                std::uint32_t first_draw, double* __restrict first,
-                                double* __restrict second) {
+// Philox::block of eight counters (c0, c1, set, purpose), in place.
+MRFAST_INLINE void philox_blocks(const NormalStream& stream, std::uint64_t* __restrict c0,
+                                 std::uint64_t* __restrict c1, std::uint64_t* __restrict c2,
+                                 std::uint64_t* __restrict c3) {
   constexpr std::uint64_t kLow = 0xffffffffULL;
-  std::uint64_t c0[kLanes], c1[kLanes], c2[kLanes], c3[kLanes];
   for (std::size_t l = 0; l < kLanes; ++l) {
-    c0[l] = index;
-    c1[l] = (std::uint64_t{first_draw} + l) & kLow;
     c2[l] = stream.set;
     c3[l] = stream.purpose;
   }
   std::uint32_t k0 = stream.key[0], k1 = stream.key[1];
-  for (int round = 0; round < 10; ++round) {  // Philox::block, eight at a time
+  for (int round = 0; round < 10; ++round) {
     for (std::size_t l = 0; l < kLanes; ++l) {
       const std::uint64_t p0 = std::uint64_t{0xD2511F53u} * c0[l];
       const std::uint64_t p1 = std::uint64_t{0xCD9E8D57u} * c2[l];
@@ -74,6 +70,27 @@ MRFAST_INLINE void normal_pairs(const NormalStream& stream, std::uint32_t index,
     k0 += 0x9E3779B9u;
     k1 += 0xBB67AE85u;
   }
+}
+
+// The same for the counters (index, first_draw + l, set, purpose).
+MRFAST_INLINE void philox_draws(const NormalStream& stream, std::uint32_t index,
+                                std::uint32_t first_draw, std::uint64_t* __restrict c0,
+                                std::uint64_t* __restrict c1, std::uint64_t* __restrict c2,
+                                std::uint64_t* __restrict c3) {
+  for (std::size_t l = 0; l < kLanes; ++l) {
+    c0[l] = index;
+    c1[l] = (std::uint64_t{first_draw} + l) & 0xffffffffULL;
+  }
+  philox_blocks(stream, c0, c1, c2, c3);
+}
+
+// Two normals for each of the draws first_draw, ..., first_draw + 7 of one index: Box-Muller on
+// the block with counter (index, draw, set, purpose), 52 bits each for radius and angle.
+MRFAST_INLINE void normal_pairs(const NormalStream& stream, std::uint32_t index,
+                                std::uint32_t first_draw, double* __restrict first,
+                                double* __restrict second) {
+  std::uint64_t c0[kLanes], c1[kLanes], c2[kLanes], c3[kLanes];
+  philox_draws(stream, index, first_draw, c0, c1, c2, c3);
   for (std::size_t l = 0; l < kLanes; ++l) {
     constexpr std::uint64_t kOne = 0x3ff0000000000000ULL;
     const std::uint64_t a = (c1[l] << 32) | c0[l], b = (c3[l] << 32) | c2[l];

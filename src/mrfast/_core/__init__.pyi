@@ -21,6 +21,7 @@ from . import mixture as mixture
 from . import multivariable as multivariable
 from . import presso as presso
 from . import sieve as sieve
+from . import simulation as simulation
 from . import summary as summary
 from . import texts as texts
 

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from mrfast.cli import federated_example, summary_example
+from mrfast.cli import federated_example, nonlinear_example, summary_example
 from mrfast.cli._example_studies import (
     CLEAR,
     DIFFERENCES,
@@ -95,6 +95,7 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     kind.set_defaults(run=run_massive)
     federated_example.add_kind(kinds)
     summary_example.add_kind(kinds)
+    nonlinear_example.add_kind(kinds)
 
 
 def run_massive(options: argparse.Namespace) -> int:

@@ -24,6 +24,7 @@ from mrfast.cli import (
     pool_command,
     presso_command,
     selection_command,
+    simulate_command,
     site_command,
 )
 from mrfast.errors import InvalidInputError, MissingExtraError, MrfastError
@@ -77,6 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
         mr_command,
         presso_command,
         phewas_command,
+        simulate_command,
         example_command,
     ):
         command.add_parser(commands)
