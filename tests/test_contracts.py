@@ -30,7 +30,7 @@ FOUNDATION = ("errors", "_validation", "_optional", "_progress", "_runtime", "_f
 DOMAINS = ("bayes", "federated", "nonlinear", "simulation", "summary")
 KERNELS = {domain: {domain} for domain in DOMAINS}  # submodules of _core
 KERNELS["bayes"] = {"bayes", "exact", "identified", "ld"}
-KERNELS["nonlinear"] = {"sieve"}
+KERNELS["nonlinear"] = {"crossproducts", "sieve"}
 KERNELS["summary"] = {
     "constrained",
     "genotypes",

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from . import bayes as bayes
 from . import constrained as constrained
+from . import crossproducts as crossproducts
 from . import exact as exact
 from . import federated as federated
 from . import genotypes as genotypes

@@ -13,7 +13,17 @@ if TYPE_CHECKING:
     from mrfast.nonlinear.causal_curve import CausalCurve as CausalCurve
     from mrfast.nonlinear.fitted_files import load as load
     from mrfast.nonlinear.iv_data import IVData as IVData
+    from mrfast.nonlinear.kernel_iv import KernelIV as KernelIV
+    from mrfast.nonlinear.location_shift import LocationShiftIV as LocationShiftIV
+    from mrfast.nonlinear.logistic_control_function import (
+        LogisticControlFunction as LogisticControlFunction,
+    )
     from mrfast.nonlinear.sieve_iv import SieveIV as SieveIV
+    from mrfast.nonlinear.stratification import DoublyRanked as DoublyRanked
+    from mrfast.nonlinear.stratification import Residual as Residual
+    from mrfast.nonlinear.two_stage_least_squares import (
+        TwoStageLeastSquares as TwoStageLeastSquares,
+    )
 
 _HOME = {
     "CausalContrast": "causal_curve",
@@ -21,6 +31,12 @@ _HOME = {
     "IVData": "iv_data",
     "SieveIV": "sieve_iv",
     "load": "fitted_files",
+    "TwoStageLeastSquares": "two_stage_least_squares",
+    "LogisticControlFunction": "logistic_control_function",
+    "DoublyRanked": "stratification",
+    "Residual": "stratification",
+    "KernelIV": "kernel_iv",
+    "LocationShiftIV": "location_shift",
 }
 
 __all__ = sorted(_HOME)

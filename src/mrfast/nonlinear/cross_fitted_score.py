@@ -162,7 +162,7 @@ def _weights(gram: Float, p: int, n: float) -> tuple[Float, float]:
     if n >= _MANY * p and values[0] * _CONDITION > values[-1]:
         least: Float = np.einsum("ij,j->i", vectors, rotated / values) / scale
         if p <= 100:  # more digits, and few enough for bits that do not depend on threads
-            least = np.linalg.solve(inner, cross)
+            least = np.asarray(np.linalg.solve(inner, cross), dtype=np.float64)
         return least, 0.0
     values = np.maximum(values, 0.0)
     # Log marginal likelihood of ridge parameters, residual variance profiled out. With unit

@@ -14,11 +14,19 @@ if TYPE_CHECKING:
 __all__ = ["CURVES", "MODELS", "curve_class", "estimator_class"]
 
 MODELS: dict[str, str] = {
+    "two_stage_least_squares": "two_stage_least_squares:TwoStageLeastSquares",
+    "logistic_control_function": "logistic_control_function:LogisticControlFunction",
+    "doubly_ranked": "stratification:DoublyRanked",
+    "residual": "stratification:Residual",
+    "kernel_iv": "kernel_iv:KernelIV",
+    "location_shift_iv": "location_shift:LocationShiftIV",
     "sieve_iv": "sieve_iv:SieveIV",
 }
 """Name of an estimator: module below ``mrfast.nonlinear`` and class."""
 
 CURVES: dict[str, str] = {
+    "additive": "additive_curve:AdditiveCurve",
+    "logistic_control_function": "logistic_control_function:LogisticCurve",
     "anderson_rubin_line": "sieve_curve:AndersonRubinLine",
     "sieve": "sieve_curve:SieveCurve",
     "honest_sieve": "honest_bands:HonestCurve",

@@ -34,6 +34,7 @@ from mrfast.nonlinear.sieve_rows import (
     FirstStage,
     InfluenceTerms,
     ModelRows,
+    inverse_of,
 )
 from mrfast.nonlinear.splines import BSpline, quantile_breakpoints
 
@@ -60,7 +61,8 @@ _SMALL_EIGENVALUE = 1e-5
 
 def exposure_functions(n: int) -> int:
     """Number of splines of the exposure: 24 for 10,000 people and fewer, growing with n^(1/6)."""
-    return round(24 * (max(n, 10_000) / 10_000) ** (1 / 6))
+    growth: float = (max(n, 10_000) / 10_000) ** (1 / 6)
+    return round(24 * growth)
 
 
 def undersmoothed(tau: Float) -> Float:
@@ -395,7 +397,7 @@ class _System:
         for _ in range(_OUTER_ROUNDS):
             A, r = self.equations(*variances)
             for step in range(_STEPS + 1):
-                inverse: Float = np.linalg.inv(A + lam_f * costs.f + lam_v * costs.residual)
+                inverse = inverse_of(A + lam_f * costs.f + lam_v * costs.residual)
                 theta = inverse @ r
                 if step == _STEPS:
                     break
@@ -433,7 +435,7 @@ class _System:
             return total
 
         for _ in range(_GRID_STEPS if self.within else 0):
-            inverse: Float = np.linalg.inv(A + smooth(lam_f))
+            inverse = inverse_of(A + smooth(lam_f))
             means = np.einsum("tij,j->ti", inverse, r)
             lam_v = _fellner_schall(lam_v, costs.residual, costs.rank_residual, inverse, means)
         H = A + smooth(lam_f)
@@ -444,7 +446,7 @@ class _System:
         weights = np.exp(evidence - evidence.max())
         weights /= weights.sum()
         used = smooth(undersmoothed(tau) ** -2.0)
-        inverse = np.linalg.inv(A + used)
+        inverse = inverse_of(A + used)
         return _Posterior(
             tau=tau,
             weights=weights,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -141,18 +141,18 @@ class SieveIV(InstrumentalVariableEstimator):
             from mrfast.nonlinear import honest_bands
 
             if self.method == "npiv-cck":
-                return cast(Fit, honest_bands.fit_npiv_cck(data, self))
-            return cast(Fit, honest_bands.fit_series_control_function(data, self))
+                return honest_bands.fit_npiv_cck(data, self)
+            return honest_bands.fit_series_control_function(data, self)
         if self.effect_modifiers:
             from mrfast.nonlinear.modified_sieve import fit_modified
 
             if binary and self.outcome == "binary":
                 raise check.fail("effect_modifiers", "none with a binary outcome", "some")
-            return cast(Fit, fit_modified(data, self))
+            return fit_modified(data, self)
         if binary and self.method != "npiv":
             from mrfast.nonlinear.binary_sieve import fit_binary
 
-            return cast(Fit, fit_binary(data, self))
+            return fit_binary(data, self)
         return self._fit_continuous(data)
 
     def _line_or_strata(self, data: IVData) -> Fit:
@@ -423,7 +423,9 @@ def _overidentification(
 
     from mrfast import _core
 
-    if score.gram is None or score.coefficients is None or data.p > data.n / 20:
+    if score.gram is None or score.shift is None or score.coefficients is None:
+        return {}
+    if data.p > data.n / 20:
         return {}
     p, q = data.p, stage.q
     instruments = data.instruments

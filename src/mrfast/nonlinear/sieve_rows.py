@@ -33,6 +33,11 @@ def standardised(values: Float, weight: Float | None) -> tuple[float, float, Flo
     return mean, deviation, centred
 
 
+def inverse_of(matrices: Float) -> Float:
+    """Inverse of a matrix, or of each of several."""
+    return np.asarray(np.linalg.inv(matrices), dtype=np.float64)
+
+
 @dataclass(frozen=True, eq=False)
 class FirstStage:
     """The exposure as a function of the instrument and covariates, all standardised.
@@ -156,7 +161,7 @@ def first_stage(data: IVData, score: Float, *, n_threads: int = 1) -> FirstStage
         gram = rows.first_stage_gram(threads=n_threads)
         K = len(gram) - 1 - q
         inner = gram[:-1, :-1] + _RIDGE * n / K * np.eye(K + q)
-        inverse = np.linalg.inv(inner)
+        inverse = inverse_of(inner)
         coefficients = inverse @ gram[:-1, -1]
         unexplained = float(n - coefficients @ (2 * gram[:-1, -1] - gram[:-1, :-1] @ coefficients))
         without, linear = _restricted(gram, K, n, levels, spline, basis)
