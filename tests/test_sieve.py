@@ -444,6 +444,61 @@ def test_bad_options(options, message):
         SieveIV(**options)
 
 
+def binary(n=3000, seed=19):
+    rng = np.random.default_rng(seed)
+    z, u, e, noise = rng.standard_normal((4, n))
+    x = 0.7 * z + 0.5 * u + e
+    return z, x, (0.6 * x + 0.5 * u + noise > 0.3) * 1.0
+
+
+def test_ratios_of_a_binary_outcome():
+    fit = SieveIV(n_draws=500).fit(*binary())
+    risks = fit.effect([0.0, 1.0])
+    assert ((risks > 0) & (risks < 1)).all()
+    assert fit.risk_ratio(0.0, 1.0) == pytest.approx(risks[1] / risks[0])
+    odds = risks / (1 - risks)
+    assert fit.odds_ratio(0.0, 1.0) == pytest.approx(odds[1] / odds[0])
+    for interval in ("pointwise", "uniform"):
+        ratio = fit.risk_ratio(0.0, [0.5, 1.0], interval=interval)
+        assert (ratio.lower < ratio.estimate).all()
+        assert (ratio.estimate < ratio.upper).all()
+        assert interval in ratio.method
+    with pytest.raises(InvalidInputError, match="x1: expected a shape"):
+        fit.risk_ratio([0.0, 1.0], [0.0, 1.0, 2.0])
+    continuous = SieveIV(n_draws=100).fit(**people(500))
+    with pytest.raises(InvalidInputError, match="risk_ratio: expected a fit of a binary outcome"):
+        continuous.risk_ratio(0.0, 1.0)
+
+
+@pytest.mark.parametrize("method", ["2sls", "lace", "npiv-cck", "series-cf"])
+def test_other_methods(method):
+    """The same line by other estimators."""
+    rng = np.random.default_rng(20)
+    z, u, e, noise = rng.standard_normal((4, 5000))
+    x = z + 0.5 * u + 0.5 * e
+    fit = SieveIV(method=method, n_draws=300).fit(z, x, 0.5 * x + u + 0.3 * noise)
+    assert fit.ate(0.0, 1.0) == pytest.approx(0.5, abs=0.15)
+    assert fit.get_params()["method"] == method
+    band = fit.effect(np.linspace(-1.0, 1.0, 5), interval="uniform")
+    assert (band.lower < band.upper).all()
+
+
+def test_curves_that_covariates_modify():
+    data = people(4000)
+    data["outcome"] = data["outcome"] + 0.5 * data["covariates"][:, 1] * data["exposure"]
+    fit = SieveIV(effect_modifiers=[1], n_draws=300).fit(**data)
+    low, high = fit.cate(0.0, 1.0, [[0.0, 0.0], [0.0, 2.0]])
+    assert high - low == pytest.approx(1.0, abs=0.4)
+
+
+def test_a_jump_is_warned_of():
+    rng = np.random.default_rng(21)
+    z, u, e, noise = rng.standard_normal((4, 10_000))
+    x = z + 0.5 * u + 0.5 * e
+    fit = SieveIV().fit(z, x, 2.0 * (x > 0) + u + 0.3 * noise)
+    assert any("jump" in message for message in fit.messages_)
+
+
 def test_binary_outcome_must_be_one():
     data = people(500)
     with pytest.raises(InvalidInputError, match="outcome: expected zeros and ones"):

@@ -36,7 +36,7 @@ from mrfast.nonlinear.sieve_rows import (
     ModelRows,
     inverse_of,
 )
-from mrfast.nonlinear.splines import BSpline, quantile_breakpoints
+from mrfast.nonlinear.splines import BSpline, breakpoints_and_quantiles, quantile_breakpoints
 
 __all__ = ["LevelFit", "LevelTest", "fit_level"]
 
@@ -48,8 +48,8 @@ TAU_FLOOR = 0.98
 """Below level 0 tau is at least this times its mean at level 0."""
 CURVATURE_SD = 2.0
 """Standard deviation of the prior of the mean curvature."""
-UNDERSMOOTHING = 1.5
-"""Of `undersmoothed`."""
+UNDERSMOOTHING, UNEVENNESS = 1.25, 0.5
+"""Of `undersmoothed`; found by the coverage of sharp curves."""
 _START = (1.0 / 0.3**2, 1.0)
 _OUTER_ROUNDS = 2
 _STEPS = 8
@@ -71,7 +71,7 @@ def undersmoothed(tau: Float) -> Float:
     One tau for the whole curve is an average of its roughness. Where the curve bends most it is
     too small, the more so the rougher the curve, and a band would be too narrow there.
     """
-    return UNDERSMOOTHING * tau * (1.0 + tau)
+    return UNDERSMOOTHING * tau * (1.0 + UNEVENNESS * tau**2)
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,8 @@ class LevelFit:
         Of the residual of the first stage, by regressing its square on functions of z.
     between_gram : ndarray of float64
         Sums of products of the columns of the between equation, for fits of it alone.
+    middle_98 : (float, float)
+        Range over which the mean curvature is taken.
     """
 
     level: int | None
@@ -129,6 +131,7 @@ class LevelFit:
     test: LevelTest | None
     heteroscedasticity: LevelTest | None
     between_gram: Float
+    middle_98: tuple[float, float]
 
     @property
     def tau_mean(self) -> float:
@@ -273,7 +276,7 @@ def fit_level(
     *,
     penalty: str | int = "2c",
     tau_floor: float = 0.0,
-    between_gram: Float | None = None,
+    between_of: LevelFit | None = None,
 ) -> LevelFit:
     """Fit one level of the ladder.
 
@@ -286,45 +289,41 @@ def fit_level(
         Of f: curvature about its mean, second or third derivative.
     tau_floor : float
         Smallest tau: less information must not make the curve look straighter.
-    between_gram : ndarray of float64, optional
-        That of a fit of another level. For level None no pass over the rows is then made: the
+    between_of : LevelFit, optional
+        Fit of another level. Level None then takes its sums and makes no pass over the rows: the
         covariance is that of the posterior with independent errors of equal variance.
 
     Returns
     -------
     LevelFit
     """
-    spline = BSpline(quantile_breakpoints(stage.x, exposure_functions(stage.n)))
+    if between_of is None:
+        points, tails = breakpoints_and_quantiles(
+            stage.x, exposure_functions(stage.n), (0.01, 0.99)
+        )
+        spline, middle_98 = BSpline(points), (float(tails[0]), float(tails[1]))
+    else:
+        spline, middle_98 = between_of.spline, between_of.middle_98
     residual = None
     if level is not None:
         residual = BSpline(quantile_breakpoints(stage.residual, RESIDUAL_FUNCTIONS))
     rows = ModelRows(stage, spline, residual, level)
-    gram = rows.gram() if between_gram is None else between_gram
+    gram = rows.gram() if between_of is None else between_of.between_gram
     sums = _Sums(rows, gram)
     own = len(sums.WW) - len(rows.next)
-    low, high = np.quantile(stage.x, [0.01, 0.99])
-    costs = _penalties(rows, spline, residual, sums.contrast, own, penalty, (low, high))
+    costs = _penalties(rows, spline, residual, sums.contrast, own, penalty, middle_98)
     system = _System(sums, costs, own, within=level is not None)
     lam, variances, theta = system.smoothing(tau_floor)
     posterior = system.posterior(variances, lam[1], tau_floor)
     p, inverse = sums.p, posterior.inverse
     covariances: Float = inverse[:, :p, :p]
     test = heteroscedasticity = None
-    if between_gram is None:
+    if between_of is None:
         meat, squares = _meat(rows, sums, theta, variances, own)
         middle = meat[:own, :own] + posterior.smooth
         covariances = (inverse[:, :p] @ middle) @ inverse[:, :, :p]
         if rows.next:
-            mode = int(np.argmax(posterior.weights))
-            test = _score_test(
-                sums,
-                own,
-                variances[1],
-                posterior.means[mode],
-                inverse[mode],
-                posterior.smooth[mode] + costs.prior,
-                meat,
-            )
+            test = _score_test(sums, own, variances[1], *posterior.mode, costs.prior, meat)
         if squares is not None:
             heteroscedasticity = _heteroscedasticity(stage, squares)
     between = np.r_[:p, rows.columns : len(gram)]
@@ -341,6 +340,7 @@ def fit_level(
         test=test,
         heteroscedasticity=heteroscedasticity,
         between_gram=gram[np.ix_(between, between)],
+        middle_98=middle_98,
     )
 
 
@@ -362,6 +362,7 @@ class _Posterior:
     inverse: Float
     smooth: Float
     data: Float  # matrix of the equations without smoothing and ridge
+    mode: tuple[Float, Float, Float]  # coefficients, inverse and smoothing at the likeliest tau
 
     def effective_degrees(self, k: int) -> float:
         """Mean effective degrees of freedom of the first k coefficients."""
@@ -439,12 +440,15 @@ class _System:
             means = np.einsum("tij,j->ti", inverse, r)
             lam_v = _fellner_schall(lam_v, costs.residual, costs.rank_residual, inverse, means)
         H = A + smooth(lam_f)
-        means = np.linalg.solve(H, np.broadcast_to(r[:, None], (*H.shape[:2], 1)))[..., 0]
+        inverse = inverse_of(H)
+        means = np.einsum("tij,j->ti", inverse, r)
         evidence = 0.5 * (means @ r - np.linalg.slogdet(H)[1] + costs.rank_f * np.log(lam_f))
         evidence += 0.5 * costs.rank_residual * np.log(lam_v)
         evidence += np.log(tau) - np.log1p((tau / TAU_SCALE) ** 2)
         weights = np.exp(evidence - evidence.max())
         weights /= weights.sum()
+        top = int(np.argmax(weights))
+        mode = (means[top], inverse[top], smooth(lam_f)[top])
         used = smooth(undersmoothed(tau) ** -2.0)
         inverse = inverse_of(A + used)
         return _Posterior(
@@ -454,6 +458,7 @@ class _System:
             inverse=inverse,
             smooth=used,
             data=A - costs.ridge * np.eye(own),
+            mode=mode,
         )
 
 
@@ -501,29 +506,30 @@ def _score_test(
     theta: Float,
     inverse: Float,
     smooth: Float,
+    prior: Float,
     meat: Float,
 ) -> LevelTest:
     """Score of the next level's columns at the fit without them, against its sandwich."""
-    from scipy.stats import chi2
+    from scipy.special import chdtrc
 
     J = sums.WW[own:, :own] / within
     score = (sums.Wy[own:] - sums.WW[own:, :own] @ theta) / within
     G = J @ inverse
     R = np.concatenate([-G, np.eye(len(score))], axis=1)
-    variance = R @ meat @ R.T + G @ smooth @ G.T
+    variance = R @ meat @ R.T + G @ (smooth + prior) @ G.T
     values, vectors = np.linalg.eigh((variance + variance.T) / 2.0)
     kept = values > _SMALL_EIGENVALUE * values[-1]
     statistic = float(np.sum((vectors[:, kept].T @ score) ** 2 / values[kept]))
     rank = int(kept.sum())
-    return LevelTest(statistic, rank, float(chi2.sf(statistic, rank)))
+    return LevelTest(statistic, rank, float(chdtrc(rank, statistic)))
 
 
 def _heteroscedasticity(stage: FirstStage, squares: Float) -> LevelTest:
     """Whether v^2 depends on z and covariates: n R2 of its regression on their functions."""
-    from scipy.stats import chi2
+    from scipy.special import chdtrc
 
     n = stage.n
     explained = float(squares[:-1] @ stage.gram_inverse @ squares[:-1]) - n
     statistic = n * explained / (float(squares[-1]) - n)
     degrees = stage.functions + stage.q - 1
-    return LevelTest(statistic, degrees, float(chi2.sf(statistic, degrees)))
+    return LevelTest(statistic, degrees, float(chdtrc(degrees, max(statistic, 0.0))))

@@ -14,7 +14,7 @@ from mrfast._runtime import generator, symmetric_eigen, thread_count
 from mrfast._validation import Float
 from mrfast.errors import MrfastWarning
 from mrfast.nonlinear.anderson_rubin import line_region
-from mrfast.nonlinear.causal_curve import CausalCurve
+from mrfast.nonlinear.causal_curve import CausalContrast, CausalCurve
 from mrfast.nonlinear.cross_fitted_score import InstrumentScore, instrument_score
 from mrfast.nonlinear.estimator import Fit, InstrumentalVariableEstimator
 from mrfast.nonlinear.iv_data import IVData
@@ -29,9 +29,10 @@ WEAK = 20.0
 """First-stage F below which the fit warns."""
 TOO_WEAK = 10.0
 """First-stage F below which there is no curve, but a line with an Anderson-Rubin set."""
+FAST_CHANGE = 2.0
+"""Mean tau from which the curve may have a jump."""
 _GRID = 200
 _COMPARED = 41
-_ENDS = 0.05
 
 
 class SieveIV(InstrumentalVariableEstimator):
@@ -159,10 +160,14 @@ class SieveIV(InstrumentalVariableEstimator):
         if self.method == "2sls":
             from mrfast.nonlinear.two_stage_least_squares import TwoStageLeastSquares
 
-            return TwoStageLeastSquares()._fit(data)
+            line = TwoStageLeastSquares(level=self.level, n_draws=self.n_draws, rng=self.rng)
+            return line._fit(data)
         from mrfast.nonlinear.stratification import DoublyRanked
 
-        return DoublyRanked()._fit(data)
+        strata = DoublyRanked(
+            level=self.level, folds=self.folds, n_draws=self.n_draws, rng=self.rng
+        )
+        return strata._fit(data)
 
     def _fit_continuous(self, data: IVData) -> Fit:
         random = generator(self.rng)
@@ -192,8 +197,14 @@ class SieveIV(InstrumentalVariableEstimator):
                 f"the first-stage F of {strength:.1f} is below {WEAK:.0f}: estimates are noisy "
                 "and may be biased towards the observational association"
             )
-        diagnostics |= _report(stage, chosen, fits, curve, (low, high))
+        diagnostics |= _report(stage, fits, curve, self.penalty)
         diagnostics |= _overidentification(data, stage, score, chosen)
+        if chosen.tau_mean >= FAST_CHANGE:
+            messages.append(
+                f"the curve changes very fast somewhere (tau = {chosen.tau_mean:.2g}): a jump of "
+                "the effect cannot be followed by it, and the band need not hold within two "
+                "knots' distance of one"
+            )
         if chosen.level is None:
             messages.append(
                 "the curve uses the between equation alone: features that the instruments do not "
@@ -303,7 +314,7 @@ class SieveIV(InstrumentalVariableEstimator):
         curve = self._fitted()
         if not isinstance(curve, SieveCurve):
             raise check.fail("derivative", "a fit of a curve by splines", curve.kind)
-        at = check.float_array("x", x, ndim=None)
+        at = check.float_array("x", np.atleast_1d(x), ndim=None).reshape(np.shape(x))
         rows = curve.slope_basis(at.ravel())
         estimate: Float = np.einsum("mk,k->m", rows, curve.coefficients)
         estimate = estimate.reshape(at.shape)
@@ -320,6 +331,69 @@ class SieveIV(InstrumentalVariableEstimator):
             self._limit_text(kind).replace("E[Y | do(X = x)]", "d E[Y | do(X = x)] / dx"),
             level,
         )
+
+    def risk_ratio(
+        self,
+        x0: ArrayLike,
+        x1: ArrayLike,
+        *,
+        interval: str | None = None,
+        level: float = 0.95,
+    ) -> Float | CausalContrast:
+        """Average risk of a binary outcome under do(X = x1) over that under do(X = x0).
+
+        Parameters
+        ----------
+        x0, x1 : array-like
+            Broadcast against each other.
+        interval : {"pointwise", "uniform"}, optional
+            A uniform interval holds for the ratios of all values of the central 95% to each `x0`.
+        level : float
+
+        Returns
+        -------
+        ndarray of float64 or CausalContrast
+
+        Raises
+        ------
+        InvalidInputError
+            The fit is not that of a binary outcome, or an argument is not usable.
+        """
+        return self._ratio("risk", x0, x1, interval, level)
+
+    def odds_ratio(
+        self,
+        x0: ArrayLike,
+        x1: ArrayLike,
+        *,
+        interval: str | None = None,
+        level: float = 0.95,
+    ) -> Float | CausalContrast:
+        """Odds of the average risk under do(X = x1) over those under x0, see `risk_ratio`."""
+        return self._ratio("odds", x0, x1, interval, level)
+
+    def _ratio(
+        self, kind: str, x0: ArrayLike, x1: ArrayLike, interval: str | None, level: float
+    ) -> Float | CausalContrast:
+        from mrfast.nonlinear.binary_curve import BinaryCurve
+
+        curve = self._fitted()
+        if not isinstance(curve, BinaryCurve):
+            raise check.fail(f"{kind}_ratio", "a fit of a binary outcome", curve.kind)
+        first = check.float_array("x0", np.atleast_1d(x0), ndim=None).reshape(np.shape(x0))
+        second = check.float_array("x1", np.atleast_1d(x1), ndim=None).reshape(np.shape(x1))
+        try:
+            first, second = np.broadcast_arrays(first, second)
+        except ValueError as error:
+            raise check.fail("x1", f"a shape that fits {first.shape}", str(second.shape)) from error
+        if interval is not None:
+            interval, level = self._interval(interval, level)
+        found = curve.ratio(kind, first.ravel(), second.ravel(), None, interval, level)
+        ratio, lower, upper = (values.reshape(first.shape) for values in found)
+        if interval is None:
+            return ratio
+        text = f"{interval} interval for the {kind} ratio"
+        return CausalContrast(first, second, ratio, lower, upper, text, level)
 
     def _limit_text(self, interval: str) -> str:
         text = super()._limit_text(interval)
@@ -350,18 +424,15 @@ def _strength(stage: FirstStage, score: InstrumentScore) -> dict[str, Any]:
 
 
 def _report(
-    stage: FirstStage,
-    chosen: LevelFit,
-    fits: list[LevelFit],
-    curve: SieveCurve,
-    central: tuple[float, float],
+    stage: FirstStage, fits: list[LevelFit], curve: SieveCurve, penalty: str | int
 ) -> dict[str, Any]:
-    """Diagnostics of a curve."""
-    points = np.linspace(*central, _GRID)
+    """Diagnostics of a curve, that of the last of the fits."""
+    chosen = fits[-1]
+    points = np.linspace(*curve.central, _GRID)
     constant = np.ones((_GRID, 1))
     line = np.column_stack([constant, points])
     y_mean, y_sd = stage.y_law
-    compared = np.linspace(*central, _COMPARED)
+    compared = np.linspace(*curve.central, _COMPARED)
     rows = chosen.spline.values((compared - stage.x_law[0]) / stage.x_law[1])
     between = (
         chosen
@@ -369,8 +440,9 @@ def _report(
         else fit_level(
             stage,
             None,
+            penalty=penalty,
             tau_floor=TAU_FLOOR * fits[0].tau_mean,
-            between_gram=chosen.between_gram,
+            between_of=chosen,
         )
     )
 
@@ -419,7 +491,7 @@ def _overidentification(
     n R2 of the regression of u = y - f(x) on the instruments, given their score and covariates:
     direct effects of single variants on the outcome show here.
     """
-    from scipy.stats import chi2
+    from scipy.special import chdtrc
 
     from mrfast import _core
 
@@ -460,7 +532,7 @@ def _overidentification(
     return {
         "overidentification_statistic": statistic,
         "overidentification_degrees_of_freedom": degrees,
-        "overidentification_p_value": float(chi2.sf(statistic, degrees)),
+        "overidentification_p_value": float(chdtrc(degrees, statistic)),
     }
 
 

@@ -129,7 +129,7 @@ def first_stage(data: IVData, score: Float, *, n_threads: int = 1) -> FirstStage
     -------
     FirstStage
     """
-    from scipy.stats import f as f_law
+    from scipy.special import fdtrc
 
     from mrfast import _core
 
@@ -178,7 +178,9 @@ def first_stage(data: IVData, score: Float, *, n_threads: int = 1) -> FirstStage
     nonlinear = np.nan
     if K > 2:
         ratio = people * (linear - unexplained) / n / (K - 2)
-        nonlinear = float(f_law.sf(ratio / (people * unexplained / n / degrees), K - 2, degrees))
+        nonlinear = float(
+            fdtrc(K - 2, degrees, max(ratio / (people * unexplained / n / degrees), 0.0))
+        )
     order = starts = None
     if data.clusters is not None:
         order = np.argsort(data.clusters, kind="stable").astype(np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,12 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from mrfast import _validation as check
 
-__all__ = ["BSpline", "quantile_breakpoints"]
+__all__ = ["BSpline", "breakpoints_and_quantiles", "quantile_breakpoints"]
 
 Float = NDArray[np.float64]
 
 QUANTILE_ROWS = 200_000
 """Knots of more rows than this are quantiles of evenly spaced rows."""
+_GAUSS = np.polynomial.legendre.leggauss(4)
 CURVATURE_POINTS = 201
 """Points over which curvature is averaged."""
 
@@ -162,7 +164,7 @@ class BSpline:
 
     def _quadrature(self) -> tuple[Float, Float]:
         """Nodes and weights of four Gauss-Legendre points an interval."""
-        nodes, weights = np.polynomial.legendre.leggauss(4)
+        nodes, weights = _GAUSS
         half = np.diff(self.breakpoints)[:, None] / 2.0
         middle = self.breakpoints[:-1, None] + half
         return (middle + half * nodes).ravel(), (half * weights).ravel()
@@ -202,11 +204,32 @@ def quantile_breakpoints(x: NDArray[Any], n_functions: int) -> Float:
     InvalidInputError
         Fewer than four functions asked for, or all values are equal.
     """
+    return breakpoints_and_quantiles(x, n_functions, ())[0]
+
+
+def breakpoints_and_quantiles(
+    x: NDArray[Any], n_functions: int, probabilities: Sequence[float]
+) -> tuple[Float, Float]:
+    """`quantile_breakpoints`, and other quantiles of the same values for little more.
+
+    Parameters
+    ----------
+    x : ndarray (n,)
+    n_functions : int
+    probabilities : sequence of float
+
+    Returns
+    -------
+    breakpoints : ndarray (m,)
+    quantiles : ndarray
+        Of `x`, as `numpy.quantile` has them up to 200,000 values.
+    """
     check.integer("n_functions", n_functions, minimum=4)
     low, high = float(np.min(x)), float(np.max(x))
     if not low < high:
         raise check.fail("x", "values that differ", f"{low} only")
     sample = x[:: -(-x.size // QUANTILE_ROWS)]
-    inner = np.quantile(sample, np.linspace(0.01, 0.99, n_functions - 4))
-    points = np.unique(np.concatenate([[low], inner, [high]]))
-    return np.asarray(points, dtype=np.float64)
+    inner = n_functions - 4
+    found = np.quantile(sample, np.concatenate([np.linspace(0.01, 0.99, inner), probabilities]))
+    points = np.unique(np.concatenate([[low], found[:inner], [high]]))
+    return np.asarray(points, dtype=np.float64), np.asarray(found[inner:], dtype=np.float64)
