@@ -106,8 +106,8 @@ void register_genotypes(py::module_ module);
 void register_texts(py::module_ module);
 void register_harmonise(py::module_ module);
 void register_matrix(py::module_ module);
+void register_simulation(py::module_ module);
 void register_crossproducts(py::module_ module);
 void register_sieve(py::module_ module);
-void register_simulation(py::module_ module);
 
 }  // namespace mrfast::bindings

@@ -21,8 +21,8 @@ from . import medians as medians
 from . import mixture as mixture
 from . import multivariable as multivariable
 from . import presso as presso
-from . import sieve as sieve
 from . import simulation as simulation
+from . import sieve as sieve
 from . import summary as summary
 from . import texts as texts
 

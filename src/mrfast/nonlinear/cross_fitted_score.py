@@ -148,10 +148,9 @@ def _weights(gram: Float, p: int, n: float) -> tuple[Float, float]:
     inner, cross, square = gram[:-1, :-1], gram[:-1, -1], gram[-1, -1]
     q = len(inner) - p
     if q:  # covariates have no penalty: take them out first
-        others = np.linalg.solve(
-            inner[p:, p:] + 1e-12 * np.trace(inner[p:, p:]) / q * np.eye(q),
-            np.column_stack([inner[p:, :p], cross[p:]]),
-        )
+        others = np.linalg.lstsq(
+            inner[p:, p:], np.column_stack([inner[p:, :p], cross[p:]]), rcond=1e-12
+        )[0]
         square = square - cross[p:] @ others[:, -1]
         cross = cross[:p] - inner[:p, p:] @ others[:, -1]
         inner = inner[:p, :p] - inner[:p, p:] @ others[:, :-1]

@@ -440,15 +440,14 @@ class _System:
             means = np.einsum("tij,j->ti", inverse, r)
             lam_v = _fellner_schall(lam_v, costs.residual, costs.rank_residual, inverse, means)
         H = A + smooth(lam_f)
-        inverse = inverse_of(H)
-        means = np.einsum("tij,j->ti", inverse, r)
+        means = np.linalg.solve(H, np.broadcast_to(r[:, None], (*H.shape[:2], 1)))[..., 0]
         evidence = 0.5 * (means @ r - np.linalg.slogdet(H)[1] + costs.rank_f * np.log(lam_f))
         evidence += 0.5 * costs.rank_residual * np.log(lam_v)
         evidence += np.log(tau) - np.log1p((tau / TAU_SCALE) ** 2)
         weights = np.exp(evidence - evidence.max())
         weights /= weights.sum()
         top = int(np.argmax(weights))
-        mode = (means[top], inverse[top], smooth(lam_f)[top])
+        mode = (means[top], inverse_of(H[top]), H[top] - A)
         used = smooth(undersmoothed(tau) ** -2.0)
         inverse = inverse_of(A + used)
         return _Posterior(

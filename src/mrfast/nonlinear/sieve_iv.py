@@ -29,6 +29,8 @@ WEAK = 20.0
 """First-stage F below which the fit warns."""
 TOO_WEAK = 10.0
 """First-stage F below which there is no curve, but a line with an Anderson-Rubin set."""
+FEW_VALUES = 5
+"""An exposure of at most this many values is told not to be continuous."""
 FAST_CHANGE = 2.0
 """Mean tau from which the curve may have a jump."""
 _GRID = 200
@@ -192,6 +194,11 @@ class SieveIV(InstrumentalVariableEstimator):
         chosen = fits[-1]
         low, high = (float(value) for value in np.quantile(data.exposure, [0.025, 0.975]))
         curve = SieveCurve.of_fit(chosen, stage, (low, high), self.n_draws, random)
+        if len(np.unique(data.exposure[:1000])) <= FEW_VALUES:
+            messages.append(
+                "the exposure has few values: the control function is made for continuous ones, "
+                "compare method='npiv' or method='2sls'"
+            )
         if strength < WEAK:
             messages.append(
                 f"the first-stage F of {strength:.1f} is below {WEAK:.0f}: estimates are noisy "
@@ -430,7 +437,7 @@ def _report(
     chosen = fits[-1]
     points = np.linspace(*curve.central, _GRID)
     constant = np.ones((_GRID, 1))
-    line = np.column_stack([constant, points])
+    line = np.column_stack([constant, np.linspace(-1.0, 1.0, _GRID)])
     y_mean, y_sd = stage.y_law
     compared = np.linspace(*curve.central, _COMPARED)
     rows = chosen.spline.values((compared - stage.x_law[0]) / stage.x_law[1])
@@ -520,7 +527,8 @@ def _overidentification(
     controls[0, :p] = score.coefficients
     controls[1:, p:] = np.eye(q)
     block = controls @ products
-    slopes = np.linalg.solve(block @ controls.T, np.column_stack([block, controls @ with_u]))
+    right = np.column_stack([block, controls @ with_u])
+    slopes = np.linalg.lstsq(block @ controls.T, right, rcond=1e-10)[0]
     remaining = (products - block.T @ slopes[:, :-1])[:p, :p]
     left = (with_u - block.T @ slopes[:, -1])[:p]
     scale = np.sqrt(np.diag(products)[:p])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mrfast import _validation as check
 from mrfast._validation import Float
 from mrfast.nonlinear.iv_data import IVData
 from mrfast.nonlinear.splines import BSpline, quantile_breakpoints
@@ -25,11 +26,14 @@ _RIDGE = 1e-9
 
 
 def standardised(values: Float, weight: Float | None) -> tuple[float, float, Float]:
-    """Weighted mean and standard deviation (divisor n), and (values - mean) / deviation."""
+    """Weighted mean and standard deviation (divisor n), and (values - mean) / deviation.
+
+    What does not vary becomes zeros.
+    """
     mean = float(np.average(values, weights=weight))
     centred = values - mean
     deviation = float(np.sqrt(np.average(centred * centred, weights=weight)))
-    centred /= deviation
+    centred /= deviation if deviation > 0 else 1.0
     return mean, deviation, centred
 
 
@@ -128,6 +132,11 @@ def first_stage(data: IVData, score: Float, *, n_threads: int = 1) -> FirstStage
     Returns
     -------
     FirstStage
+
+    Raises
+    ------
+    InvalidInputError
+        The exposure is an exact function of instruments and covariates.
     """
     from scipy.special import fdtrc
 
@@ -140,7 +149,7 @@ def first_stage(data: IVData, score: Float, *, n_threads: int = 1) -> FirstStage
     means, sds, covariates = np.empty(0), np.empty(0), None
     if data.covariates is not None and data.q:
         laws = [standardised(np.ascontiguousarray(column), weight) for column in data.covariates.T]
-        means, sds = np.array([law[0] for law in laws]), np.array([law[1] for law in laws])
+        means, sds = np.array([law[0] for law in laws]), np.array([law[1] or 1.0 for law in laws])
         covariates = np.column_stack([law[2] for law in laws])
     q = len(means)
     levels = _few_levels(z)
@@ -164,6 +173,12 @@ def first_stage(data: IVData, score: Float, *, n_threads: int = 1) -> FirstStage
         inverse = inverse_of(inner)
         coefficients = inverse @ gram[:-1, -1]
         unexplained = float(n - coefficients @ (2 * gram[:-1, -1] - gram[:-1, :-1] @ coefficients))
+        if unexplained < 1e-10 * n:
+            raise check.fail(
+                "exposure",
+                "one that the instruments do not determine",
+                "an exact function of instruments and covariates",
+            )
         without, linear = _restricted(gram, K, n, levels, spline, basis)
         r_squared = max(without - unexplained, 0.0) / n
         degrees = max(people - K - q, 1.0)
