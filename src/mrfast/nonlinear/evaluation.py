@@ -102,8 +102,9 @@ def evaluate(
         and upper, which is read linearly between its points and not beyond them; or a function
         of x. The keys of a mapping are the names of the rows.
     true_effect : callable, str, or an object with an attribute ``true_effect``
-        E[Y | do(X = x)]: a function of an array of x, or of one number; a text for `parse_function`, such as
-        ``"0.3*(x+2)*(x-1)+1"`` or ``"file.py:name"``; or simulated data with their truth.
+        E[Y | do(X = x)]: a function of an array of x, or of one number; a text for
+        `parse_function`, such as ``"0.3*(x+2)*(x-1)+1"`` or ``"file.py:name"``; or
+        simulated data with their truth.
     domain : {"95", "99", "range"}, (low, high), or a list of these, optional
         Central 95% or 99% of the exposure, all of it, or a range. By default "95", and for a
         curve or table the range of its points.
