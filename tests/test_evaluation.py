@@ -8,8 +8,10 @@ import pytest
 
 import mrfast
 from mrfast.errors import InvalidInputError
+from mrfast.nonlinear import estimator_names
 from mrfast.nonlinear.causal_curve import CausalCurve
 from mrfast.nonlinear.estimator import Fit, InstrumentalVariableEstimator
+from mrfast.nonlinear.estimator_names import CURVES, MODELS
 from mrfast.nonlinear.evaluation import compared_curves, evaluate
 from mrfast.nonlinear.fitted_curve import FittedCurve
 from mrfast.simulation import poster_simple
@@ -151,6 +153,21 @@ def test_correlation_whatever_the_units() -> None:
                 lambda x, s=scale: s * x**2, lambda x, s=scale: s * (x + x**2), domain=(0, 1)
             ).iloc[0]
         assert found["correlation"] == pytest.approx(row["correlation"], rel=1e-12)
+
+
+def test_fits_are_read_from_their_folders(tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(MODELS, "line", "toy:LineEstimator")
+    monkeypatch.setitem(CURVES, Line.kind, "toy:Line")
+    classes = {"toy:LineEstimator": LineEstimator, "toy:Line": Line}
+    monkeypatch.setattr(estimator_names, "_imported", classes.__getitem__)
+    estimator = fitted()
+    estimator.save(tmp_path / "fit")
+    table = evaluate(tmp_path / "fit", "x + 0.15", interval="uniform")
+    expected = evaluate(estimator, "x + 0.15", interval="uniform")
+    assert table["estimate"][0] == str(tmp_path / "fit")
+    pd.testing.assert_frame_equal(table.drop(columns="estimate"), expected.iloc[:, 1:])
+    with pytest.raises(OSError, match="absent"):
+        evaluate(str(tmp_path / "absent"), "x")
 
 
 def test_simulated_data_bring_truth_and_domain() -> None:

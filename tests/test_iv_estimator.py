@@ -322,6 +322,8 @@ def test_bad_questions_are_answered_by_name() -> None:
         Regression().effect(0.0)
     with pytest.raises(InvalidInputError, match="rows that broadcast against x"):
         fitted().effect_conditional(np.zeros(3), np.zeros((2, 1)))
+    with pytest.raises(InvalidInputError, match=r"x0 of shape \(\), x1 of shape \(2,\)"):
+        fitted().cate(0.0, [1.0, 2.0], np.zeros((3, 1)))
 
 
 # ---------------------------------------------------------------------------- files

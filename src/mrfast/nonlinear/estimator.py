@@ -122,15 +122,21 @@ class InstrumentalVariableEstimator(ABC):
         -------
         dict
         """
-        names = list(inspect.signature(type(self).__init__).parameters)[1:]
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in self._defaults()}
+
+    @classmethod
+    def _defaults(cls) -> dict[str, Any]:
+        """Options with their defaults."""
+        several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        found = list(inspect.signature(cls.__init__).parameters.values())[1:]
+        return {each.name: each.default for each in found if each.kind not in several}
 
     def __repr__(self) -> str:
-        defaults = inspect.signature(type(self).__init__).parameters
+        defaults = self._defaults()
         shown = (
             f"{name}={value!r}"
             for name, value in self.get_params().items()
-            if value is not defaults[name].default and value != defaults[name].default
+            if value is not defaults[name] and value != defaults[name]
         )
         return f"{type(self).__name__}({', '.join(shown)})"
 
@@ -465,10 +471,11 @@ class InstrumentalVariableEstimator(ABC):
         try:
             shape = np.broadcast_shapes(rows.shape[:-1], *(array.shape for array in arrays))
         except ValueError as error:
+            against = ", ".join(
+                f"{name} of shape {array.shape}" for name, array in zip(names, arrays, strict=True)
+            )
             raise check.fail(
-                "covariates",
-                f"rows that broadcast against {names[0]} of shape {arrays[0].shape}",
-                f"shape {rows.shape}",
+                "covariates", f"rows that broadcast against {against}", f"shape {rows.shape}"
             ) from error
         flat = [np.ascontiguousarray(np.broadcast_to(a, shape)).ravel() for a in arrays]
         q = rows.shape[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -97,10 +98,11 @@ def evaluate(
 
     Parameters
     ----------
-    estimates : estimator, CausalCurve, DataFrame or callable, or a mapping or sequence of these
-        A fitted estimator; a curve, or its table with the columns x, estimate and perhaps lower
-        and upper, which is read linearly between its points and not beyond them; or a function
-        of x. The keys of a mapping are the names of the rows.
+    estimates : estimator, path, CausalCurve, DataFrame, callable, or several of these
+        A fitted estimator, or the folder that its ``save`` wrote; a curve, or its table with the
+        columns x, estimate and perhaps lower and upper, which is read linearly between its points
+        and not beyond them; or a function of x. Several are a mapping, whose keys are the names
+        of the rows, or a sequence.
     true_effect : callable, str, or an object with an attribute ``true_effect``
         E[Y | do(X = x)]: a function of an array of x, or of one number; a text for
         `parse_function`, such as ``"0.3*(x+2)*(x-1)+1"`` or ``"file.py:name"``; or
@@ -252,14 +254,20 @@ def _named(estimates: object) -> dict[str, object]:
 def _label(estimate: object) -> str:
     if isinstance(estimate, InstrumentalVariableEstimator):
         return estimate.name
+    if isinstance(estimate, (str, os.PathLike)):
+        return os.fspath(estimate)
     name = getattr(estimate, "__name__", type(estimate).__name__)
     return "function" if name == "<lambda>" else str(name)
 
 
 def _as_curve(name: str, estimate: object) -> object:
-    """Table as a curve; everything else as it is, once it is of a kind that is known."""
+    """Table as a curve, folder as its fit, and everything else of a known kind as it is."""
     import pandas as pd
 
+    if isinstance(estimate, (str, os.PathLike)):
+        from mrfast.nonlinear.fitted_files import load
+
+        return load(estimate)
     if isinstance(estimate, pd.DataFrame):
         missing = [column for column in _CURVE_COLUMNS[:2] if column not in estimate.columns]
         if missing:
@@ -298,7 +306,7 @@ def _as_curve(name: str, estimate: object) -> object:
     if not (isinstance(estimate, InstrumentalVariableEstimator) or callable(estimate)):
         raise check.fail(
             f"estimates[{name!r}]",
-            "a fitted estimator, a CausalCurve, a table or a function",
+            "a fitted estimator or its folder, a CausalCurve, a table or a function",
             type(estimate).__name__,
         )
     return estimate
