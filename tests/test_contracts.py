@@ -30,6 +30,7 @@ FOUNDATION = ("errors", "_validation", "_optional", "_progress", "_runtime", "_f
 DOMAINS = ("bayes", "federated", "nonlinear", "simulation", "summary")
 KERNELS = {domain: {domain} for domain in DOMAINS}  # submodules of _core
 KERNELS["bayes"] = {"bayes", "exact", "identified", "ld"}
+KERNELS["nonlinear"] = {"crossproducts", "sieve"}
 KERNELS["summary"] = {
     "constrained",
     "genotypes",
@@ -56,6 +57,7 @@ MAY_IMPORT["data"] |= {"_core"}  # harmonisation of tables with millions of rows
 # Inside functions, domains may also reach for the drawing of their own results.
 MAY_IMPORT_LATE = {domain: {"plots"} for domain in DOMAINS}
 MAY_IMPORT_LATE["summary"] |= {"io"}  # and for their writing, and a user's reference panel
+MAY_IMPORT_LATE["nonlinear"] |= {"io"}  # and for the data that a sweep's configuration names
 
 
 def python_files() -> list[Path]:

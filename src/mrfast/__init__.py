@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from mrfast.io.omop.reading import read_omop_cohort as read_omop_cohort
     from mrfast.io.tables import read_associations as read_associations
     from mrfast.nonlinear.evaluation import evaluate as evaluate
+    from mrfast.nonlinear.hyperparameter_sweep import sweep as sweep
     from mrfast.summary.adjusted_profile import RAPSEstimate as RAPSEstimate
     from mrfast.summary.adjusted_profile import raps as raps
     from mrfast.summary.calibration import EmpiricalNull as EmpiricalNull
@@ -279,6 +280,7 @@ _HOME = {
     "steiger": "summary.directionality",
     "steiger_filter": "summary.directionality",
     "study_decision": "federated.decision",
+    "sweep": "nonlinear.hyperparameter_sweep",
     "variance_explained": "summary.directionality",
     "wald_ratio": "summary.wald",
     "weighted_median": "summary.median_methods",

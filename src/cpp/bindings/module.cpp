@@ -50,4 +50,6 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   mrfast::bindings::register_harmonise(m.def_submodule("harmonise"));
   mrfast::bindings::register_matrix(m.def_submodule("matrix"));
   mrfast::bindings::register_simulation(m.def_submodule("simulation"));
+  mrfast::bindings::register_crossproducts(m.def_submodule("crossproducts"));
+  mrfast::bindings::register_sieve(m.def_submodule("sieve"));
 }

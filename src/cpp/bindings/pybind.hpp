@@ -107,5 +107,7 @@ void register_texts(py::module_ module);
 void register_harmonise(py::module_ module);
 void register_matrix(py::module_ module);
 void register_simulation(py::module_ module);
+void register_crossproducts(py::module_ module);
+void register_sieve(py::module_ module);
 
 }  // namespace mrfast::bindings

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from . import bayes as bayes
 from . import constrained as constrained
+from . import crossproducts as crossproducts
 from . import exact as exact
 from . import federated as federated
 from . import genotypes as genotypes
@@ -20,6 +21,7 @@ from . import medians as medians
 from . import mixture as mixture
 from . import multivariable as multivariable
 from . import presso as presso
+from . import sieve as sieve
 from . import simulation as simulation
 from . import summary as summary
 from . import texts as texts

@@ -13,10 +13,37 @@ if TYPE_CHECKING:
 
 __all__ = ["CURVES", "MODELS", "curve_class", "estimator_class"]
 
-MODELS: dict[str, str] = {}
+MODELS: dict[str, str] = {
+    "two_stage_least_squares": "two_stage_least_squares:TwoStageLeastSquares",
+    "sieve_iv": "sieve_iv:SieveIV",
+    "kernel_iv": "kernel_iv:KernelIV",
+    "location_shift_iv": "location_shift:LocationShiftIV",
+    "doubly_ranked": "stratification:DoublyRanked",
+    "residual": "stratification:Residual",
+    "logistic_control_function": "logistic_control_function:LogisticControlFunction",
+    "quantile_iv": "networks.quantile_iv:QuantileIV",
+    "deep_iv": "networks.deep_iv:DeepIV",
+    "dfiv": "networks.dfiv:DFIV",
+    "delivr": "networks.delivr:DeLIVR",
+    "deep_gmm": "networks.deep_gmm:DeepGMM",
+    "ensemble": "ensemble:Ensemble",
+    "rescaled": "rescaled:Rescaled",
+}
 """Name of an estimator: module below ``mrfast.nonlinear`` and class."""
 
-CURVES: dict[str, str] = {}
+CURVES: dict[str, str] = {
+    "additive": "additive_curve:AdditiveCurve",
+    "logistic_control_function": "logistic_control_function:LogisticCurve",
+    "anderson_rubin_line": "sieve_curve:AndersonRubinLine",
+    "sieve": "sieve_curve:SieveCurve",
+    "honest_sieve": "honest_bands:HonestCurve",
+    "binary_sieve": "binary_curve:BinaryCurve",
+    "modified_sieve": "modified_curve:ModifiedCurve",
+    "network": "network_curve:NetworkCurve",
+    "conformal": "conformal:ConformalCurve",
+    "ensemble": "composed_curves:EnsembleCurve",
+    "rescaled": "composed_curves:RescaledCurve",
+}
 """Kind of a `FittedCurve`: module below ``mrfast.nonlinear`` and class."""
 
 

@@ -17,7 +17,7 @@ from mrfast.errors import MrfastWarning
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["IVData", "iv_data"]
+__all__ = ["IVData", "checked_part", "iv_data"]
 
 _FEWEST = 20
 _MISSING_CODES = (-9, 255)  # beside the dosages 0, 1 and 2
@@ -79,6 +79,25 @@ class IVData:
     def binary_outcome(self) -> bool:
         """Whether every outcome is 0 or 1."""
         return bool(np.isin(self.outcome, (0.0, 1.0)).all())
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What `fit` takes: the columns in tables with their names, which it then keeps."""
+        import pandas as pd
+
+        def table(values: NDArray[Any], names: tuple[str, ...]) -> pd.DataFrame:
+            return pd.DataFrame(values, columns=list(names) or None, copy=False)
+
+        found: dict[str, Any] = {
+            "instruments": table(self.instruments, self.instrument_names),
+            "exposure": self.exposure,
+            "outcome": self.outcome,
+            "sample_weight": self.sample_weight,
+            "clusters": self.clusters,
+        }
+        if self.covariates is not None:
+            found["covariates"] = table(self.covariates, self.covariate_names)
+        return {name: value for name, value in found.items() if value is not None}
 
     def take(self, rows: NDArray[Any]) -> IVData:
         """Those people, in that order; clusters keep their numbers.
@@ -276,6 +295,42 @@ def _group_codes(clusters: object, n: int) -> NDArray[np.int64]:
     if len(distinct) < 2:
         raise check.fail("clusters", "at least 2 groups", "1")
     return codes.astype(np.int64).reshape(n)
+
+
+def checked_part(
+    data: IVData, rows: NDArray[Any], clusters: NDArray[np.int64] | None = None
+) -> IVData:
+    """Some people, or some of them several times, checked as the arguments of a fit.
+
+    Parameters
+    ----------
+    data : IVData
+    rows : ndarray of int or bool
+    clusters : ndarray of int64, optional
+        Groups of the rows; by default those of `data`, numbered anew.
+
+    Returns
+    -------
+    IVData
+        Weights have the mean 1 again.
+
+    Raises
+    ------
+    InvalidInputError
+        A variable does not vary any more.
+    """
+    part = data.take(rows)
+    checked = iv_data(
+        part.instruments,
+        part.exposure,
+        part.outcome,
+        part.covariates,
+        sample_weight=part.sample_weight,
+        clusters=part.clusters if clusters is None else clusters,
+    )
+    return replace(
+        checked, instrument_names=data.instrument_names, covariate_names=data.covariate_names
+    )
 
 
 def _vector(argument: str, values: object, length: int | None = None) -> Float:
