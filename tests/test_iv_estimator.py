@@ -238,6 +238,8 @@ def test_covariates_of_a_table_are_taken_by_name() -> None:
         np.testing.assert_array_equal(
             estimator.effect_conditional(0.5, turned.iloc[3]), expected[3]
         )
+        plain = pd.Series(table.iloc[3].to_numpy())  # without names: by place
+        np.testing.assert_array_equal(estimator.effect_conditional(0.5, plain), expected[3])
         with pytest.raises(InvalidInputError, match="at least one person"):
             estimator.effect(0.5, turned.iloc[:0])
         with pytest.raises(InvalidInputError, match=f"the columns {second}"):

@@ -445,8 +445,9 @@ class InstrumentalVariableEstimator(ABC):
             raise check.fail("covariates", "None: the fit had no covariates", "some")
         values: Any = covariates
         labels = getattr(values, "columns", None)
-        if labels is None and q > 1 and hasattr(values, "to_numpy"):
-            labels = values.index  # a row of a table
+        if labels is None and q > 1 and hasattr(values, "to_numpy") and hasattr(values, "index"):
+            row = list(values.index)  # one of a table has names, otherwise numbers in order
+            labels = None if row == list(range(len(row))) else row
         if labels is not None:  # by name
             names = [str(label) for label in labels]
             missing = [name for name in self.covariate_names_ if name not in names]
