@@ -8,8 +8,10 @@ import pytest
 
 import mrfast
 from mrfast.errors import InvalidInputError
+from mrfast.nonlinear import estimator_names
 from mrfast.nonlinear.causal_curve import CausalCurve
 from mrfast.nonlinear.estimator import Fit, InstrumentalVariableEstimator
+from mrfast.nonlinear.estimator_names import CURVES, MODELS
 from mrfast.nonlinear.evaluation import compared_curves, evaluate
 from mrfast.nonlinear.fitted_curve import FittedCurve
 from mrfast.simulation import poster_simple
@@ -128,6 +130,46 @@ def test_tables_are_read_linearly_between_their_points(tmp_path) -> None:
     assert evaluate(limits, "x**2").iloc[0]["coverage"] == 1
 
 
+def test_infinite_limits_cover_and_limits_in_the_wrong_order_are_refused() -> None:
+    x = np.linspace(-1, 1, 9)
+    lower = np.where(x < 0, -np.inf, x - 1)
+    curve = CausalCurve(x, x, lower, np.full(9, np.inf), "Anderson-Rubin", 0.95)
+    for estimate in (curve, curve.to_frame()):
+        row = evaluate(estimate, "x", n_points=9).iloc[0]
+        assert row["covered_everywhere"]
+        assert row["mean_interval_width"] == np.inf
+    with pytest.raises(InvalidInputError, match="lower limits"):
+        evaluate(CausalCurve(x, x, x + 1, x - 1, "swapped", 0.95), "x")
+    with pytest.raises(InvalidInputError, match=r"shapes \(9,\), \(9,\), \(3,\)"):
+        evaluate(CausalCurve(x, x, x[:3], x, "short", 0.95), "x")
+
+
+def test_correlation_whatever_the_units() -> None:
+    """Fails where squares of large or small numbers leave the range of a double."""
+    for scale in (1e-200, 1.0, 1e200):
+        row = evaluate(lambda x: x**2, lambda x: x + x**2, domain=(0, 1)).iloc[0]
+        with np.errstate(over="ignore"):
+            found = evaluate(
+                lambda x, s=scale: s * x**2, lambda x, s=scale: s * (x + x**2), domain=(0, 1)
+            ).iloc[0]
+        assert found["correlation"] == pytest.approx(row["correlation"], rel=1e-12)
+
+
+def test_fits_are_read_from_their_folders(tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(MODELS, "line", "toy:LineEstimator")
+    monkeypatch.setitem(CURVES, Line.kind, "toy:Line")
+    classes = {"toy:LineEstimator": LineEstimator, "toy:Line": Line}
+    monkeypatch.setattr(estimator_names, "_imported", classes.__getitem__)
+    estimator = fitted()
+    estimator.save(tmp_path / "fit")
+    table = evaluate(tmp_path / "fit", "x + 0.15", interval="uniform")
+    expected = evaluate(estimator, "x + 0.15", interval="uniform")
+    assert table["estimate"][0] == str(tmp_path / "fit")
+    pd.testing.assert_frame_equal(table.drop(columns="estimate"), expected.iloc[:, 1:])
+    with pytest.raises(OSError, match="absent"):
+        evaluate(str(tmp_path / "absent"), "x")
+
+
 def test_simulated_data_bring_truth_and_domain() -> None:
     data = poster_simple(2_000, rng=1)
     row = evaluate(lambda x: 0 * x, data, domain="95").iloc[0]
@@ -155,7 +197,10 @@ def test_top_level_name() -> None:
         (np.sin, "log(x)", {"domain": (-1, 1)}, "finite"),
         (np.sin, "x", {"domain": (0, 1), "n_points": 1}, "n_points"),
         (np.sin, "x", {"domain": (0, 1), "level": 1}, "level"),
-        (lambda x: 1.0, "x", {"domain": (0, 1)}, "function"),
+        (lambda x: x[:1], "x", {"domain": (0, 1)}, r"function.*shape \(2000,\)"),
+        (np.sin, lambda x: x[:1], {"domain": (0, 1)}, "true_effect: expected numbers of shape"),
+        (np.sin, lambda x: 1 / 0, {"domain": (0, 1)}, "true_effect: .*ZeroDivisionError"),
+        (np.sin, lambda x: "a", {"domain": (0, 1)}, "true_effect"),
         (lambda x: x / 0, "x", {"domain": (1, 2)}, "function"),
         (pd.DataFrame({"x": [0.0, 1.0]}), "x", {}, "estimate"),
         (pd.DataFrame({"x": [0.0, 0.0], "estimate": [0.0, 0.0]}), "x", {}, "distinct"),

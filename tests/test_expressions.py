@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mrfast.errors import InvalidInputError
-from mrfast.nonlinear.expressions import FUNCTIONS, parse_function
+from mrfast.nonlinear.expressions import FUNCTIONS, function_values, parse_function
 
 X = np.linspace(-3, 4, 29)
 
@@ -33,10 +33,18 @@ X = np.linspace(-3, 4, 29)
         ("expit(x) + softplus(x)", lambda x: 1 / (1 + math.exp(-x)) + math.log1p(math.exp(x))),
         ("normal_cdf(x)", lambda x: 0.5 * math.erfc(-x / math.sqrt(2))),
         ("5", lambda x: 5.0),
+        ("(x > 0) + (x > 1) - (x < -1)", lambda x: (x > 0) + (x > 1) - (x < -1)),
+        ("-(x > 0) + exp(x > 1) * sign(x < 0)", lambda x: -(x > 0) + math.exp(x > 1) * (x < 0)),
+        ("~(x > 0) * 2 + (not x > 1 and x != 0)", lambda x: 2 * (x <= 0) + (x <= 1 and x != 0)),
+        ("np.pi * x + math.e + numpy.power(x, 2)", lambda x: math.pi * x + math.e + x * x),
+        ("lambda e: e + 1", lambda x: x + 1),
     ],
 )
 def test_meaning(text: str, function) -> None:
-    """-x**2 is -(x^2), and a chain a < x < b is both: as in Python, element by element."""
+    """-x**2 is -(x^2), and a chain a < x < b is both: as in Python, element by element.
+
+    Comparisons add up: fails where numpy's sum of two truths is one truth.
+    """
     parsed = parse_function(text)
     np.testing.assert_allclose(parsed(X), [function(float(x)) for x in X], rtol=1e-13, atol=1e-14)
     assert parsed(X.reshape(-1, 1)).shape == (len(X), 1)
@@ -73,6 +81,15 @@ def test_meaning(text: str, function) -> None:
         "(y := x)",
         "f'{x}'",
         "x << 2",
+        "x^2",
+        "x & 2",
+        "x or 5",
+        "not x",
+        "~x",
+        "x > 0 & x < 2",
+        "np.tau",
+        "lambda exp: exp(1)",
+        "lambda np: np.exp(1)",
         "x @ x",
         "x in x",
         "x is x",
@@ -117,6 +134,28 @@ def test_values_that_are_not_finite_are_errors_that_say_where() -> None:
         parse_function("x")([np.nan])
 
 
+def test_a_power_is_not_written_as_in_r() -> None:
+    """Fails where x^2 is an exclusive or, which has values 0 and 1."""
+    with pytest.raises(InvalidInputError, match=r"BitXor, powers are written \*\*"):
+        parse_function("0.1*x^2")
+
+
+def test_functions_of_single_numbers_are_called_point_by_point() -> None:
+    points = np.array([[-1.0, 0.0], [0.5, 2.0]])
+
+    def piecewise(x: float) -> float:
+        return x if x > 0 else -1
+
+    expected = [[-1, -1], [0.5, 2]]
+    np.testing.assert_array_equal(function_values("f", piecewise, points), expected)
+    np.testing.assert_allclose(function_values("f", math.sin, points), np.sin(points))
+    np.testing.assert_array_equal(function_values("f", lambda x: 3, points), np.full((2, 2), 3))
+    with pytest.raises(InvalidInputError, match=r"f: .*ValueError.* at x = -1"):
+        function_values("f", math.sqrt, points)
+    with pytest.raises(InvalidInputError, match="f: expected finite values"):
+        function_values("f", lambda x: x / 0, points)
+
+
 def test_every_function_runs() -> None:
     for name, (_, count) in FUNCTIONS.items():
         text = f"{name}({', '.join(['x', '0.5', '2'][:count])})"
@@ -136,6 +175,12 @@ def test_function_of_a_file(tmp_path) -> None:
     ):
         with pytest.raises(InvalidInputError, match=message):
             parse_function(text)
+    path.write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+        "@dataclass\nclass Line:\n    slope: float\n    def __call__(self, x):\n"
+        "        return self.slope * x\ntruth = Line(2)\n"
+    )
+    np.testing.assert_array_equal(parse_function(f"{path}:truth")(X), 2 * X)
     path.write_text("1 / 0\n")
     with pytest.raises(InvalidInputError, match="ZeroDivisionError"):
         parse_function(f"{path}:truth")

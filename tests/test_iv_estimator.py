@@ -52,8 +52,10 @@ class Regression(InstrumentalVariableEstimator):
     name = "test_regression"
     title = "Regression"
 
-    def __init__(self, *, n_draws: int = 4000, seed: int = 1) -> None:
-        self.n_draws, self.seed = n_draws, seed
+    def __init__(
+        self, *, n_draws: int = 4000, seed: int = 1, sizes: tuple[float, ...] = (1.0, np.inf)
+    ) -> None:
+        self.n_draws, self.seed, self.sizes = n_draws, seed, sizes
 
     def _fit(self, data: IVData) -> Fit:
         mean = 0.0 if data.covariates is None else float(data.covariates[:, 0].mean())
@@ -70,7 +72,11 @@ class Regression(InstrumentalVariableEstimator):
         draws = rng.multivariate_normal(coefficients, covariance, self.n_draws)
         central = tuple(np.quantile(data.exposure, [0.025, 0.975]))
         curve = Quadratic(coefficients, covariance, draws, central, mean=mean)
-        return Fit(curve, {"residual_variance": 1.0, "undefined": float("nan")}, ("a note",))
+        return Fit(
+            curve,
+            {"residual_variance": 1.0, "undefined": [float("nan"), float("-inf")]},
+            ("a note",),
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -129,11 +135,37 @@ def test_genotypes_keep_their_type_and_weights_have_mean_one() -> None:
         ({"sample_weight": -np.ones(400)}, "sample_weight"),
         ({"clusters": np.full(400, np.nan)}, "clusters: expected a label for everybody"),
         ({"clusters": np.zeros(400)}, "clusters: expected at least 2 groups"),
+        ({"clusters": pd.Series(["a"] * 399 + [None], dtype="string")}, "clusters: .*1 missing"),
+        ({"clusters": np.array(["2020"] * 399 + ["NaT"], "M8[Y]")}, "clusters: .*1 missing"),
+        ({"clusters": np.ma.masked_equal(np.arange(400), 3)}, "clusters: .*without a mask"),
+        ({"instruments": np.ma.masked_equal(np.eye(400), 1)}, "instruments: .*without a mask"),
+        ({"instruments": [[0, 1], [1]] * 200}, "instruments: expected an array of 400 rows"),
+        ({"instruments": np.array([0, 1, 2, -9] * 100)}, "-9 in instrument_1"),
+        ({"instruments": np.array([0.0, 1, 2, -9] * 100)}, "-9 in instrument_1"),
+        ({"instruments": np.array([0, 1, 2, 255] * 100, np.uint8)}, "255 in instrument_1"),
     ],
 )
 def test_unusable_data_is_refused_by_name(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         iv_data(**(people() | change))
+
+
+def test_numbers_of_other_types_keep_their_values() -> None:
+    data = people()
+    g = data["instruments"]
+    for given in (
+        g.astype(">i2"),
+        g.astype(">f4"),
+        g.astype(object),
+        pd.DataFrame(g).astype("Int8"),
+        np.asfortranarray(np.repeat(g, 2, axis=0))[::2],
+    ):
+        found = iv_data(**(data | {"instruments": given})).instruments
+        np.testing.assert_array_equal(found, g)
+        assert found.dtype.isnative
+    negative = np.array([-9, 3, 5, 7] * 100)  # a score, not genotypes
+    assert iv_data(**(data | {"instruments": negative})).p == 1
+    assert repr(iv_data(**data, sample_weight=np.ones(400))) == "IVData(n=400, p=3, q=1, weighted)"
 
 
 def test_a_table_gives_complete_cases_and_says_how_many_are_left_out() -> None:
@@ -149,6 +181,10 @@ def test_a_table_gives_complete_cases_and_says_how_many_are_left_out() -> None:
     assert found.instrument_names == ("g1", "g2", "g3")
     with pytest.raises(InvalidInputError, match="exposure: expected columns of the table"):
         IVData.from_frame(frame, **(columns | {"exposure": "ldl"}))
+    with pytest.raises(InvalidInputError, match=r"exposure: .* received 'x', one of instruments"):
+        IVData.from_frame(frame, **(columns | {"instruments": ["g1", "x"]}))
+    with pytest.raises(InvalidInputError, match="frame"):
+        IVData.from_frame(dict(frame), **columns)  # type: ignore[arg-type]
 
 
 def test_taking_rows_takes_them_from_everything() -> None:
@@ -189,6 +225,49 @@ def test_conditional_effects_broadcast_as_numpy_does() -> None:
     np.testing.assert_allclose(estimator.effect(x, c[:, None]), truth(x, c.mean()))
 
 
+def test_covariates_of_a_table_are_taken_by_name() -> None:
+    """Wrong: by place, which exchanges age and sex; numbers may be the names of columns."""
+    data = people()
+    rng = np.random.default_rng(1)
+    for first, second in (("age", "sex"), (0, 1)):
+        table = pd.DataFrame({first: data["covariates"], second: rng.standard_normal(400)})
+        estimator = Regression().fit(**(data | {"covariates": table}))
+        turned = table[[second, first]]
+        expected = estimator.effect_conditional(0.5, table.to_numpy())
+        np.testing.assert_array_equal(estimator.effect_conditional(0.5, turned), expected)
+        np.testing.assert_array_equal(
+            estimator.effect_conditional(0.5, turned.iloc[3]), expected[3]
+        )
+        plain = pd.Series(table.iloc[3].to_numpy())  # without names: by place
+        np.testing.assert_array_equal(estimator.effect_conditional(0.5, plain), expected[3])
+        with pytest.raises(InvalidInputError, match="at least one person"):
+            estimator.effect(0.5, turned.iloc[:0])
+        with pytest.raises(InvalidInputError, match=f"the columns {second}"):
+            estimator.effect(0.5, table[[first]])
+
+
+def test_values_that_are_close_have_a_histogram() -> None:
+    """Numpy refuses more bins than there are numbers between the ends."""
+    data = people()
+    data["exposure"] = 1e16 + 2 * np.round(data["exposure"])
+    found = Regression()._keep(iv_data(**data), Fit(fitted().curve_))
+    counts, edges = found.exposure_histogram_
+    assert counts.sum() == 400
+    assert (np.diff(edges) > 0).all()
+
+
+def test_directions_without_variance_leave_the_uniform_factor() -> None:
+    """Wrong: every error above 0, among them those that rounding leaves of zero."""
+    v = np.array([1.0, 1 / 3, 0.7, 0.0])
+    draws = np.random.default_rng(1).standard_normal((2000, 1)) * v
+    draws[:, 3] = 1e-9  # rounding of draws
+    law = (np.zeros(4), np.outer(v, v) + 1e-34 * np.eye(4), draws, (0.0, 1.0))
+    curve = Quadratic(*law, mean=0.0)
+    rows = np.array([v, [0.0, 0.0, 0.0, 1.0]])
+    assert curve.critical_value(rows, 0.95) == pytest.approx(1.96, abs=0.1)
+    assert curve.critical_value(rows[:0], 0.95) == pytest.approx(1.959964)
+
+
 def test_a_contrast_is_the_difference_with_the_limits_of_the_difference() -> None:
     estimator = fitted()
     found = estimator.ate(-1.0, [0.0, 1.0], interval="pointwise")
@@ -198,6 +277,7 @@ def test_a_contrast_is_the_difference_with_the_limits_of_the_difference() -> Non
     np.testing.assert_allclose(found.estimate, rows @ estimator.curve_.coefficients)
     np.testing.assert_allclose(found.upper - found.estimate, 1.959963984540054 * errors)
     assert found.x0.shape == (2,)
+    assert found.method == "pointwise interval for E[Y | do(X = x1)] - E[Y | do(X = x0)]"
 
 
 def test_averaging_over_people_averages_rows_not_limits() -> None:
@@ -244,6 +324,8 @@ def test_bad_questions_are_answered_by_name() -> None:
         Regression().effect(0.0)
     with pytest.raises(InvalidInputError, match="rows that broadcast against x"):
         fitted().effect_conditional(np.zeros(3), np.zeros((2, 1)))
+    with pytest.raises(InvalidInputError, match=r"x0 of shape \(\), x1 of shape \(2,\)"):
+        fitted().cate(0.0, [1.0, 2.0], np.zeros((3, 1)))
 
 
 # ---------------------------------------------------------------------------- files
@@ -260,6 +342,8 @@ def test_a_fit_survives_its_files(tmp_path: Any) -> None:
         first, second = (e.effect(x, interval=interval) for e in (estimator, again))
         np.testing.assert_array_equal(first.lower, second.lower)
     assert again.messages_ == ("a note",)
+    assert again.sizes == (1.0, np.inf)
+    np.testing.assert_equal(again.diagnostics_, estimator.diagnostics_)  # NaN stays NaN
     assert again.exposure_central_ == estimator.exposure_central_
     np.testing.assert_array_equal(again.exposure_histogram_[0], estimator.exposure_histogram_[0])
     assert "residual variance" in str(again.summary())

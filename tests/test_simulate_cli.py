@@ -60,6 +60,15 @@ def test_settings(command, tmp_path) -> None:
     assert "20 instruments" in command.out
 
 
+def test_values_are_texts_where_they_are_no_numbers(command, tmp_path) -> None:
+    """Fails where the curve called null becomes nothing; whole numbers may have an exponent."""
+    words = ["simulate", "single_instrument", "-n", "2e2", "--set", "curve=null"]
+    assert command(*words, "-o", tmp_path / "a") == 0
+    assert "true effect of the exposure x: 0 * x" in command.out
+    assert len(pd.read_csv(tmp_path / "a_sim_data.csv.gz")) == 200
+    assert "--people" in command.fails("simulate", "tian_A1", "-n", "2.5", "-o", tmp_path / "b")
+
+
 def test_other_columns_are_named(command, tmp_path) -> None:
     for name, column in (
         ("families", "cluster"),

@@ -235,6 +235,23 @@ def test_parameters_and_variables_are_drawn_again_in_their_order() -> None:
     assert list(sim.parameters) == ["mean_u"]
 
 
+def test_parameters_keep_what_they_are(tmp_path) -> None:
+    """Fails where a list of texts and numbers becomes an array of texts."""
+    sim = Simulation(5, rng=1)
+    given = {"mixed": ["a", 1], "ragged": [[1], [1, 2]], "text": "sine", "none": None}
+    for name, value in given.items():
+        sim.parameters[name] = value
+        assert sim.parameters[name] == value
+    sim.parameters["numbers"] = [1, 2]
+    np.testing.assert_array_equal(sim.parameters["numbers"] * 2, [2, 4])
+    sim.parameters["of_nothing"] = lambda: 3
+    sim.add_variable("v", lambda: np.arange(5.0))
+    assert sim.parameters["of_nothing"] == 3
+    assert sim["v"][4] == 4
+    _, path = sim.save(tmp_path / "case")
+    assert json.loads(path.read_text())["parameters"]["mixed"] == ["a", 1]
+
+
 def test_a_failed_resample_leaves_everything() -> None:
     sim = Simulation(20, rng=1)
     sim.add_variable(Normal("u"))
@@ -340,6 +357,9 @@ def test_truth() -> None:
     np.testing.assert_allclose(sim.true_effect([[1.0, 2.0]]), [[0.3, 0.6]])
     sim.true_effect = lambda x: 1.0
     assert sim.true_effect([1.0, 2.0]).tolist() == [1, 1]
+    sim.true_effect = lambda x: x[:1]
+    with pytest.raises(InvalidInputError, match=r"true_effect: expected shape \(2,\)"):
+        sim.true_effect([1.0, 2.0])
     with pytest.raises(InvalidInputError, match="true_effect"):
         sim.true_effect = 3  # type: ignore[assignment]
 
@@ -361,6 +381,13 @@ def test_truth() -> None:
         (lambda s: s.add_variable("v", np.zeros(3)), "v: expected 20"),
         (lambda s: s.add_variable("v", "text"), "v: expected numbers"),
         (lambda s: s.add_variable("v", lambda s: np.full(s.n, np.nan)), "v: expected finite"),
+        (lambda s: s.add_variable(Normal("v", sd=1e308)), "v: expected finite"),
+        (lambda s: s.add_variable(Uniform("v", -1e308, 1e308)), "v: expected finite"),
+        (lambda s: s.add_variable(MultivariateNormal("v", [], np.eye(0))), "v.mean"),
+        (lambda s: s.add_variable(Normal), "variable: expected a random variable"),
+        (lambda s: s.add_variables(Normal("v")), "variables: expected several"),
+        (lambda s: s.elementwise(lambda x: x[:1], "x"), r"function: .*shape \(1,\)"),
+        (lambda s: s.elementwise(lambda g: g, "g"), r"function: .*shape \(20, 3\)"),
         (lambda s: s.add_variable("", 1), "name"),
         (lambda s: s["v"], "'v'"),
         (lambda s: s.rng, "rng"),

@@ -32,7 +32,7 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "-n",
         "--people",
-        type=int,
+        type=float,
         default=10_000,
         metavar="N",
         help="number of people (default %(default)s)",
@@ -152,6 +152,7 @@ def _value(text: str) -> Any:
     if "," in text:
         return tuple(_value(part.strip()) for part in text.split(","))
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except ValueError:
         return text
+    return value if isinstance(value, (bool, int, float)) else text  # null is a curve

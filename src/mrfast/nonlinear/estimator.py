@@ -122,15 +122,21 @@ class InstrumentalVariableEstimator(ABC):
         -------
         dict
         """
-        names = list(inspect.signature(type(self).__init__).parameters)[1:]
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in self._defaults()}
+
+    @classmethod
+    def _defaults(cls) -> dict[str, Any]:
+        """Options with their defaults."""
+        several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        found = list(inspect.signature(cls.__init__).parameters.values())[1:]
+        return {each.name: each.default for each in found if each.kind not in several}
 
     def __repr__(self) -> str:
-        defaults = inspect.signature(type(self).__init__).parameters
+        defaults = self._defaults()
         shown = (
             f"{name}={value!r}"
             for name, value in self.get_params().items()
-            if value is not defaults[name].default and value != defaults[name].default
+            if value is not defaults[name] and value != defaults[name]
         )
         return f"{type(self).__name__}({', '.join(shown)})"
 
@@ -183,7 +189,9 @@ class InstrumentalVariableEstimator(ABC):
         """Take over a fit, and what plots and domains need of the exposure."""
         x = data.exposure
         low, low99, high99, high = np.quantile(x, [0.025, 0.005, 0.995, 0.975])
-        counts, edges = np.histogram(x, bins=_BINS)
+        edges = np.linspace(x.min(), x.max(), _BINS + 1)
+        separate = bool((np.diff(edges) > 0).all())  # or values are too close for so many bins
+        counts, edges = np.histogram(x, bins=_BINS if separate else np.unique(edges))
         self.curve_ = fit.curve
         self.diagnostics_ = fit.diagnostics
         self.messages_ = tuple(fit.messages)
@@ -405,7 +413,9 @@ class InstrumentalVariableEstimator(ABC):
             estimate,
             lower.reshape(shape),
             upper.reshape(shape),
-            self._limit_text(kind),
+            self._limit_text(kind).replace(
+                "E[Y | do(X = x)]", "E[Y | do(X = x1)] - E[Y | do(X = x0)]"
+            ),
             level,
         )
 
@@ -434,17 +444,23 @@ class InstrumentalVariableEstimator(ABC):
         if q == 0:
             raise check.fail("covariates", "None: the fit had no covariates", "some")
         values: Any = covariates
-        if hasattr(values, "columns"):  # a table: by name
-            names = [str(column) for column in values.columns]
+        labels = getattr(values, "columns", None)
+        if labels is None and q > 1 and hasattr(values, "to_numpy") and hasattr(values, "index"):
+            row = list(values.index)  # one of a table has names, otherwise numbers in order
+            labels = None if row == list(range(len(row))) else row
+        if labels is not None:  # by name
+            names = [str(label) for label in labels]
             missing = [name for name in self.covariate_names_ if name not in names]
             if missing:
                 raise check.fail("covariates", f"the columns {check.listed(missing)}", "others")
-            values = values[list(self.covariate_names_)].to_numpy()
+            values = values.to_numpy()[..., [names.index(name) for name in self.covariate_names_]]
         rows = _numbers("covariates", values)
         if q == 1 and (rows.ndim == 0 or rows.shape[-1] != 1):
             rows = rows[..., None]
         if rows.ndim == 0 or rows.shape[-1] != q:
             raise check.fail("covariates", f"a last axis of {q}", f"shape {rows.shape}")
+        if not rows.size:
+            raise check.fail("covariates", "at least one person", "none")
         return rows
 
     def _broadcast(
@@ -456,10 +472,11 @@ class InstrumentalVariableEstimator(ABC):
         try:
             shape = np.broadcast_shapes(rows.shape[:-1], *(array.shape for array in arrays))
         except ValueError as error:
+            against = ", ".join(
+                f"{name} of shape {array.shape}" for name, array in zip(names, arrays, strict=True)
+            )
             raise check.fail(
-                "covariates",
-                f"rows that broadcast against {names[0]} of shape {arrays[0].shape}",
-                f"shape {rows.shape}",
+                "covariates", f"rows that broadcast against {against}", f"shape {rows.shape}"
             ) from error
         flat = [np.ascontiguousarray(np.broadcast_to(a, shape)).ravel() for a in arrays]
         q = rows.shape[-1]

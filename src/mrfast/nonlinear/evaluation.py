@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from mrfast import _validation as check
 from mrfast._validation import Float
 from mrfast.nonlinear.causal_curve import CausalCurve
 from mrfast.nonlinear.estimator import InstrumentalVariableEstimator
-from mrfast.nonlinear.expressions import parse_function
+from mrfast.nonlinear.expressions import function_values, parse_function
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,13 +98,15 @@ def evaluate(
 
     Parameters
     ----------
-    estimates : estimator, CausalCurve, DataFrame or callable, or a mapping or sequence of these
-        A fitted estimator; a curve, or its table with the columns x, estimate and perhaps lower
-        and upper, which is read linearly between its points and not beyond them; or a function
-        of x. The keys of a mapping are the names of the rows.
+    estimates : estimator, path, CausalCurve, DataFrame, callable, or several of these
+        A fitted estimator, or the folder that its ``save`` wrote; a curve, or its table with the
+        columns x, estimate and perhaps lower and upper, which is read linearly between its points
+        and not beyond them; or a function of x. Several are a mapping, whose keys are the names
+        of the rows, or a sequence.
     true_effect : callable, str, or an object with an attribute ``true_effect``
-        E[Y | do(X = x)]: a function of x; a text for `parse_function`, such as
-        ``"0.3*(x+2)*(x-1)+1"`` or ``"file.py:name"``; or simulated data with their truth.
+        E[Y | do(X = x)]: a function of an array of x, or of one number; a text for
+        `parse_function`, such as ``"0.3*(x+2)*(x-1)+1"`` or ``"file.py:name"``; or
+        simulated data with their truth.
     domain : {"95", "99", "range"}, (low, high), or a list of these, optional
         Central 95% or 99% of the exposure, all of it, or a range. By default "95", and for a
         curve or table the range of its points.
@@ -204,19 +207,18 @@ def compared_curves(
     points = check.integer("n_points", n_points, minimum=2, maximum=10**7)
     level = check.scalar("level", level, above=0, below=1)
     truth = _truth(true_effect)
-    values = None if exposure is None else check.float_array("exposure", exposure, ndim=1)
-    if values is not None and not values.size:
+    people = None if exposure is None else check.float_array("exposure", exposure, ndim=1)
+    if people is not None and not people.size:
         raise check.fail("exposure", "at least one number", "none")
     fallback = getattr(true_effect, "exposure", None)
     result = []
     for name, estimate in _named(estimates).items():
         curve = _as_curve(name, estimate)
         for wanted in _domains(domain, curve):
-            text, low, high = _ends(name, wanted, curve, values, fallback)
+            text, low, high = _ends(name, wanted, curve, people, fallback)
             x = np.linspace(low, high, points)
-            result.append(
-                _compared(name, curve, text, x, _finite("true_effect", truth(x)), interval, level)
-            )
+            values = function_values("true_effect", truth, x)
+            result.append(_compared(name, curve, text, x, values, interval, level))
     return tuple(result)
 
 
@@ -252,30 +254,44 @@ def _named(estimates: object) -> dict[str, object]:
 def _label(estimate: object) -> str:
     if isinstance(estimate, InstrumentalVariableEstimator):
         return estimate.name
+    if isinstance(estimate, (str, os.PathLike)):
+        return os.fspath(estimate)
     name = getattr(estimate, "__name__", type(estimate).__name__)
     return "function" if name == "<lambda>" else str(name)
 
 
 def _as_curve(name: str, estimate: object) -> object:
-    """Table as a curve; everything else as it is, once it is of a kind that is known."""
+    """Table as a curve, folder as its fit, and everything else of a known kind as it is."""
     import pandas as pd
 
+    if isinstance(estimate, (str, os.PathLike)):
+        from mrfast.nonlinear.fitted_files import load
+
+        return load(estimate)
     if isinstance(estimate, pd.DataFrame):
         missing = [column for column in _CURVE_COLUMNS[:2] if column not in estimate.columns]
         if missing:
             raise check.fail(f"estimates[{name!r}]", "columns x and estimate", f"no {missing[0]}")
         limits = all(column in estimate.columns for column in _CURVE_COLUMNS[2:])
-        columns = [
+        x, y = (
             check.float_array(f"estimates[{name!r}].{column}", estimate[column], ndim=1)
-            for column in (_CURVE_COLUMNS if limits else _CURVE_COLUMNS[:2])
-        ]
-        none = np.full(len(estimate), np.nan)
-        x, y, lower, upper = columns if limits else (*columns, none, none)
+            for column in _CURVE_COLUMNS[:2]
+        )
+        lower, upper = (
+            _limits(f"estimates[{name!r}].{column}", estimate[column])
+            if limits
+            else np.full(len(estimate), np.nan)
+            for column in _CURVE_COLUMNS[2:]
+        )
         estimate = CausalCurve(x, y, lower, upper, "limits of the table", np.nan)
     if isinstance(estimate, CausalCurve):
         x = estimate.x
-        if x.ndim != 1 or len(x) < 2 or estimate.estimate.shape != x.shape:
-            raise check.fail(f"estimates[{name!r}]", "a curve on at least 2 points", "another")
+        values = (estimate.estimate, estimate.lower, estimate.upper)
+        if x.ndim != 1 or len(x) < 2 or any(each.shape != x.shape for each in values):
+            shapes = ", ".join(str(each.shape) for each in (x, *values))
+            raise check.fail(
+                f"estimates[{name!r}]", "a curve on at least 2 points", f"shapes {shapes}"
+            )
         order = np.argsort(x, kind="stable")
         if (np.diff(x[order]) <= 0).any():
             raise check.fail(f"estimates[{name!r}].x", "distinct points", "one twice")
@@ -290,15 +306,25 @@ def _as_curve(name: str, estimate: object) -> object:
     if not (isinstance(estimate, InstrumentalVariableEstimator) or callable(estimate)):
         raise check.fail(
             f"estimates[{name!r}]",
-            "a fitted estimator, a CausalCurve, a table or a function",
+            "a fitted estimator or its folder, a CausalCurve, a table or a function",
             type(estimate).__name__,
         )
     return estimate
 
 
+def _limits(argument: str, values: ArrayLike) -> Float:
+    """Limits of a table, which may be infinite or, all of them, missing."""
+    try:
+        return np.array(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise check.fail(argument, "numbers", str(error)) from error
+
+
 def _domains(domain: object, curve: object) -> list[object]:
     if domain is None:
         return [(curve.x[0], curve.x[-1])] if isinstance(curve, CausalCurve) else ["95"]
+    if isinstance(domain, np.ndarray) and domain.ndim == 2:
+        domain = list(domain)
     if isinstance(domain, str) or not isinstance(domain, Sequence):
         return [domain]
     pair = len(domain) == 2 and not any(
@@ -311,7 +337,7 @@ def _domains(domain: object, curve: object) -> list[object]:
 
 
 def _ends(
-    name: str, wanted: object, curve: object, values: Float | None, fallback: object
+    name: str, wanted: object, curve: object, people: Float | None, fallback: object
 ) -> tuple[str, float, float]:
     """Text and ends of a domain."""
     if not isinstance(wanted, str):
@@ -320,7 +346,7 @@ def _ends(
         text = f"{low:g} to {high:g}"
     else:
         text = check.choice("domain", wanted, _DOMAINS)
-        if values is None and isinstance(curve, InstrumentalVariableEstimator):
+        if people is None and isinstance(curve, InstrumentalVariableEstimator):
             curve._fitted()
             low, high = {
                 "95": curve.exposure_central_,
@@ -328,7 +354,7 @@ def _ends(
                 "range": curve.exposure_range_,
             }[text]
         else:
-            exposure = fallback if values is None else values
+            exposure = fallback if people is None else people
             if exposure is None:
                 raise check.fail(
                     "domain", f"a range (low, high), or exposure= given, for {name}", repr(text)
@@ -369,14 +395,14 @@ def _compared(
         else:
             estimate = answer
     else:
-        estimate = np.asarray(curve(x))  # type: ignore[operator]
+        estimate = function_values(where, curve, x)  # type: ignore[arg-type]
     if found is None or np.isnan(found.lower).all():
         values = _finite(where, estimate if found is None else found.estimate)
-        if values.shape != x.shape:
-            raise check.fail(where, f"values of shape {x.shape}", f"shape {values.shape}")
         return ComparedCurve(name, domain, x, truth, values, None, None, None, np.nan)
     if np.isnan(found.lower).any() or np.isnan(found.upper).any():
         raise check.fail(where, "limits at every point", "missing ones")
+    if (found.lower > found.upper).any():
+        raise check.fail(where, "lower limits that are not above the upper ones", "others")
     return ComparedCurve(
         name,
         domain,
@@ -391,14 +417,18 @@ def _compared(
 
 
 def _finite(argument: str, values: Any) -> Float:
-    return check.float_array(f"{argument}(x)", values, ndim=1)
+    return check.float_array(argument, values, ndim=1)
 
 
 def _correlation(first: Float, second: Float) -> float:
     """Pearson's correlation, NaN where one of the two is constant up to rounding."""
-    one, other = first - first.mean(), second - second.mean()
-    sizes = [float(np.sqrt((part**2).sum())) for part in (one, other)]
-    scales = [float(np.abs(part).max()) * len(part) ** 0.5 for part in (first, second)]
-    if any(size <= 1e-13 * scale for size, scale in zip(sizes, scales, strict=True)):
-        return float("nan")
-    return float((one * other).sum() / (sizes[0] * sizes[1]))
+    parts = []
+    for values in (first, second):
+        largest = float(np.abs(values).max())
+        scaled = values / largest if largest else values  # neither overflows nor vanishes
+        centred = scaled - scaled.mean()
+        size = float(np.sqrt((centred**2).sum()))
+        if size <= 1e-13 * len(values) ** 0.5:
+            return float("nan")
+        parts.append(centred / size)
+    return float(np.clip((parts[0] * parts[1]).sum(), -1.0, 1.0))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib.util
 import math
+import sys
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +17,9 @@ from numpy.typing import ArrayLike
 
 from mrfast import _validation as check
 from mrfast._validation import Float
-from mrfast.errors import InvalidInputError
+from mrfast.errors import InvalidInputError, MrfastError
 
-__all__ = ["FUNCTIONS", "ParsedFunction", "parse_function"]
+__all__ = ["FUNCTIONS", "ParsedFunction", "function_values", "parse_function"]
 
 _LONGEST = 4000  # characters
 _DEEPEST = 60
@@ -51,9 +53,14 @@ FUNCTIONS: Mapping[str, tuple[Operation, int]] = {
     "log1p": (np.log1p, 1),
     "log2": (np.log2, 1),
     "sqrt": (np.sqrt, 1),
+    "square": (np.square, 1),
+    "power": (np.power, 2),
+    "pow": (np.power, 2),
     "sin": (np.sin, 1),
     "cos": (np.cos, 1),
     "tan": (np.tan, 1),
+    "arcsin": (np.arcsin, 1),
+    "arccos": (np.arccos, 1),
     "arctan": (np.arctan, 1),
     "sinh": (np.sinh, 1),
     "cosh": (np.cosh, 1),
@@ -85,15 +92,13 @@ _BINARY: Mapping[type[ast.operator], Operation] = {
     ast.Mod: np.mod,
     ast.Pow: np.power,
 }
-_LOGICAL: Mapping[type[ast.operator], Operation] = {
+_UNARY: Mapping[type[ast.unaryop], Operation] = {ast.UAdd: np.positive, ast.USub: np.negative}
+_LOGICAL: Mapping[type[ast.AST], Operation] = {
+    ast.And: np.logical_and,
+    ast.Or: np.logical_or,
+    ast.Not: np.logical_not,
     ast.BitAnd: np.logical_and,
     ast.BitOr: np.logical_or,
-    ast.BitXor: np.logical_xor,
-}
-_UNARY: Mapping[type[ast.unaryop], Operation] = {
-    ast.UAdd: np.positive,
-    ast.USub: np.negative,
-    ast.Not: np.logical_not,
     ast.Invert: np.logical_not,
 }
 _COMPARISONS: Mapping[type[ast.cmpop], Operation] = {
@@ -139,23 +144,62 @@ class ParsedFunction:
             A value is not finite, or the values have another shape.
         """
         points = check.float_array("x", x, ndim=None).reshape(np.shape(x))
-        with np.errstate(all="ignore"):
-            values = np.asarray(self._function(points))
-        if values.dtype.kind not in "biuf" or values.shape not in (points.shape, ()):
-            raise check.fail(
-                self.text[:_SHOWN],
-                f"numbers of shape {points.shape}",
-                f"{values.dtype} of shape {values.shape}",
-            )
-        result = np.array(np.broadcast_to(values, points.shape), dtype=np.float64)
-        bad = ~np.isfinite(result)
-        if bad.any():
-            raise check.fail(
-                self.text[:_SHOWN],
-                "finite values",
-                f"{result[bad].flat[0]} at x = {points[bad].flat[0]:g}",
-            )
-        return result
+        return function_values(self.text[:_SHOWN], self._function, points)
+
+
+def function_values(argument: str, function: Callable[[Any], Any], points: Float) -> Float:
+    """Evaluate a function of one variable.
+
+    Parameters
+    ----------
+    argument : str
+        What messages call it.
+    function : callable
+        From the array of points to numbers of its shape, or to one number for all of them. One
+        that takes single numbers only, such as ``math.sin``, is called for each point.
+    points : ndarray of float64
+
+    Returns
+    -------
+    ndarray of float64
+        Of the shape of `points`.
+
+    Raises
+    ------
+    InvalidInputError
+        A value is not finite, the values have another shape, or the function fails.
+    """
+    with np.errstate(all="ignore"):
+        try:
+            found = function(points)
+        except MrfastError:
+            raise
+        except (TypeError, ValueError):  # of functions that take single numbers only
+            found = [_value(argument, function, x) for x in points.ravel().tolist()]
+            found = np.asarray(found).reshape(points.shape) if found else points
+        except Exception as error:  # whatever the user's function does
+            raise check.fail(argument, "a function of x that runs", repr(error)) from error
+    values = np.asarray(found)
+    if values.dtype.kind not in "biuf" or values.shape not in (points.shape, ()):
+        raise check.fail(
+            argument,
+            f"numbers of shape {points.shape}",
+            f"{values.dtype} of shape {values.shape}",
+        )
+    result = np.array(np.broadcast_to(values, points.shape), dtype=np.float64)
+    bad = ~np.isfinite(result)
+    if bad.any():
+        received = f"{result[bad].flat[0]} at x = {points[bad].flat[0]:g}"
+        raise check.fail(argument, "finite values", received)
+    return result
+
+
+def _value(argument: str, function: Callable[[Any], Any], x: float) -> float:
+    try:
+        return float(function(x))
+    except Exception as error:  # whatever the user's function does
+        received = f"{error!r} at x = {x:g}"
+        raise check.fail(argument, "a function of x that gives numbers", received) from error
 
 
 def parse_function(text: str) -> ParsedFunction:
@@ -166,9 +210,10 @@ def parse_function(text: str) -> ParsedFunction:
     text : str
         An expression of x, such as ``"0.3*(x+2)*(x-1)+1"``; the same after ``"lambda x:"``, with
         any name for the variable; or ``"file.py:name"``, a function of a Python file, which is
-        run. Expressions have numbers, + - * / // % **, comparisons, ``and or not``,
-        ``a if c else b``, the constants pi and e, and the functions of `FUNCTIONS`, which may be
-        written with ``np.`` before them. They act on arrays.
+        run. Expressions have numbers, + - * / // % **, comparisons (1 where they hold, else 0),
+        ``and or not``, or ``& | ~``, between comparisons, ``a if c else b``, the constants pi
+        and e, and the functions of `FUNCTIONS`. Functions and constants may be written with
+        ``np.`` before them. They act on arrays.
 
     Returns
     -------
@@ -192,7 +237,9 @@ def parse_function(text: str) -> ParsedFunction:
     if len(text) > _LONGEST:
         raise check.fail("text", f"at most {_LONGEST} characters", f"{len(text)}")
     try:
-        body: ast.expr = ast.parse(text.strip(), mode="eval").body
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Python on the form of a text
+            body: ast.expr = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = error.msg if isinstance(error, SyntaxError) else str(error)
         raise _refused(text, f"one that cannot be read ({reason})") from error
@@ -222,16 +269,19 @@ class _Reader:
         if isinstance(node, ast.Name):
             return self._name(node.id)
         if isinstance(node, ast.UnaryOp):
+            if type(node.op) in _LOGICAL:
+                return self._logical(node.op, [node.operand], depth)
             return _applied(_UNARY[type(node.op)], [self.read(node.operand, depth + 1)])
         if isinstance(node, ast.BinOp):
-            operation = _BINARY.get(type(node.op)) or _LOGICAL.get(type(node.op))
-            if operation is None:
-                raise self._unknown(f"the operator {type(node.op).__name__}")
+            if type(node.op) in _LOGICAL:
+                return self._logical(node.op, [node.left, node.right], depth)
+            if type(node.op) not in _BINARY:
+                power = ", powers are written **" if isinstance(node.op, ast.BitXor) else ""
+                raise self._unknown(f"the operator {type(node.op).__name__}{power}")
             sides = [self.read(side, depth + 1) for side in (node.left, node.right)]
-            return _applied(operation, sides)
+            return _applied(_BINARY[type(node.op)], sides)
         if isinstance(node, ast.BoolOp):
-            operation = np.logical_and if isinstance(node.op, ast.And) else np.logical_or
-            return _folded(operation, [self.read(value, depth + 1) for value in node.values])
+            return self._logical(node.op, node.values, depth)
         if isinstance(node, ast.Compare):
             return self._comparison(node, depth)
         if isinstance(node, ast.IfExp):
@@ -239,6 +289,9 @@ class _Reader:
             return _applied(np.where, parts)
         if isinstance(node, ast.Call):
             return self._call(node, depth)
+        constant = _CONSTANTS.get(self._of_module(node))
+        if constant is not None:
+            return lambda _x: constant
         raise self._unknown(type(node).__name__)
 
     def _constant(self, node: ast.Constant) -> Node:
@@ -260,6 +313,15 @@ class _Reader:
             return lambda _x: value
         raise self._unknown(f"the name {name!r}")
 
+    def _logical(self, operator: ast.AST, parts: list[ast.expr], depth: int) -> Node:
+        """And, or, not, of comparisons: of numbers Python's ``or`` gives one of these."""
+        if not all(map(_is_logical, parts)):
+            raise self._unknown(f"{type(operator).__name__} of what is no comparison in brackets")
+        sides = [self.read(part, depth + 1) for part in parts]
+        if len(sides) == 1:
+            return lambda x: 1.0 - sides[0](x)
+        return _folded(_LOGICAL[type(operator)], sides)
+
     def _comparison(self, node: ast.Compare, depth: int) -> Node:
         sides = [self.read(side, depth + 1) for side in (node.left, *node.comparators)]
         pairs = []
@@ -270,21 +332,21 @@ class _Reader:
         return _folded(np.logical_and, pairs)
 
     def _call(self, node: ast.Call, depth: int) -> Node:
-        function, name = node.func, ""
-        if isinstance(function, ast.Name):
-            name = function.id
-        elif (
-            isinstance(function, ast.Attribute)
-            and isinstance(function.value, ast.Name)
-            and function.value.id in _MODULES
-        ):
-            name = function.attr
-        if name not in FUNCTIONS:
+        function = node.func
+        name = function.id if isinstance(function, ast.Name) else self._of_module(function)
+        if name not in FUNCTIONS or name == self._variable:
             raise self._unknown(f"the function {ast.unparse(function)!r}"[:_SHOWN])
         operation, count = FUNCTIONS[name]
         if node.keywords or len(node.args) != count:
             raise self._unknown(f"{name} with other than {count} plain argument(s)")
         return _applied(operation, [self.read(each, depth + 1) for each in node.args])
+
+    def _of_module(self, node: ast.expr) -> str:
+        """Name after ``np.``; empty for everything else."""
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            module = node.value.id
+            return node.attr if module in _MODULES and module != self._variable else ""
+        return ""
 
     def _unknown(self, what: str) -> InvalidInputError:
         return _refused(self._text, what)
@@ -295,13 +357,22 @@ def _applied(operation: Operation, parts: list[Node]) -> Node:
 
 
 def _folded(operation: Operation, parts: list[Node]) -> Node:
+    """Operation over one or more parts that gives the numbers 0 and 1."""
+
     def value(x: Float) -> Any:
         total = parts[0](x)
         for part in parts[1:]:
             total = operation(total, part(x))
-        return total
+        return np.asarray(total, dtype=np.float64)
 
     return value
+
+
+def _is_logical(node: ast.expr) -> bool:
+    """Whether a part of an expression is true or false."""
+    if isinstance(node, (ast.BinOp, ast.UnaryOp)):
+        return type(node.op) in _LOGICAL
+    return isinstance(node, (ast.BoolOp, ast.Compare))
 
 
 def _from_file(path: Path, name: str) -> Callable[[Float], Any]:
@@ -311,9 +382,11 @@ def _from_file(path: Path, name: str) -> Callable[[Float], Any]:
     if spec is None or spec.loader is None:
         raise check.fail("text", "a Python file before the colon", str(path))
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look there
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever the user's file does
+        del sys.modules[spec.name]
         raise check.fail("text", f"a file that runs ({path})", repr(error)) from error
     function = getattr(module, name, None)
     if not callable(function):

@@ -24,6 +24,7 @@ INTERVALS: Mapping[str, str] = {
 """Kinds of limits, in words."""
 
 _GRID = 200
+_ROUNDING = 1e-7  # errors below this share of the largest are those of a difference that is zero
 
 
 class FittedCurve(ABC):
@@ -203,15 +204,16 @@ class LinearCurve(FittedCurve):
             At least that of one functional alone under the normal law.
         """
         errors = self.standard_errors(rows)
-        used = errors > 0
+        used = errors > _ROUNDING * errors.max(initial=0.0)
+        smallest = float(ndtri(0.5 + level / 2))
         if not used.any():
-            return 0.0
+            return smallest
         standardised = rows[used] / errors[used, None]
         largest = np.zeros(len(self.draws))
         deviations = self.draws - self.coefficients
         for row in standardised:  # one functional at a time: stable bits, little memory
             np.maximum(largest, np.abs(_products(deviations, row)), out=largest)
-        return max(float(np.quantile(largest, level)), float(ndtri(0.5 + level / 2)))
+        return max(float(np.quantile(largest, level)), smallest)
 
     def averaged(self, x: Float, people: Float) -> Float:
         """Average over given people, see `FittedCurve.averaged`."""
@@ -248,7 +250,9 @@ class LinearCurve(FittedCurve):
         if reference is not None:
             rows = rows - self._averaged_basis(reference, people)
             references = [self._averaged_basis(np.unique(reference), people)]
-        grids = [self._averaged_basis(np.linspace(*self.central, _GRID), people)]
+        grids = []
+        if interval == "uniform":
+            grids = [self._averaged_basis(np.linspace(*self.central, _GRID), people)]
         return self._limits_of(interval, level, rows, grids, references)
 
     def _limits_of(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["IVData", "checked_part", "iv_data"]
 
 _FEWEST = 20
+_MISSING_CODES = (-9, 255)  # beside the dosages 0, 1 and 2
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class IVData:
     """People with instruments, an exposure and an outcome.
 
@@ -49,7 +50,15 @@ class IVData:
     covariate_names: tuple[str, ...] = ()
     sample_weight: Float | None = None
     clusters: NDArray[np.int64] | None = None
-    n_dropped: int = field(default=0, repr=False)
+    n_dropped: int = 0
+
+    def __repr__(self) -> str:
+        more = [
+            name
+            for name, values in (("weighted", self.sample_weight), ("clustered", self.clusters))
+            if values is not None
+        ]
+        return f"IVData({', '.join([f'n={self.n}', f'p={self.p}', f'q={self.q}', *more])})"
 
     @property
     def n(self) -> int:
@@ -145,8 +154,11 @@ class IVData:
         Raises
         ------
         InvalidInputError
-            A column is not there or not usable.
+            A column is not there, not usable, or has two roles among instruments, exposure,
+            outcome and covariates.
         """
+        if not hasattr(frame, "columns"):
+            raise check.fail("frame", "a DataFrame", type(frame).__name__)
         names = {
             "instruments": [instruments] if isinstance(instruments, str) else list(instruments),
             "exposure": [exposure],
@@ -161,6 +173,12 @@ class IVData:
                 raise check.fail(
                     argument, "columns of the table", f"{check.listed(missing)}, not among them"
                 )
+        role_of: dict[str, str] = {}
+        for role in ("instruments", "exposure", "outcome", "covariates"):
+            for name in names[role]:
+                if role_of.setdefault(name, role) != role:
+                    received = f"{name!r}, one of {role_of[name]}"
+                    raise check.fail(role, "columns of no other role", received)
         used = list(dict.fromkeys(name for columns in names.values() for name in columns))
         complete = frame[used].notna().all(axis=1).to_numpy()
         dropped = int((~complete).sum())
@@ -221,15 +239,9 @@ def iv_data(
     y = _vector("outcome", outcome, n)
     for argument, values in (("exposure", x), ("outcome", y)):
         if values.min() == values.max():
-            raise check.fail(argument, "values that vary", f"{values[0]!r} for everybody")
+            raise check.fail(argument, "values that vary", f"{values[0]:g} for everybody")
     columns, instrument_names = _matrix("instruments", instruments, n, "instrument")
-    constant = [
-        name
-        for name, column in zip(instrument_names, columns.T, strict=True)
-        if column.min() == column.max()
-    ]
-    if constant:
-        raise check.fail("instruments", "columns that vary", f"constant {check.listed(constant)}")
+    _check_columns(columns, instrument_names)
     others: Float | None = None
     covariate_names: tuple[str, ...] = ()
     if covariates is not None:
@@ -245,20 +257,44 @@ def iv_data(
         weight = weight / weight.mean()
     groups = None
     if clusters is not None:
-        labels = np.asarray(clusters)
-        if labels.shape != (n,):
-            raise check.fail("clusters", f"{n} labels", f"shape {labels.shape}")
-        if labels.dtype.kind == "f" and np.isnan(labels).any():
-            raise check.fail("clusters", "a label for everybody", "NaN")
-        if labels.dtype.kind == "O":
-            if any(label is None or label != label for label in labels):
-                raise check.fail("clusters", "a label for everybody", "a missing one")
-            labels = labels.astype(str)
-        distinct, codes = np.unique(labels, return_inverse=True)
-        if len(distinct) < 2:
-            raise check.fail("clusters", "at least 2 groups", "1")
-        groups = codes.astype(np.int64).reshape(n)
+        groups = _group_codes(clusters, n)
     return IVData(columns, x, y, others, instrument_names, covariate_names, weight, groups)
+
+
+def _check_columns(columns: NDArray[Any], names: tuple[str, ...]) -> None:
+    """Refuse instruments that are constant, and codes of missing genotypes."""
+    constant = []
+    for name, column in zip(names, columns.T, strict=True):
+        low, high = column.min(), column.max()
+        if low == high:
+            constant.append(name)
+        for code in (low, high):
+            signed = columns.dtype == np.int8 and code < 0
+            if signed or (code in _MISSING_CODES and np.isin(column, (0, 1, 2, code)).all()):
+                received = f"{code:g} in {name} (a missing genotype?)"
+                raise check.fail("instruments", "genotypes without missing ones", received)
+    if constant:
+        raise check.fail("instruments", "columns that vary", f"constant {check.listed(constant)}")
+
+
+def _group_codes(clusters: object, n: int) -> NDArray[np.int64]:
+    """Labels of groups as the numbers 0 to G - 1."""
+    import pandas as pd
+
+    if np.ma.isMaskedArray(clusters):
+        raise check.fail("clusters", "an array without a mask", "a masked array")
+    labels = np.asarray(clusters)
+    if labels.shape != (n,):
+        raise check.fail("clusters", f"{n} labels", f"shape {labels.shape}")
+    missing = int(pd.isna(labels).sum())
+    if missing:
+        raise check.fail("clusters", "a label for everybody", f"{missing} missing ones")
+    if labels.dtype.kind == "O":
+        labels = labels.astype(str)
+    distinct, codes = np.unique(labels, return_inverse=True)
+    if len(distinct) < 2:
+        raise check.fail("clusters", "at least 2 groups", "1")
+    return codes.astype(np.int64).reshape(n)
 
 
 def checked_part(
@@ -308,27 +344,30 @@ def _matrix(
     argument: str, values: object, n: int, word: str
 ) -> tuple[NDArray[Any], tuple[str, ...]]:
     """Two-dimensional array in its own type of numbers, and names of the columns."""
+    if np.ma.isMaskedArray(values):
+        raise check.fail(argument, "an array without a mask", "a masked array")
+    try:
+        array = values.to_numpy() if hasattr(values, "to_numpy") else np.asarray(values)
+    except ValueError as error:  # rows of unequal lengths
+        raise check.fail(argument, f"an array of {n} rows", str(error)) from error
     labels = getattr(values, "columns", None)
-    if labels is None and getattr(values, "name", None) is not None:
-        labels = [values.name]  # type: ignore[attr-defined]
-    array = values.to_numpy() if hasattr(values, "to_numpy") else np.asarray(values)
     if array.ndim == 1:
         array = array[:, None]
+        if getattr(values, "name", None) is not None:
+            labels = [values.name]  # type: ignore[attr-defined]
     if array.ndim != 2 or array.shape[0] != n:
         raise check.fail(argument, f"an array of {n} rows", f"shape {array.shape}")
     if array.shape[1] == 0:
         raise check.fail(argument, "at least one column", "none")
     if array.dtype.kind == "b":
         array = array.astype(np.int8)
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     if array.dtype.kind not in "iu" and array.dtype not in (np.float32, np.float64):
         array = check.float_array(argument, array, ndim=2)
     elif array.dtype.kind == "f" and not np.isfinite(array).all():
         bad = int((~np.isfinite(array)).any(axis=1).sum())
         raise check.fail(argument, "finite numbers", f"{bad} row(s) with missing or infinite ones")
-    elif array.dtype == np.int8 and argument == "instruments" and array.min() < 0:
-        raise check.fail(
-            argument, "genotypes without missing ones", f"{int(array.min())} (a missing genotype?)"
-        )
     if labels is None:
         names = tuple(f"{word}_{j + 1}" for j in range(array.shape[1]))
     else:

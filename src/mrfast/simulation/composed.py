@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -38,7 +40,8 @@ class Parameters(Mapping[str, Any]):
     """Parameters of a simulation by name, in the order in which they were set.
 
     ``parameters["h2"] = 0.5`` sets a value; ``parameters["d"] = lambda sim: sim.rng.random(3)``
-    one that is drawn again by `Simulation.resample`. A name can be set once.
+    one that is drawn again by `Simulation.resample`; a function may also have no argument. A
+    name can be set once. Lists of numbers become arrays, which cannot be changed.
     """
 
     def __init__(self, simulation: Simulation) -> None:
@@ -135,7 +138,7 @@ class Simulation:
 
     @property
     def true_effect(self) -> Callable[[ArrayLike], Float]:
-        """E[Y | do(X = x)] as a function of x, which the user attaches.
+        """E[Y | do(X = x)] as a function of arrays of x, which the user attaches.
 
         Raises
         ------
@@ -148,7 +151,10 @@ class Simulation:
 
         def effect(x: ArrayLike) -> Float:
             points = np.asarray(x, dtype=np.float64)
-            return np.array(np.broadcast_to(function(points), points.shape), dtype=np.float64)
+            values = np.asarray(function(points), dtype=np.float64)
+            if values.shape not in (points.shape, ()):
+                raise check.fail("true_effect", f"shape {points.shape}", f"shape {values.shape}")
+            return np.array(np.broadcast_to(values, points.shape))
 
         return effect
 
@@ -166,13 +172,16 @@ class Simulation:
         variable : Variable or str
             A random variable, or the name of one that `values` gives.
         values : float, array_like or callable, optional
-            A constant, n numbers or rows, or a function of the simulation that returns these.
+            A constant, n numbers or rows, or a function, of the simulation or of nothing, that
+            returns these.
 
         Raises
         ------
         InvalidInputError
             The name is taken, or the values are not n finite numbers or rows of them.
         """
+        if not isinstance(variable, (Variable, str)):
+            raise check.fail("variable", "a random variable or a name", repr(variable))
         if isinstance(variable, Variable):
             if values is not None:
                 raise check.fail("values", "none beside a variable of its own law", "some")
@@ -189,6 +198,8 @@ class Simulation:
         ----------
         variables : iterable of Variable
         """
+        if not np.iterable(variables) or isinstance(variables, str):
+            raise check.fail("variables", "several random variables", repr(variables))
         for variable in variables:
             self.add_variable(variable)
 
@@ -278,7 +289,12 @@ class Simulation:
         out = np.empty(self.n)
         for start in range(0, self.n, _BLOCK):
             part = slice(start, min(start + _BLOCK, self.n))
-            out[part] = function(*(each[part] for each in values))
+            found = np.asarray(function(*(each[part] for each in values)))
+            if found.shape not in (out[part].shape, ()):
+                raise check.fail(
+                    "function", f"values of shape {out[part].shape}", f"shape {found.shape}"
+                )
+            out[part] = found
         return out
 
     def resample(self, replicate: int | None = None) -> Simulation:
@@ -381,13 +397,13 @@ class Simulation:
         self._making = place, self._variates().generator(place)
         try:
             if kind == "parameter":
-                self.parameters._values[name] = _kept(value(self) if callable(value) else value)
+                self.parameters._values[name] = _kept(_result(value, self))
                 return
             if isinstance(value, Variable):
                 values = value.draw(self, self._variates())
             else:
-                fresh = callable(value)
-                values = self._checked(name, value(self) if fresh else value, fresh)
+                values = self._shaped(name, _result(value, self), callable(value))
+            _refuse_infinite(name, values)
         finally:
             self._making = None
         if values.ndim == 2:
@@ -399,7 +415,7 @@ class Simulation:
         values.setflags(write=False)
         self._data[name] = values
 
-    def _checked(self, name: str, value: object, fresh: bool) -> NDArray[Any]:
+    def _shaped(self, name: str, value: object, fresh: bool) -> NDArray[Any]:
         """Values as n numbers or rows of numbers; copied where others may hold them."""
         values = np.asarray(value)
         if values.dtype.kind not in "biuf":
@@ -410,12 +426,6 @@ class Simulation:
             raise check.fail(name, f"{self.n} numbers or rows", f"shape {values.shape}")
         if values.dtype == np.bool_:
             values, fresh = values.astype(np.int8), True
-        if values.dtype.kind == "f":
-            with np.errstate(over="ignore", invalid="ignore"):
-                finite = math.isfinite(float(values.sum()))
-            if not finite and not np.isfinite(values).all():
-                bad = int((~np.isfinite(values)).sum())
-                raise check.fail(name, "finite numbers", f"{bad} that are not")
         mine = fresh and values.base is None and values.flags.writeable
         return values if mine else values.copy()
 
@@ -427,13 +437,39 @@ def _names(name: str, values: NDArray[Any]) -> list[str]:
     return [f"{name}_{j + 1}" for j in range(values.shape[1])]
 
 
+def _result(value: Any, simulation: Simulation) -> Any:
+    """Value, or what a function of the simulation, or of nothing, returns."""
+    if not callable(value):
+        return value
+    try:
+        arguments = inspect.signature(value).parameters
+    except (TypeError, ValueError):  # of some functions of C
+        return value(simulation)
+    return value(simulation) if arguments else value()
+
+
+def _refuse_infinite(name: str, values: NDArray[Any]) -> None:
+    if values.dtype.kind != "f":
+        return
+    with np.errstate(over="ignore", invalid="ignore"):
+        finite = math.isfinite(float(values.sum()))
+    if not finite and not np.isfinite(values).all():
+        bad = int((~np.isfinite(values)).sum())
+        raise check.fail(name, "finite numbers", f"{bad} that are not")
+
+
 def _kept(value: Any) -> Any:
-    """Parameter's value; arrays are copied and frozen."""
-    if isinstance(value, (np.ndarray, list, tuple)):
+    """Parameter's value; arrays, and lists of numbers, are copied and frozen."""
+    if not isinstance(value, (np.ndarray, list, tuple)):
+        return value
+    try:
         array = np.array(value)
-        array.setflags(write=False)
-        return array
-    return value
+    except ValueError:  # lists of unequal lengths
+        return copy.deepcopy(value)
+    if array.dtype.kind not in "biufc" and not isinstance(value, np.ndarray):
+        return copy.deepcopy(value)
+    array.setflags(write=False)
+    return array
 
 
 def _described(value: Any) -> dict[str, Any]:

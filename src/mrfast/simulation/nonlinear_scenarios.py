@@ -525,7 +525,7 @@ def _variants_and_exposure(
     share = check.scalar("h2", h2, minimum=0.0, below=1.0)
     slope = check.scalar("beta_ux", beta_ux)
     check.scalar("beta_uy", beta_uy)
-    j = check.integer("n_variants", n_variants, minimum=1)
+    j = check.integer("n_variants", n_variants, minimum=1, maximum=10**6)
     check.flag("random_signs", random_signs)
     low, high = check.float_array("frequencies", frequencies, ndim=1, shape=(2,))
     if not 0 < low <= high < 1:

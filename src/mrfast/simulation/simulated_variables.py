@@ -141,7 +141,8 @@ class Uniform(Variable):
 
     def draw(self, simulation: Simulation, variates: Variates) -> Float:  # noqa: D102
         low = _numbers(self, "low", simulation)
-        width = _numbers(self, "high", simulation) - low
+        with np.errstate(over="ignore"):
+            width = _numbers(self, "high", simulation) - low
         if np.any(width <= 0):
             raise check.fail(f"{self.name}.high", "numbers above low", "others")
         return _moved(variates.uniforms(self.name), low, width)
@@ -207,6 +208,8 @@ class MultivariateNormal(Variable):
         mean = check.float_array(
             f"{self.name}.mean", _resolved(self.mean, simulation, f"{self.name}.mean"), ndim=1
         )
+        if not mean.size:
+            raise check.fail(f"{self.name}.mean", "at least one number", "none")
         where, k = f"{self.name}.covariance", len(mean)
         covariance = check.float_array(
             where, _resolved(self.covariance, simulation, where), ndim=2, shape=(k, k)
@@ -215,7 +218,7 @@ class MultivariateNormal(Variable):
         if not np.allclose(covariance, covariance.T, rtol=1e-10, atol=1e-12 * largest):
             raise check.fail(where, "a symmetric matrix", "another")
         values, vectors = _runtime.symmetric_eigen((covariance + covariance.T) / 2)
-        if k and values[0] < -1e-8 * largest:
+        if values[0] < -1e-8 * largest:
             raise check.fail(where, "no negative variance in any direction", f"{values[0]:.3g}")
         root = vectors * np.sqrt(np.maximum(values, 0))
         out = np.empty((variates.n, k))
@@ -258,8 +261,9 @@ def _numbers(
 
 def _moved(values: Float, shift: Float, scale: Float) -> Float:
     """Change location and scale in place."""
-    if scale.ndim or scale != 1:
-        values *= scale
-    if shift.ndim or shift != 0:
-        values += shift
+    with np.errstate(over="ignore", invalid="ignore"):  # told by the simulation
+        if scale.ndim or scale != 1:
+            values *= scale
+        if shift.ndim or shift != 0:
+            values += shift
     return values

@@ -66,6 +66,14 @@ def save_simulation(
     check.choice("form", form, ("csv.gz", "parquet"))
     data = Path(f"{os.fspath(prefix)}_sim_data.{form}")
     parameters = Path(f"{os.fspath(prefix)}_sim_parameters.json")
+    document = {
+        "format": _FORMAT,
+        "format_version": _VERSION,
+        "mrfast_version": _runtime.build_config()["version"],
+        "data": data.name,
+        **content,
+    }
+    text = json.dumps(nullable_json(document), indent=1, allow_nan=False, default=repr) + "\n"
     data.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=data.parent, prefix=f".{data.name}.")
     try:
@@ -81,14 +89,6 @@ def save_simulation(
     except BaseException:
         os.unlink(temporary)
         raise
-    document = {
-        "format": _FORMAT,
-        "format_version": _VERSION,
-        "mrfast_version": _runtime.build_config()["version"],
-        "data": data.name,
-        **content,
-    }
-    text = json.dumps(nullable_json(document), indent=1, allow_nan=False, default=repr) + "\n"
     replace_file(parameters, text.encode())
     return data, parameters
 
