@@ -46,11 +46,11 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
     "kernel_iv": ({},),
     "doubly_ranked": ({}, {"n_strata": 50}),
     "residual": ({}, {"n_strata": 50}),
-    "quantile_iv": ({}, {"outcome_hidden": [32]}, {"weight_decay": 0.01}),
+    "quantile_iv": ({}, {"outcome_hidden": [32]}, {"outcome_weight_decay": 0.01}),
     "deep_iv": ({}, {"first_stage": "gaussian"}, {"first_stage": "ridge"}),
-    "dfiv": ({}, {"n_features": 8}),
-    "delivr": ({},),
-    "deep_gmm": ({},),
+    "dfiv": ({}, {"exposure_features": 4}, {"exposure_ridge": 1.0}),
+    "delivr": ({}, {"outcome_hidden": [32]}, {"outcome_weight_decay": 0.01}),
+    "deep_gmm": ({}, {"outcome_hidden": [32]}, {"weight_decay": 0.001}),
 }
 """Options of each estimator; the first are its defaults."""
 
