@@ -456,7 +456,11 @@ def _nested_splines(values: Float, sizes: Sequence[int]) -> tuple[BSpline, list[
     steps = np.diff(finest.breakpoints)[:, None] * np.array([0.1, 0.4, 0.6, 0.9])
     points = (finest.breakpoints[:-1, None] + steps).ravel()
     table = finest.values(points)
-    return finest, [np.linalg.lstsq(table, each.values(points), rcond=None)[0] for each in splines]
+    maps: list[Float] = [
+        np.asarray(np.linalg.lstsq(table, each.values(points), rcond=None)[0], dtype=np.float64)
+        for each in splines
+    ]
+    return finest, maps
 
 
 def _with_covariates(matrix: Float, q: int) -> Float:
@@ -487,7 +491,7 @@ def _inverse_of(strength: float) -> float:
 
 def _estimable(dimension: int, strength: float, n: int) -> bool:
     """Whether the noise of that dimension is not beyond control: J sqrt(log J) / s <= 10 sqrt n."""
-    return dimension * np.sqrt(np.log(dimension)) <= 10 * np.sqrt(n) * strength
+    return bool(dimension * np.sqrt(np.log(dimension)) <= 10 * np.sqrt(n) * strength)
 
 
 def _largest_dimension(dimensions: Sequence[int], strengths: Sequence[float], n: int) -> int:
@@ -565,7 +569,8 @@ def _normal_draws(covariance: Float, count: int, rng: np.random.Generator) -> Fl
     """Draws (count, k) from the normal law of mean 0."""
     values, vectors = symmetric_eigen(covariance)
     root = vectors * np.sqrt(np.maximum(values, 0.0))
-    return np.einsum("bk,jk->bj", rng.standard_normal((count, len(values))), root)
+    draws: Float = np.einsum("bk,jk->bj", rng.standard_normal((count, len(values))), root)
+    return draws
 
 
 def _largest(rows: Float, deviations: Float, covariance: Float) -> Float:
