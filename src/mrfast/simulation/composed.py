@@ -198,8 +198,10 @@ class Simulation:
         ----------
         variables : iterable of Variable
         """
-        if not np.iterable(variables) or isinstance(variables, str):
-            raise check.fail("variables", "several random variables", repr(variables))
+        try:
+            iter(variables)
+        except TypeError as error:
+            raise check.fail("variables", "several random variables", repr(variables)) from error
         for variable in variables:
             self.add_variable(variable)
 
