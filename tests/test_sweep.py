@@ -557,3 +557,14 @@ def test_options_of_ml_mr_get_our_names(tmp_path):
 def test_bad_configurations_say_why(tmp_path, change, words):
     with pytest.raises(InvalidInputError, match=words):
         sweep_configuration(configuration(tmp_path, **change))
+
+
+def test_grid_of_whole_numbers_serves_whole_options() -> None:
+    """Numbers such as 2.0 are refused by an option like `n_strata`."""
+    values = Grid(2, 10, n_values=5).values
+    assert values == (2, 4, 6, 8, 10)
+    assert all(type(value) is int for value in values)
+    assert list(map(type, Grid(1, 100, n_values=3, log=True).values)) == [int] * 3
+    assert list(map(type, Grid(1, 2, n_values=3).values)) == [float] * 3
+    with pytest.raises(InvalidInputError, match="items: expected numbers, texts"):
+        Values([{"a": 1}])

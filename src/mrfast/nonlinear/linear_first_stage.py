@@ -197,11 +197,13 @@ class LinearFirstStage:
     def covariate_spread(self) -> Float:
         """Standard deviations of the covariates that are used, shape (used,)."""
         squares = self.products.diagonal()[self.covariates_used]
-        return np.sqrt(squares / self.total_weight)
+        spread: Float = np.sqrt(squares / self.total_weight)
+        return spread
 
     def standardised_covariates(self, rows: slice) -> Float:
         """Covariates that are used, of mean 0 and standard deviation 1, shape (rows, used)."""
-        return self.covariates(rows) / self.covariate_spread
+        values: Float = self.covariates(rows) / self.covariate_spread
+        return values
 
     @cached_property
     def covariate_means(self) -> Float:

@@ -98,7 +98,7 @@ class Grid(ParameterSampler):
     start, stop : float
         Ends; both belong to the grid, `stop` where a step reaches it.
     n_values : int, optional
-        Number of values.
+        Number of values; whole numbers where both ends and all values are.
     step : float, optional
         Distance of two values; instead of `n_values`. Whole numbers give whole numbers.
     log : bool, default False
@@ -142,7 +142,12 @@ class Grid(ParameterSampler):
             return tuple(float(self.start + i * self.step) for i in range(count))
         assert self.n_values is not None
         spaced = np.geomspace if self.log else np.linspace
-        return tuple(map(float, spaced(self.start, self.stop, int(self.n_values))))
+        values = spaced(self.start, self.stop, int(self.n_values))
+        nearest = np.round(values)
+        ends = (isinstance(v, (int, np.integer)) for v in (self.start, self.stop))
+        if all(ends) and np.allclose(values, nearest, rtol=1e-12, atol=1e-12):
+            return tuple(map(int, nearest))
+        return tuple(map(float, values))
 
     def draw(self, generator: np.random.Generator) -> Any:
         """One of the values."""
@@ -392,6 +397,9 @@ def _unravelled(index: int, sizes: Sequence[int]) -> tuple[int, ...]:
 
 def _frozen(value: Any) -> Any:
     """Lists as tuples, which an estimator may keep."""
+    if isinstance(value, dict):
+        expected = "numbers, texts, booleans, None or sequences of these"
+        raise check.fail("items", expected, repr(value)[:80])
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
