@@ -369,3 +369,19 @@ def test_training_goes_on_from_a_checkpoint(tmp_path):
     resumed = DFIV(**options).fit(genotypes, x, y, checkpoint=tmp_path)
     grid = np.linspace(-1, 1, 5)
     np.testing.assert_array_equal(resumed.effect(grid), whole.effect(grid))
+
+
+def test_collinear_columns_of_many_rows_have_coefficients():
+    """Wrong: products summed in single precision, whose rounding makes the matrix indefinite."""
+    rng = np.random.default_rng(5)
+    base = rng.standard_normal((200_000, 2))
+    columns = base @ rng.standard_normal((2, 8)) + 1e-5 * rng.standard_normal((200_000, 8)) + 3.0
+    target = base @ np.array([[1.0], [-1.0]])
+    found = ridge_regression(
+        torch.tensor(columns[None], dtype=torch.float32),
+        torch.tensor(target[None], dtype=torch.float32),
+        torch.ones(1, 200_000),
+        0.0,
+    )
+    predicted = found.predict(torch.tensor(columns[None], dtype=torch.float32))[0].numpy()
+    assert np.abs(predicted - target).max() < 0.01

@@ -541,6 +541,23 @@ def test_bad_options(options, message):
         QuantileIV(**options)
 
 
+@pytest.mark.parametrize(
+    ("options", "given", "message"),
+    [
+        ({"uncertainty": "absolute"}, {"outcome": "binary"}, "uncertainty: .* 0 and 1"),
+        ({"rng": np.random.default_rng(0)}, {"checkpoint": "unused"}, "checkpoint: .* Generator"),
+        ({}, {"callbacks": print}, "callbacks: expected a sequence"),
+        ({}, {"callbacks": [print]}, "callbacks: .* on_epoch"),
+    ],
+)
+def test_arguments_of_fit_that_do_not_fit(options, given, message):
+    z, x, y, _ = confounded(100)
+    if given.get("outcome"):
+        y, given = (y > 0).astype(float), {}
+    with pytest.raises(InvalidInputError, match=f"^{message}"):
+        QuantileIV(**{**SMALL, **options}).fit(z, x, y, **given)
+
+
 @pytest.mark.slow
 def test_bootstrap_limits_cover():
     """Pointwise limits without the spread between samples would cover almost never."""

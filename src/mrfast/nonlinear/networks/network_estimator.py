@@ -175,8 +175,11 @@ class NetworkEstimator(InstrumentalVariableEstimator):
         progress: bool | Callable[[int, int], None],
     ) -> Self:
         second = None if stage2 is None else _second_sample(stage2, data)
+        _check_callbacks(callbacks)
         identity = ""
         if checkpoint is not None:
+            if isinstance(self.rng, np.random.Generator):
+                raise check.fail("checkpoint", "a seed as rng, to begin alike", "a Generator")
             identity = content_checksum(
                 {
                     "estimator": self.name,
@@ -208,6 +211,15 @@ class NetworkEstimator(InstrumentalVariableEstimator):
             names = ["stage", "member", "epoch", "training_loss", "validation_loss"]
             return pd.DataFrame({name: [] for name in names})
         return pd.concat(frames, ignore_index=True)
+
+
+def _check_callbacks(callbacks: object) -> None:
+    """Refuse what has no ``on_epoch``."""
+    if not isinstance(callbacks, Sequence):
+        raise check.fail("callbacks", "a sequence", type(callbacks).__name__)
+    for callback in callbacks:
+        if not callable(getattr(callback, "on_epoch", None)):
+            raise check.fail("callbacks", "objects with on_epoch", type(callback).__name__)
 
 
 def _second_sample(stage2: object, data: IVData) -> IVData:

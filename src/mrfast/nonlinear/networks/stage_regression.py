@@ -67,9 +67,11 @@ def ridge_regression(
     column_means = (share * columns).sum(1, keepdim=True)
     target_means = (share * targets).sum(1, keepdim=True)
     centred, aims = columns - column_means, targets - target_means
-    weighted = share * centred
-    gram = torch.bmm(weighted.mT, centred).double()
-    cross = torch.bmm(weighted.mT, aims).double()
+    # In double precision: over many rows rounding would outgrow what keeps collinear columns apart.
+    precise = centred.double()
+    weighted = share.double() * precise
+    gram = torch.bmm(weighted.mT, precise)
+    cross = torch.bmm(weighted.mT, aims.double())
     variances = gram.diagonal(dim1=1, dim2=2)
     per_row = (share * share).sum((1, 2)).double()  # 1 over the effective number of rows
     rows = torch.as_tensor(rows, dtype=torch.float64, device=columns.device)

@@ -121,6 +121,8 @@ class TwoStageNetworks(NetworkEstimator):
             return self._fit_stages(data, root)[0]
         if self._run.stage2 is not None:
             raise check.fail("uncertainty", "None with other people in stage2", self.uncertainty)
+        if data.binary_outcome:
+            raise check.fail("uncertainty", "None with an outcome of 0 and 1", self.uncertainty)
         stream = root.spawn(1)[0]
         people, calibration = calibration_split(data, self.calibration_proportion, stream)
         fit, stage = self._fit_stages(people, root)
