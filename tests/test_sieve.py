@@ -561,6 +561,66 @@ def test_no_curve_with_a_very_weak_instrument(tmp_path):
         fit.derivative(0.0)
 
 
+@pytest.mark.parametrize("kind", ["binary", "modified"])
+def test_a_line_stands_in_for_every_weak_curve(kind):
+    """A binary outcome gets a linear probability model, a modified curve a line for everybody."""
+    z, x, y = weak()
+    c = np.random.default_rng(1).standard_normal(len(z))
+    if kind == "binary":
+        y = (y > 0).astype(float)
+    modifiers = [0] if kind == "modified" else None
+    words = {"binary": "linear probability", "modified": "modifiers do not change it"}[kind]
+    with pytest.warns(MrfastWarning, match=words):
+        fit = SieveIV(effect_modifiers=modifiers).fit(z, x, y, c)
+    assert fit.diagnostics_["model"] == "line"
+    others = np.column_stack([np.ones(len(z)), c])
+    z = z - others @ np.linalg.lstsq(others, z, rcond=None)[0]
+    assert fit.ate(0.0, 1.0) == pytest.approx((z @ y) / (z @ x))
+
+
+@pytest.mark.parametrize("modifiers", [None, [0]])
+def test_people_entered_several_times_add_no_strength(modifiers):
+    """F by clusters: a regression on indicators, and sums of scores by cluster.
+
+    Wrong: the F of the table's rows, four times too large.
+    """
+    rng = np.random.default_rng(2)
+    z, c = rng.integers(0, 3, 500).astype(float), rng.standard_normal(500)
+    x = 0.6 * z + rng.standard_normal(500)
+    y = x + rng.standard_normal(500)
+    four = (np.repeat(values, 4) for values in (z, x, y, c))
+    found = (
+        SieveIV(effect_modifiers=modifiers, n_draws=100)
+        .fit(*four, clusters=np.repeat(np.arange(500), 4))
+        .diagnostics_
+    )
+    design = np.column_stack([z == 0, z == 1, z == 2, c]).astype(float)
+    if modifiers:  # the modifier acts along a spline; enough to be near
+        design = np.column_stack([design, c**2, c**3])
+    inverse = np.linalg.inv(design.T @ design)
+    b = inverse @ design.T @ x
+    s = design * (x - design @ b)[:, None]
+    contrast = np.zeros((2, len(b)))
+    contrast[:, 0], contrast[0, 1], contrast[1, 2] = -1.0, 1.0, 1.0
+    covariance = contrast @ inverse @ s.T @ s @ inverse @ contrast.T * 500 / 499
+    effect = contrast @ b
+    expected = effect @ np.linalg.solve(covariance, effect) / 2
+    tolerance = 0.05 if modifiers else 1e-6
+    assert found["first_stage_clustered_f"] == pytest.approx(expected, rel=tolerance)
+    assert found["first_stage_f"] > 3 * expected
+
+
+def test_central_range_counts_people_by_weight():
+    """Wrong: quantiles of the rows, which a weight of zero does not change."""
+    data = people(600)
+    data["sample_weight"] = weight = np.random.default_rng(3).integers(0, 4, 600)
+    fit = SieveIV(n_draws=100).fit(**data)
+    repeated = np.sort(np.repeat(data["exposure"], weight))
+    ends = [repeated[int(np.ceil(share * len(repeated))) - 1] for share in (0.025, 0.975)]
+    assert fit.exposure_central_ == tuple(ends)
+    assert fit.curve_.central == tuple(ends)
+
+
 def test_unbounded_limits_without_any_strength():
     z, x, y = weak(slope=0.0, seed=16)
     with pytest.warns(MrfastWarning, match="all numbers"):

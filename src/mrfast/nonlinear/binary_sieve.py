@@ -151,7 +151,9 @@ def fit_binary(data: IVData, options: BinaryOptions) -> Fit:
         exogenous = Columns.all_of(SparseRows.dense(standard))
     random = generator(options.rng)
     score = score_of(data, options.folds, random, n_threads)
-    stage = control_residual(data.exposure, score, weight, n_threads, exogenous)
+    stage = control_residual(
+        data.exposure, score, weight, n_threads, exogenous, clusters=data.clusters
+    )
     plain = _model(data, stage, weight, options.penalty, interactions=False)
     modes = [_mode(plain, data.outcome, weight, link, n_threads) for link in links]
     best = max(modes, key=lambda one: one.log_likelihood)
@@ -175,7 +177,7 @@ def fit_binary(data: IVData, options: BinaryOptions) -> Fit:
             curves.append(_link_curve(*parts, float(share), int(count), random))
             if share == weights.max():
                 report = _smoothing_report(model, mode, grid)
-    low, high = np.quantile(data.exposure, [0.025, 0.975])
+    low, high = data.exposure_quantiles(0.025, 0.975)
     curve = BinaryCurve(
         model.spline,
         stage.location,
@@ -183,7 +185,7 @@ def fit_binary(data: IVData, options: BinaryOptions) -> Fit:
         means,
         scales,
         curves,
-        (float(low), float(high)),
+        (low, high),
     )
     diagnostics = {
         **stage.diagnostics,

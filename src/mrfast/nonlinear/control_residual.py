@@ -7,28 +7,38 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mrfast import _validation as check
 from mrfast._validation import Float
 from mrfast.nonlinear.iv_data import IVData
 from mrfast.nonlinear.sieve_algebra import inverse_of
-from mrfast.nonlinear.sparse_rows import SparseRows, gram, row_products, row_sum
+from mrfast.nonlinear.sparse_rows import (
+    SparseRows,
+    cluster_outer_sum,
+    gram,
+    row_products,
+    row_sum,
+)
 from mrfast.nonlinear.splines import BSpline, quantile_breakpoints
+from mrfast.nonlinear.weak_instruments import (
+    FEWEST_F,
+    WARNING_F,
+    WeakInstrumentsError,
+    usable_f_statistic,
+)
 
 __all__ = [
-    "FEWEST_F",
     "Columns",
     "ControlResidual",
+    "clustered_f_statistic",
     "control_residual",
     "distinct_levels",
+    "score_functions",
     "score_of",
     "standardised",
 ]
 
-FEWEST_F = 10.0
-"""Below this F statistic a curve is not offered."""
-
-WARNING_F = 20.0
 _SIZES = (12, 8, 5, 3)
 _LEVELS = 14
 
@@ -100,6 +110,8 @@ class ControlResidual:
         Of the score alone.
     nonlinear_p_value : float
         That the exposure depends on the score along a line; NaN where that cannot be asked.
+    clustered_f_statistic : float or None
+        Of the functions of the score, with a variance by clusters.
     """
 
     exposure: Float
@@ -116,22 +128,33 @@ class ControlResidual:
     n_functions: int
     linear_f_statistic: float
     nonlinear_p_value: float
+    clustered_f_statistic: float | None = None
 
     @property
     def diagnostics(self) -> dict[str, Any]:
         """Strength of the first stage, by name."""
-        return {
+        found = {
             "first_stage_f": self.f_statistic,
             "first_stage_r_squared": self.r_squared,
             "first_stage_functions": self.n_functions,
             "first_stage_linear_f": self.linear_f_statistic,
             "first_stage_nonlinearity_p_value": self.nonlinear_p_value,
         }
+        if self.clustered_f_statistic is not None:
+            found["first_stage_clustered_f"] = self.clustered_f_statistic
+        return found
+
+    @property
+    def usable_f(self) -> float:
+        """F by which a curve is offered, see `usable_f_statistic`."""
+        return usable_f_statistic(
+            self.f_statistic, self.linear_f_statistic, self.clustered_f_statistic
+        )
 
     @property
     def messages(self) -> tuple[str, ...]:
         """Said of weak instruments."""
-        strength = max(self.f_statistic, self.linear_f_statistic)
+        strength = self.usable_f
         if strength >= WARNING_F:
             return ()
         return (
@@ -185,6 +208,7 @@ def control_residual(
     n_threads: int,
     exogenous: Columns | None = None,
     further: Columns | None = None,
+    clusters: NDArray[np.int64] | None = None,
 ) -> ControlResidual:
     """Regress the exposure on functions of a score, exogenous columns and further instruments.
 
@@ -203,10 +227,11 @@ def control_residual(
         Covariates; standardised.
     further : Columns, optional
         Instruments beside the functions of the score.
+    clusters : ndarray of int64 (n,), optional
 
     Raises
     ------
-    InvalidInputError
+    WeakInstrumentsError
         The instruments are too weak for a curve.
     """
     n = len(exposure)
@@ -219,25 +244,32 @@ def control_residual(
     null_square = _residual_square([constant, exogenous], x, weight, n_threads)
     line_square = _residual_square([line, exogenous], x, weight, n_threads)
     for size in _SIZES if levels is None else (len(levels),):
-        functions = Columns.all_of(_functions(z, size, levels, score))
+        functions = Columns.all_of(score_functions(z, size, levels, score))
         square = _residual_square([functions, exogenous], x, weight, n_threads)
         k = functions.count
         f_statistic = (null_square - square) / (k - 1) / (square / (n - k - q))
         if f_statistic >= WARNING_F:
             break
     linear = (null_square - line_square) / (line_square / (n - 2 - q))
-    if max(f_statistic, linear) < FEWEST_F:
-        raise check.fail(
-            "instruments",
-            f"a first-stage F of at least {FEWEST_F:.0f} for a curve (method='2sls' gives a line)",
-            f"{max(f_statistic, linear):.2f}",
+    clustered = None
+    if clusters is not None:
+        alone = Columns.beside([functions, exogenous])
+        inverse, coefficients = _solved(alone, x, weight, n_threads)
+        left = weight * (x - row_products(alone.rows, coefficients, n_threads))
+        clustered = clustered_f_statistic(
+            alone.rows.times(left),
+            inverse,
+            coefficients,
+            np.eye(k)[0] if levels is None and k == 3 else np.ones(k),
+            clusters,
+            n_threads,
         )
     columns = Columns.beside([functions, exogenous, further])
     inverse, coefficients = _solved(columns, x, weight, n_threads)
     residual = x - row_products(columns.rows, coefficients, n_threads)
     spread = float(np.sqrt((weight * residual**2).sum() / weight.sum()))
     from_score = row_products(functions.rows, coefficients[: functions.rows.width], n_threads)
-    return ControlResidual(
+    stage = ControlResidual(
         x,
         float(location),
         float(scale),
@@ -252,10 +284,46 @@ def control_residual(
         k,
         float(linear),
         _f_test(line_square, square, k - 2, n - k - q),
+        clustered,
     )
+    if stage.usable_f < FEWEST_F:
+        raise WeakInstrumentsError(stage.usable_f, stage.diagnostics)
+    return stage
 
 
-def _functions(z: Float, size: int, levels: Float | None, score: Float) -> SparseRows:
+def clustered_f_statistic(
+    influence: SparseRows,
+    inverse: Float,
+    coefficients: Float,
+    constant: Float,
+    clusters: NDArray[np.int64],
+    n_threads: int,
+) -> float:
+    """Wald statistic of the functions of a score, robust by clusters, over their number less one.
+
+    Parameters
+    ----------
+    influence : SparseRows (n, k + others)
+        Rows of the regression, the functions of the score first, times weight and residual.
+    inverse : ndarray (k + others, k + others)
+        Of the weighted products of the columns.
+    coefficients : ndarray (k + others,)
+    constant : ndarray (k,)
+        Coefficients of the functions of the score that make a constant.
+    clusters : ndarray of int64 (n,)
+    n_threads : int
+    """
+    k, count = len(constant), len(np.unique(clusters))
+    covariance = inverse @ cluster_outer_sum(influence, clusters, n_threads) @ inverse
+    covariance *= count / (count - 1)
+    tested = np.zeros((k - 1, len(coefficients)))
+    tested[:, :k] = np.linalg.svd(constant[None])[2][1:]  # zero for multiples of the constant
+    effect = tested @ coefficients
+    solved = np.linalg.lstsq(tested @ covariance @ tested.T, effect, rcond=1e-10)[0]
+    return float(effect @ solved) / (k - 1)
+
+
+def score_functions(z: Float, size: int, levels: Float | None, score: Float) -> SparseRows:
     """Functions of the score: indicators of its levels, a parabola, or cubic B-splines."""
     if levels is not None:
         index = np.searchsorted(levels, score).astype(np.int16)[:, None]

@@ -104,7 +104,7 @@ class InstrumentalVariableEstimator(ABC):
     n_ : int
         Number of people.
     exposure_range_, exposure_central_, exposure_central_99_ : (float, float)
-        All values of the exposure, the central 95% and 99%.
+        All values of the exposure, the central 95% and 99% (of the weight, where there is one).
     exposure_histogram_ : (ndarray of int64, ndarray of float64)
         Counts, and the edges of the bins.
     covariate_names_ : tuple of str
@@ -188,7 +188,7 @@ class InstrumentalVariableEstimator(ABC):
     def _keep(self, data: IVData, fit: Fit) -> Self:
         """Take over a fit, and what plots and domains need of the exposure."""
         x = data.exposure
-        low, low99, high99, high = np.quantile(x, [0.025, 0.005, 0.995, 0.975])
+        low, low99, high99, high = data.exposure_quantiles(0.025, 0.005, 0.995, 0.975)
         edges = np.linspace(x.min(), x.max(), _BINS + 1)
         separate = bool((np.diff(edges) > 0).all())  # or values are too close for so many bins
         counts, edges = np.histogram(x, bins=_BINS if separate else np.unique(edges))
@@ -198,8 +198,8 @@ class InstrumentalVariableEstimator(ABC):
         self.n_ = data.n
         self.covariate_names_ = data.covariate_names
         self.exposure_range_ = (float(x.min()), float(x.max()))
-        self.exposure_central_ = (float(low), float(high))
-        self.exposure_central_99_ = (float(low99), float(high99))
+        self.exposure_central_ = (low, high)
+        self.exposure_central_99_ = (low99, high99)
         self.exposure_histogram_ = (counts.astype(np.int64), edges)
         return self
 

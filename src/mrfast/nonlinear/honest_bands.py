@@ -329,7 +329,9 @@ def fit_series_control_function(data: IVData, options: BandOptions) -> Fit:
     threads = thread_count(options.n_threads)
     weight, x, y, covariates, score = _standardised_data(data, options, threads)
     exogenous = Columns.all_of(SparseRows.dense(covariates)) if data.q else None
-    stage = control_residual(data.exposure, score, weight, threads, exogenous)
+    stage = control_residual(
+        data.exposure, score, weight, threads, exogenous, clusters=data.clusters
+    )
     residual = stage.residual / stage.spread
     exposure_spline, exposure_maps = _nested_splines(x.values, DIMENSIONS)
     dimensions = DIMENSIONS[: len(exposure_maps)]
@@ -526,7 +528,7 @@ def _honest_fit(
             covariance[i, :, j] = np.einsum("kb,lb->kl", half, influence[j])
     draws = _normal_draws(covariance.reshape(d * k, d * k), options.n_draws, generator(options.rng))
     deviations = np.ascontiguousarray(np.moveaxis(draws.reshape(-1, d, k), 1, 0))
-    low, high = np.quantile(data.exposure, [0.025, 0.975])
+    low, high = data.exposure_quantiles(0.025, 0.975)
     points = np.linspace((low - x.mean) / x.spread, (high - x.mean) / x.spread, _GRID)
     rows = np.zeros((_GRID, k))
     rows[:, : spline.n_functions] = spline.values(points)
@@ -550,7 +552,7 @@ def _honest_fit(
         np.stack([sandwich[j, :, j] for j in band]),
         selection.allowance,
         means,
-        (float(low), float(high)),
+        (low, high),
     )
     return Fit(
         curve,

@@ -80,6 +80,26 @@ class IVData:
         """Whether every outcome is 0 or 1."""
         return bool(np.isin(self.outcome, (0.0, 1.0)).all())
 
+    def exposure_quantiles(self, *probabilities: float) -> tuple[float, ...]:
+        """Quantiles of the exposure, of people as `sample_weight` counts them.
+
+        Parameters
+        ----------
+        *probabilities : float
+
+        Returns
+        -------
+        tuple of float
+            With weights, the smallest values below or at which that share of the weight lies.
+        """
+        if self.sample_weight is None:
+            return tuple(float(value) for value in np.quantile(self.exposure, probabilities))
+        order = np.argsort(self.exposure, kind="stable")
+        below = np.cumsum(self.sample_weight[order])
+        wanted = np.asarray(probabilities) * below[-1] * (1 - 1e-12)
+        places = np.minimum(np.searchsorted(below, wanted), self.n - 1)
+        return tuple(float(value) for value in self.exposure[order[places]])
+
     @property
     def arguments(self) -> dict[str, Any]:
         """What `fit` takes: the columns in tables with their names, which it then keeps."""

@@ -250,7 +250,7 @@ class _Features:
         spread[np.ix_(place, place)] = found.covariance * np.outer(units, units)
         all_draws = np.zeros((len(found.deviations), size))
         all_draws[:, place] = found.deviations * units
-        low, high = (float(v) for v in np.quantile(stage.data.exposure, [0.025, 0.975]))
+        low, high = stage.data.exposure_quantiles(0.025, 0.975)
         return AdditiveCurve(
             self.basis,
             stage.covariate_means,

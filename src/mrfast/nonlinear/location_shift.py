@@ -272,7 +272,7 @@ class _Shifts:
             means[i, place[:-1]] = path.coefficients[i] * self.scale_y / units[:-1]
             means[i, :k] += stage.mean_outcome
         found = mixture(path.weights, means, np.array(covariances), n_draws, rng)
-        low, high = (float(q) for q in np.quantile(stage.data.exposure, [0.025, 0.975]))
+        low, high = stage.data.exposure_quantiles(0.025, 0.975)
         return AdditiveCurve(
             SplineBasis(self.spline.breakpoints),
             stage.covariate_means,

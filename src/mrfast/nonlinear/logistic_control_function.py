@@ -297,8 +297,7 @@ class _TwoStages:
         covariance[size[0] :, size[0] :] = tables[1][2]
         slopes = np.zeros(self.stage.q)
         slopes[self.stage.covariates_used] = self.coefficients[2 + self.degree :]
-        x = self.stage.data.exposure
-        low, high = (float(value) for value in np.quantile(x, [0.025, 0.975]))
+        low, high = self.stage.data.exposure_quantiles(0.025, 0.975)
         return LogisticCurve(
             (tables[0][0], tables[1][0]),
             np.concatenate([[self.stage.mean_exposure, self.coefficients[1]], slopes]),

@@ -197,7 +197,7 @@ def fit_modified(data: IVData, options: ModifiedOptions) -> Fit:
     y, y_location, y_scale = standardised(data.outcome, weight)
     raw = [Columns(one.raw(covariates[:, one.column]), one.restriction) for one in modifiers]
     exogenous = Columns.beside([*raw, Columns.all_of(SparseRows.dense(standard))])
-    stage, powers = _first_stage(data.exposure, score, weight, n_threads, exogenous, raw)
+    stage, powers = _first_stage(data, score, weight, n_threads, exogenous, raw)
 
     spline = BSpline(quantile_breakpoints(stage.exposure, exposure_functions(data.n)))
     inner = BSpline(quantile_breakpoints(stage.exposure, _INTERACTION_FUNCTIONS))
@@ -209,14 +209,14 @@ def fit_modified(data: IVData, options: ModifiedOptions) -> Fit:
     names = (structural, control, slopes, stage, penalties)
     fit = _Algebra(*names, y, weight, options.method != "npiv", n_threads)
     grid = fit.solve(random)
-    meat = fit.meat(grid, data.clusters)
+    meat = fit.meat(grid.mean, grid.noise, data.clusters)
     coefficients, covariance, draws = fit.law(grid, meat, options.n_draws, random)
 
     kf = structural.count
     scale = float(y_scale)
     level = np.zeros(kf)
     level[: spline.n_functions] = float(y_location)  # the splines sum to one
-    low, high = np.quantile(data.exposure, [0.025, 0.975])
+    low, high = data.exposure_quantiles(0.025, 0.975)
     curve = ModifiedCurve(
         spline,
         inner,
@@ -230,10 +230,10 @@ def fit_modified(data: IVData, options: ModifiedOptions) -> Fit:
         level + scale * coefficients[:kf],
         scale**2 * covariance[:kf, :kf],
         level + scale * draws[:, :kf],
-        (float(low), float(high)),
+        (low, high),
     )
     tests = {
-        data.covariate_names[one.column]: fit.modification_test(grid, meat, place, group)
+        data.covariate_names[one.column]: fit.modification_test(grid, data.clusters, place, group)
         for one, place, group in zip(modifiers, places, penalties.groups[1:], strict=False)
     }
     diagnostics = {
@@ -280,7 +280,7 @@ def _other_covariates(values: Float, weight: Float) -> tuple[Float, Float, Float
 
 
 def _first_stage(
-    exposure: Float,
+    data: IVData,
     score: Float,
     weight: Float,
     n_threads: int,
@@ -288,8 +288,9 @@ def _first_stage(
     raw: list[Columns],
 ) -> tuple[ControlResidual, int]:
     """Exposure on functions of the score and powers of it times functions of the modifiers."""
-    stage = control_residual(exposure, score, weight, n_threads, exogenous)
-    n, main = len(exposure), stage.n_functions - 1
+    first = (data.exposure, score, weight, n_threads, exogenous)
+    stage = control_residual(*first, clusters=data.clusters)
+    n, main = data.n, stage.n_functions - 1
     count = sum(one.count for one in raw)
     powers = 1
     for powers in _POWERS:
@@ -302,7 +303,7 @@ def _first_stage(
         Columns(table.product(one.rows), _kron(np.eye(powers), one.restriction)) for one in raw
     ]
     behind = Columns.beside(further)
-    return control_residual(exposure, score, weight, n_threads, exogenous, behind), powers
+    return control_residual(*first, behind, clusters=data.clusters), powers
 
 
 def _structural(
@@ -563,12 +564,14 @@ class _Algebra:
         mean_taus = np.exp(shares @ np.log(taus))
         return _Posterior(shares, mean_taus, used**-2, fits, noise)
 
-    def meat(self, grid: _Posterior, clusters: NDArray[np.int64] | None) -> Float:
-        """Sum of the squared influences on the estimating equations (k, k)."""
-        u, e = self._residuals(grid.mean)
-        between, within = grid.noise
+    def meat(
+        self, at: Float, noise: tuple[float, float], clusters: NDArray[np.int64] | None
+    ) -> Float:
+        """Sum of the squared influences on the estimating equations (k, k) at coefficients."""
+        u, e = self._residuals(at)
+        between, within = noise
         scale = 1 / within if self.within else 0.0
-        raw = self.control.restriction @ grid.mean[self.kf :]
+        raw = self.control.restriction @ at[self.kf :]
         slope = row_products(self.slopes, raw, self.n_threads)
         weighted = self.weight * slope
         rows = Columns.beside([self.structural, self.control]).rows
@@ -611,13 +614,19 @@ class _Algebra:
         return mean, covariance, np.concatenate(draws)
 
     def modification_test(
-        self, grid: _Posterior, meat: Float, inner: slice, group: list[int]
+        self,
+        grid: _Posterior,
+        clusters: NDArray[np.int64] | None,
+        inner: slice,
+        group: list[int],
     ) -> tuple[float, int]:
-        """Wald test that a modification is zero: p value and degrees of freedom.
+        """Test that a modification is zero: p value and degrees of freedom.
 
         Its smoothing parameters are fixed beforehand, so that the coefficients are linear in the
         outcome; it looks in the directions of largest sampling variance, as many as the
-        modification then has effective degrees of freedom.
+        modification then has effective degrees of freedom. As in a score test the variance comes
+        from the residuals of the fit without the modification: those of the fit with it are too
+        small where few people decide a direction.
         """
         matrix, right = self._system(grid.noise)
         lambdas = grid.taus**-2
@@ -625,6 +634,11 @@ class _Algebra:
         inverse = inverse_of(matrix + self.penalties.total(lambdas) + self.safety)
         at = inverse @ right
         degrees = float(np.trace((inverse @ matrix)[inner, inner]))
+        null = np.zeros(self.k)
+        others = np.setdiff1d(np.arange(self.k), np.arange(self.k)[inner])
+        precision = (matrix + self.penalties.total(lambdas) + self.safety)[np.ix_(others, others)]
+        null[others] = np.linalg.solve(precision, right[others])
+        meat = self.meat(null, grid.noise, clusters)
         variance = (inverse @ meat @ inverse)[inner, inner]
         values, vectors = symmetric_eigen(0.5 * (variance + variance.T))
         count = min(max(round(degrees), 1), int((values > 1e-10 * values[-1]).sum()))

@@ -22,14 +22,16 @@ from mrfast.nonlinear.iv_data import IVData
 from mrfast.nonlinear.sieve_curve import AndersonRubinLine, CovariateSplines, SieveCurve
 from mrfast.nonlinear.sieve_fit import TAU_FLOOR, LevelFit, fit_level
 from mrfast.nonlinear.sieve_rows import FirstStage, ModelRows, first_stage
+from mrfast.nonlinear.weak_instruments import (
+    FEWEST_F,
+    WARNING_F,
+    WeakInstrumentsError,
+    usable_f_statistic,
+)
 
 __all__ = ["SieveIV"]
 
 METHODS = ("auto", "cf", "gcf", "npiv", "npiv-cck", "series-cf", "2sls", "lace")
-WEAK = 20.0
-"""First-stage F below which the fit warns."""
-TOO_WEAK = 10.0
-"""First-stage F below which there is no curve, but a line with an Anderson-Rubin set."""
 FEW_VALUES = 5
 """An exposure of at most this many values is told not to be continuous."""
 FEW_CLUSTERS = 40
@@ -168,11 +170,18 @@ class SieveIV(InstrumentalVariableEstimator):
 
             if binary and self.outcome == "binary":
                 raise check.fail("effect_modifiers", "none with a binary outcome", "some")
-            return fit_modified(data, self)
+            try:
+                return fit_modified(data, self)
+            except WeakInstrumentsError as error:
+                return self._weak_line(data, error, "; modifiers do not change it")
         if binary and self.method != "npiv":
             from mrfast.nonlinear.binary_sieve import fit_binary
 
-            return fit_binary(data, self)
+            try:
+                return fit_binary(data, self)
+            except WeakInstrumentsError as error:
+                more = "; it is a linear probability model, whose risks may leave 0 to 1"
+                return self._weak_line(data, error, more)
         return self._fit_continuous(data)
 
     def _line_or_strata(self, data: IVData) -> Fit:
@@ -209,12 +218,14 @@ class SieveIV(InstrumentalVariableEstimator):
         stage = first_stage(data, score.values, n_threads=threads)
         diagnostics = _strength(stage, score)
         # The F of one function of the instrument decides whether a line is identified.
-        strength = max(stage.f_statistic, stage.linear_f_statistic)
-        if strength < TOO_WEAK:
-            return self._weak(people, stage, score, diagnostics, strength)
+        strength = usable_f_statistic(
+            stage.f_statistic, stage.linear_f_statistic, stage.clustered_f_statistic
+        )
+        if strength < FEWEST_F:
+            return self._weak(people, score.values, diagnostics, strength)
         fits, messages = self._ladder(stage)
         chosen = fits[-1]
-        low, high = (float(value) for value in np.quantile(data.exposure, [0.025, 0.975]))
+        low, high = data.exposure_quantiles(0.025, 0.975)
         curve = SieveCurve.of_fit(chosen, stage, (low, high), self.n_draws, random, splines)
         groups = None if stage.starts is None else len(stage.starts) - 1
         if groups is not None and groups < FEW_CLUSTERS:
@@ -226,10 +237,10 @@ class SieveIV(InstrumentalVariableEstimator):
                 "the exposure has few values: the control function is made for continuous ones, "
                 "compare method='npiv' or method='2sls'"
             )
-        if strength < WEAK:
+        if strength < WARNING_F:
             messages.append(
-                f"the first-stage F of {strength:.1f} is below {WEAK:.0f}: estimates are noisy "
-                "and may be biased towards the observational association"
+                f"the first-stage F of {strength:.1f} is below {WARNING_F:.0f}: estimates are "
+                "noisy and may be biased towards the observational association"
             )
         diagnostics |= _report(stage, fits, curve, self.penalty)
         diagnostics |= _overidentification(data, stage, score, chosen)
@@ -285,14 +296,14 @@ class SieveIV(InstrumentalVariableEstimator):
     def _weak(
         self,
         data: IVData,
-        stage: FirstStage,
-        score: InstrumentScore,
+        score: Float,
         diagnostics: dict[str, Any],
         strength: float,
+        more: str = "",
     ) -> Fit:
-        """Line with its Anderson-Rubin region."""
+        """Line with its Anderson-Rubin region; more is to be said of some."""
         region = line_region(
-            score.values,
+            score,
             data.exposure,
             data.outcome,
             data.covariates,
@@ -306,19 +317,26 @@ class SieveIV(InstrumentalVariableEstimator):
             "line": "all numbers",
         }[kind]
         message = (
-            f"the first-stage F of {strength:.2g} is below {TOO_WEAK:.0f}: no curve is estimated; "
+            f"the first-stage F of {strength:.2g} is below {FEWEST_F:.0f}: no curve is estimated; "
             f"effects are those of a line, whose {100 * self.level:g}% Anderson-Rubin set of "
-            f"slopes is {text}"
+            f"slopes is {text}{more}"
         )
-        warnings.warn(message, MrfastWarning, stacklevel=4)
+        warnings.warn(message, MrfastWarning, stacklevel=5 if more else 4)
         diagnostics |= {
             "model": "line",
             "slope": region.slope,
             "anderson_rubin_set": kind,
-            "anderson_rubin_lower": low,
-            "anderson_rubin_upper": high,
+            "anderson_rubin_lower": float(low),
+            "anderson_rubin_upper": float(high),
         }
         return Fit(AndersonRubinLine(region), diagnostics, (message,))
+
+    def _weak_line(self, data: IVData, error: WeakInstrumentsError, more: str) -> Fit:
+        """Line in place of a curve that was refused."""
+        from mrfast.nonlinear.control_residual import score_of
+
+        score = score_of(data, self.folds, generator(self.rng), thread_count(self.n_threads))
+        return self._weak(data, score, error.diagnostics, error.strength, more)
 
     # ------------------------------------------------------------------ diagnostics
 
@@ -446,8 +464,10 @@ def _rejected(fit: LevelFit, alpha: float) -> bool:
 
 def _strength(stage: FirstStage, score: InstrumentScore) -> dict[str, Any]:
     """What the first stage says of the instruments."""
+    clustered = stage.clustered_f_statistic
     return {
         "first_stage_f": stage.f_statistic,
+        **({} if clustered is None else {"first_stage_clustered_f": clustered}),
         "first_stage_r_squared": stage.r_squared,
         "first_stage_functions": stage.functions,
         "first_stage_linear_f": stage.linear_f_statistic,

@@ -73,6 +73,12 @@ class FirstStage:
         Over its standard deviation `residual_sd`.
     f_statistic, r_squared : float
         Of the K - 1 functions of the instrument, given covariates.
+    linear_f_statistic : float
+        Of the instrument along a line.
+    nonlinear_p_value : float
+        That the exposure depends on the instrument along a line.
+    clustered_f_statistic : float or None
+        Of the K - 1 functions, with a variance by clusters.
     """
 
     x: Float
@@ -99,6 +105,7 @@ class FirstStage:
     r_squared: float
     linear_f_statistic: float
     nonlinear_p_value: float
+    clustered_f_statistic: float | None
     n_threads: int
 
     @property
@@ -196,13 +203,24 @@ def first_stage(data: IVData, score: Float, *, n_threads: int = 1) -> FirstStage
         nonlinear = float(
             fdtrc(K - 2, degrees, max(ratio / (people * unexplained / n / degrees), 0.0))
         )
-    order = starts = None
+    order = starts = clustered = None
     if data.clusters is not None:
         order = np.argsort(data.clusters, kind="stable").astype(np.int64)
         starts = np.searchsorted(
             data.clusters[order], np.arange(int(data.clusters.max()) + 2)
         ).astype(np.int64)
         starts = np.unique(starts)  # codes without rows
+        clustered = _clustered_f(
+            data.clusters,
+            z,
+            levels,
+            covariates,
+            weight,
+            residual * residual_sd,
+            inverse,
+            coefficients,
+            n_threads,
+        )
     return FirstStage(
         x=x,
         y=y,
@@ -228,7 +246,35 @@ def first_stage(data: IVData, score: Float, *, n_threads: int = 1) -> FirstStage
         r_squared=float(r_squared),
         linear_f_statistic=float(people * (without - linear) / linear),
         nonlinear_p_value=nonlinear,
+        clustered_f_statistic=clustered,
         n_threads=n_threads,
+    )
+
+
+def _clustered_f(
+    clusters: NDArray[np.int64],
+    z: Float,
+    levels: Float | None,
+    covariates: Float | None,
+    weight: Float | None,
+    residual: Float,
+    inverse: Float,
+    coefficients: Float,
+    n_threads: int,
+) -> float:
+    from mrfast.nonlinear.control_residual import clustered_f_statistic, score_functions
+    from mrfast.nonlinear.sparse_rows import SparseRows
+
+    q = 0 if covariates is None else covariates.shape[1]
+    K = len(coefficients) - q
+    blocks = [score_functions(z, K, levels, z)]
+    if covariates is not None:
+        blocks.append(SparseRows.dense(covariates))
+    rows = SparseRows.beside(blocks)
+    left = residual if weight is None else weight * residual
+    constant = np.eye(K)[0] if levels is None and K == 3 else np.ones(K)
+    return clustered_f_statistic(
+        rows.times(left), inverse, coefficients, constant, clusters, n_threads
     )
 
 

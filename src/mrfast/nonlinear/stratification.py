@@ -212,7 +212,7 @@ class Stratified(InstrumentalVariableEstimator):
             basis, found, freedom = _minimum_distance(
                 stage, effects, covariance, spline, self.n_draws, self.rng
             )
-        low, high = (float(v) for v in np.quantile(data.exposure, [0.025, 0.975]))
+        low, high = data.exposure_quantiles(0.025, 0.975)
         curve = AdditiveCurve(
             basis, stage.covariate_means, found.mean, found.covariance, found.draws, (low, high)
         )
