@@ -212,3 +212,11 @@ def test_bad_scales_say_why():
         Rescaled(fitted(), np.nan, 1.0)
     with pytest.raises(AttributeError, match="fitted"):
         Rescaled(PolynomialIV())
+
+
+def test_what_is_no_estimator_is_named() -> None:
+    """Not an attribute error from within."""
+    with pytest.raises(InvalidInputError, match="estimators: expected fitted estimators"):
+        Ensemble([1, 2])  # type: ignore[list-item]
+    with pytest.raises(InvalidInputError, match="parent: expected a fitted estimator"):
+        Rescaled(1)  # type: ignore[arg-type]

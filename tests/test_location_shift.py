@@ -172,3 +172,19 @@ def test_coverage_of_bands(name: str) -> None:
             band = model.effect(at, interval="uniform")
             covered += bool(np.all((band.lower < curve(at)) & (curve(at) < band.upper)))
     assert covered / 150 > 0.897
+
+
+def test_units_of_covariates_do_not_matter() -> None:
+    """The obvious wrong guard is relative to the trace, which large covariates decide."""
+    rng = np.random.default_rng(3)
+    z, x, y = people(600, 3)
+    c = rng.normal(size=(600, 2))
+    at = np.linspace(-1, 1, 5)
+    plain = LocationShiftIV().fit(z, x, y + c[:, 0], c)
+    other = LocationShiftIV().fit(z, x, y + c[:, 0], c * [1e6, 1e-4] + [1e7, 0.0])
+    one, two = (fitted.effect(at, interval="pointwise") for fitted in (plain, other))
+    np.testing.assert_allclose(two.estimate, one.estimate, atol=1e-6)
+    np.testing.assert_allclose(two.upper, one.upper, atol=1e-6)
+    same = plain.effect_conditional(at, [1.0, 2.0])
+    moved = other.effect_conditional(at, [1e6 + 1e7, 2e-4])
+    np.testing.assert_allclose(moved, same, atol=1e-6)

@@ -208,3 +208,11 @@ def test_coverage() -> None:
             low < 0.6 < high,
         ]
     assert np.all((covered / 200 > 0.904) & (covered / 200 < 0.995)), covered / 200
+
+
+def test_small_units_are_no_separation() -> None:
+    """Coefficients of an exposure in moles, or of rare dosages, are large and finite."""
+    z, x, y, c = people(800, 4)
+    plain = LogisticControlFunction().fit(z, x, y, c)
+    other = LogisticControlFunction().fit(z, x * 1e-9, y, c * 1e-7)
+    np.testing.assert_allclose(other.effect(AT * 1e-9), plain.effect(AT), atol=1e-9)

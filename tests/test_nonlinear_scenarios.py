@@ -12,6 +12,7 @@ from scipy import integrate, stats
 
 import mrfast
 from mrfast.errors import InvalidInputError
+from mrfast.nonlinear import SieveIV
 from mrfast.simulation import (
     NONLINEAR_SCENARIOS,
     binary_outcome,
@@ -306,3 +307,13 @@ def test_laws_are_those_of_the_reference_generator(reference_dir) -> None:
         expected = (outcome - truth(exposure)) * (exposure - exposure.mean())
         error = np.sqrt((product.var() + expected.var()) / 20_000)
         assert abs(product.mean() - expected.mean()) < 4 * error, name
+
+
+def test_names_of_covariates_go_into_a_fit() -> None:
+    """`arrays` alone, without names, cannot say which covariate is the modifier."""
+    data = effect_modifier(600, rng=1)
+    table = data.arrays["covariates"]
+    assert tuple(table.columns) == data.covariate_names == ("m",)
+    assert np.shares_memory(table.to_numpy(), data.covariates)
+    fitted = SieveIV(effect_modifiers=["m"]).fit(**data.arrays)
+    assert fitted.covariate_names_ == ("m",)

@@ -224,3 +224,21 @@ def test_coverage_of_bands(kind) -> None:
         points += np.mean((single.lower < truth) & (truth < single.upper))
     assert covered / 150 > 0.897
     assert 0.92 < points / 150 < 0.995
+
+
+@pytest.mark.parametrize("estimator", [DoublyRanked, Residual])
+def test_people_of_weight_zero_are_not_there(estimator: type[DoublyRanked]) -> None:
+    """They have no rank and make no stratum."""
+    z, x, y = people(2000, 5)
+    weight = np.r_[np.ones(1000), np.zeros(1000)]
+    weighted = estimator(n_strata=5).fit(z, x, y, sample_weight=weight)
+    alone = estimator(n_strata=5).fit(z[:1000], x[:1000], y[:1000])
+    one, two = weighted.strata(), alone.strata()
+    np.testing.assert_allclose(one[["lace", "std_error"]], two[["lace", "std_error"]], rtol=1e-9)
+
+
+def test_exposure_of_few_values_is_told() -> None:
+    """In a stratum where all are exposed there is no local effect."""
+    z, x, y = people(1000, 5)
+    with pytest.raises(InvalidInputError, match="n_strata: expected strata in all of which"):
+        DoublyRanked().fit(z, (x > 0).astype(float), y)

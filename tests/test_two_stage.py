@@ -252,3 +252,24 @@ def test_coverage_of_slope_band_and_anderson_rubin_set() -> None:
             first < 0.5 < last,
         ]
     assert np.all((covered / 300 > 0.916) & (covered / 300 < 0.985)), covered
+
+
+def test_uniform_band_in_any_unit() -> None:
+    """Cells per litre: a root of the covariance itself loses the slope beside the level."""
+    z, x, y, c, _, _ = people()
+    at = np.array([-2.0, 0.0, 3.0])
+    plain = TwoStageLeastSquares().fit(z, x, y, c).effect(at, interval="uniform")
+    other = TwoStageLeastSquares().fit(z, x * 1e11, y, c).effect(at * 1e11, interval="uniform")
+    np.testing.assert_allclose(other.upper, plain.upper, rtol=1e-6)
+    np.testing.assert_allclose(other.lower, plain.lower, rtol=1e-6)
+
+
+def test_unusable_units_and_instruments_have_names() -> None:
+    """An exposure that is its own instrument leaves no error of the first stage."""
+    z, x, y, _, _, family = people()
+    with pytest.raises(InvalidInputError, match="instruments: expected columns that leave"):
+        TwoStageLeastSquares().fit(x, x, y)
+    with pytest.raises(InvalidInputError, match="exposure: expected a standard deviation"):
+        TwoStageLeastSquares().fit(z, x * 1e100, y)
+    few = TwoStageLeastSquares().fit(z, x, y, clusters=family % 12)
+    assert any("only 12 clusters" in message for message in few.messages_)

@@ -116,7 +116,6 @@ def variability() -> list[dict[str, Any]]:
                 "replicate": 0,
                 "setting": _text(setting),
                 "squared_error": _error(estimator, data),
-                "held_out_risk": estimator.diagnostics_["held_out_risk"],
                 **curve,
             }
         )

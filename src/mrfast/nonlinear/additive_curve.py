@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrfast import _validation as check
-from mrfast._runtime import generator, symmetric_eigen
+from mrfast._runtime import generator
 from mrfast._validation import Float
 from mrfast.nonlinear._row_sums import cross_products
 from mrfast.nonlinear.fitted_curve import LinearCurve
+from mrfast.nonlinear.smoothing import covariance_root
 from mrfast.nonlinear.splines import BSpline
 
 __all__ = [
@@ -29,9 +30,8 @@ __all__ = [
 
 def normal_draws(covariance: Float, n_draws: int, rng: object) -> Float:
     """Draws (b, k) from the normal law of mean 0, with the same bits for any threads."""
-    values, vectors = symmetric_eigen((covariance + covariance.T) / 2)
-    root = vectors * np.sqrt(np.maximum(values, 0.0))
-    draws = generator(rng).standard_normal((n_draws, len(values)))
+    root = covariance_root(covariance)
+    draws = generator(rng).standard_normal((n_draws, len(root)))
     return cross_products(np.ascontiguousarray(draws.T), np.ascontiguousarray(root.T))
 
 

@@ -56,10 +56,16 @@ class Ensemble(InstrumentalVariableEstimator):
         reduce: str = "median",
     ) -> None:
         self.reduce = check.choice("reduce", reduce, ("median", "mean"))
-        if isinstance(estimators, InstrumentalVariableEstimator) or len(estimators) == 1:
+        if isinstance(estimators, InstrumentalVariableEstimator):
             raise check.fail("estimators", "at least two fitted estimators", "one")
-        if estimators:
-            self._combine(list(estimators))
+        members = list(estimators)
+        for member in members:
+            if not isinstance(member, InstrumentalVariableEstimator):
+                raise check.fail("estimators", "fitted estimators", repr(member)[:80])
+        if len(members) == 1:
+            raise check.fail("estimators", "at least two fitted estimators", "one")
+        if members:
+            self._combine(members)
 
     def get_params(self) -> dict[str, object]:
         """Options by name, without the members."""

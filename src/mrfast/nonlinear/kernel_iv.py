@@ -64,8 +64,9 @@ class KernelIV(InstrumentalVariableEstimator):
     n_landmarks : int
         Of the instruments' kernel, at most; 40 serve the exposure.
     n_groups : int
-        Groups of people, an even number.
+        Groups of people, a multiple of 4.
     n_bootstrap : int
+        Bootstrap samples of groups, from which both kinds of limits are made.
     folds : int
         Of the cross-fitted score.
     rng : int
@@ -167,7 +168,7 @@ def _median_distance(points: Float, source: np.random.Generator) -> float:
 
 
 class _Features:
-    """Columns 1, C, psi(Z), X, phi(X) at each width, Y."""
+    """Columns 1, C, psi(Z), X, phi(X) at each width, Y, all but 1 standardised."""
 
     def __init__(
         self, stage: LinearFirstStage, n_landmarks: int, source: np.random.Generator
@@ -226,7 +227,7 @@ class _Features:
         return np.hstack(
             [
                 np.ones((len(x), 1)),
-                self.stage.covariates(rows),
+                self.stage.standardised_covariates(rows),
                 _times(kernel, self.whitening),
                 self.basis.values(x)[:, 1:],
                 ((data.outcome[rows] - self.stage.mean_outcome) / self.scale_y)[:, None],
@@ -241,12 +242,14 @@ class _Features:
         place = np.array(
             [0, *(1 + k + j for j in stage.covariates_used), *range(1, 1 + k), size - 1]
         )
+        units = np.full(1 + count + k + 1, self.scale_y)
+        units[1 : 1 + count] /= stage.covariate_spread
         coefficients, spread = np.zeros(size), np.zeros((size, size))
-        coefficients[place[:-1]] = found.coefficients * self.scale_y
+        coefficients[place[:-1]] = found.coefficients * units[:-1]
         coefficients[0] += stage.mean_outcome
-        spread[np.ix_(place, place)] = found.covariance * self.scale_y**2
+        spread[np.ix_(place, place)] = found.covariance * np.outer(units, units)
         all_draws = np.zeros((len(found.deviations), size))
-        all_draws[:, place] = found.deviations * self.scale_y
+        all_draws[:, place] = found.deviations * units
         low, high = (float(v) for v in np.quantile(stage.data.exposure, [0.025, 0.975]))
         return AdditiveCurve(
             self.basis,

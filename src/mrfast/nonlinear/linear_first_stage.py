@@ -29,6 +29,9 @@ from mrfast.nonlinear.iv_data import IVData
 
 __all__ = ["LinearFirstStage", "in_cluster_order", "single_instrument"]
 
+_FEW_CLUSTERS = 30
+_SPREADS = (1e-50, 1e50)
+
 
 def in_cluster_order(data: IVData) -> IVData:
     """The same people, those of a cluster one after the other."""
@@ -83,12 +86,13 @@ class LinearFirstStage:
     covariates_used, instruments_used : list of int
         Columns of `products` that are not linear combinations of those before.
     messages : tuple of str
-        Which columns are.
+        Which columns are; that there are few clusters.
 
     Raises
     ------
     InvalidInputError
-        The covariates explain all instruments or the exposure, or there are too few people.
+        The covariates explain all instruments or the exposure, the instruments explain all of the
+        exposure, there are too few people, or units are beyond 1e-50 to 1e50.
     """
 
     def __init__(self, data: IVData) -> None:
@@ -115,19 +119,30 @@ class LinearFirstStage:
         self._swept, self.instruments_used = sweep(
             self.adjusted, range(self.q, width), np.maximum(scale, 1e-300)
         )
-        self.messages = self._collinear()
+        self.messages = self._remarks()
         if not self.instruments_used:
             raise check.fail(
                 "instruments", "columns that vary given the covariates", "columns that do not"
             )
         if not self.adjusted[width, width] > 1e-11 * scale[width]:
             raise check.fail("exposure", "values that vary given the covariates", "others")
+        for name, square in (("exposure", scale[width]), ("outcome", scale[width + 1])):
+            spread = float(np.sqrt(square / self.total_weight))
+            if not _SPREADS[0] < spread < _SPREADS[1]:
+                received = f"one of {spread:.3g}"
+                raise check.fail(name, "a standard deviation of 1e-50 to 1e50", received)
         self.parameters = 1 + len(self.covariates_used) + len(self.instruments_used)
         if self.n <= self.parameters + 2:
             raise check.fail(
                 "instruments",
                 f"fewer columns than {self.n} people, the covariates among them",
                 f"{self.parameters - 1}",
+            )
+        if not self._swept[width, width] > 1e-11 * self.adjusted[width, width]:
+            raise check.fail(
+                "instruments",
+                "columns that leave some of the exposure unexplained",
+                "columns that determine it",
             )
         self.used = [*self.covariates_used, *self.instruments_used]
         self.coefficients = np.zeros(width)
@@ -145,7 +160,7 @@ class LinearFirstStage:
     def _weights(self, rows: slice) -> Float | None:
         return None if self.weights is None else self.weights[rows]
 
-    def _collinear(self) -> tuple[str, ...]:
+    def _remarks(self) -> tuple[str, ...]:
         names = (*self.data.covariate_names, *self.data.instrument_names)
         kept = {*self.covariates_used, *self.instruments_used}
         texts = []
@@ -159,6 +174,10 @@ class LinearFirstStage:
                     f"{word} left out, being linear combinations of others or constant: "
                     f"{check.listed(left_out)}"
                 )
+        if self.data.clusters is not None:
+            count = clusters_or_people(self.n, self.data.clusters)
+            if count < _FEW_CLUSTERS:
+                texts.append(f"only {count} clusters: standard errors are too small")
         return tuple(texts)
 
     def design(self, rows: slice) -> Float:
@@ -173,6 +192,16 @@ class LinearFirstStage:
     def covariates(self, rows: slice) -> Float:
         """Covariates that are used, about their means, shape (rows, used)."""
         return self.design(rows)[:, self.covariates_used]
+
+    @cached_property
+    def covariate_spread(self) -> Float:
+        """Standard deviations of the covariates that are used, shape (used,)."""
+        squares = self.products.diagonal()[self.covariates_used]
+        return np.sqrt(squares / self.total_weight)
+
+    def standardised_covariates(self, rows: slice) -> Float:
+        """Covariates that are used, of mean 0 and standard deviation 1, shape (rows, used)."""
+        return self.covariates(rows) / self.covariate_spread
 
     @cached_property
     def covariate_means(self) -> Float:

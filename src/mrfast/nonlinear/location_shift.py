@@ -179,9 +179,9 @@ class _Shifts:
         self.width = k + len(stage.covariates_used)
 
     def columns(self, rows: slice) -> Float:
-        """Smoothed functions at the prediction, and covariates: (rows, width)."""
+        """Smoothed functions at the prediction, and standardised covariates: (rows, width)."""
         functions = self.shifts.interpolate(self.table, self.stage.fitted[rows])
-        return np.hstack([functions, self.stage.covariates(rows)])
+        return np.hstack([functions, self.stage.standardised_covariates(rows)])
 
     def _weights(self, rows: slice) -> Float | None:
         return None if self.stage.weights is None else self.stage.weights[rows]
@@ -258,6 +258,8 @@ class _Shifts:
         stage, k = self.stage, self.spline.n_functions
         size = k + stage.q + 1
         place = [*range(k), *(k + j for j in stage.covariates_used), size - 1]
+        units = np.ones(self.width + 1)
+        units[k:-1] = stage.covariate_spread
         means, covariances = np.zeros((len(path.tau), size)), []
         for i, bread in enumerate(path.inverses):
             joint = np.empty((self.width + 1, self.width + 1))
@@ -265,9 +267,9 @@ class _Shifts:
             joint[:-1, -1] = joint[-1, :-1] = bread @ self.meat[:-1, -1]
             joint[-1, -1] = self.meat[-1, -1]
             full = np.zeros((size, size))
-            full[np.ix_(place, place)] = joint * self.scale_y**2
+            full[np.ix_(place, place)] = joint * (self.scale_y**2 / np.outer(units, units))
             covariances.append(full)
-            means[i, place[:-1]] = path.coefficients[i] * self.scale_y
+            means[i, place[:-1]] = path.coefficients[i] * self.scale_y / units[:-1]
             means[i, :k] += stage.mean_outcome
         found = mixture(path.weights, means, np.array(covariances), n_draws, rng)
         low, high = (float(q) for q in np.quantile(stage.data.exposure, [0.025, 0.975]))

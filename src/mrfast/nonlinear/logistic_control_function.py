@@ -183,6 +183,9 @@ class _TwoStages:
         self.spread = spread
         self.scale = spread ** np.arange(1, degree + 1)
         self.width = 2 + degree + len(stage.covariates_used)
+        self.units = np.ones(self.width)  # standard deviations of the columns
+        self.units[1] = data.exposure.std()
+        self.units[2 + degree :] = stage.covariate_spread
         self.coefficients = np.zeros(self.width)
         risk = stage.mean_outcome
         self.coefficients[0] = np.log(risk / (1 - risk))
@@ -211,9 +214,12 @@ class _TwoStages:
             self.coefficients, value = trial, likelihood
             self.bread = inverse(information)
             step = self.bread @ gradient
-            if float(step @ gradient) < 1e-18 * self.stage.n and np.abs(step).max() < _STILL:
+            if (
+                float(step @ gradient) < 1e-18 * self.stage.n
+                and np.abs(step * self.units).max() < _STILL
+            ):
                 return  # steps that stay large lead to infinity
-            if np.abs(self.coefficients).max() > 1e4:
+            if np.abs(self.coefficients * self.units).max() > 1e4:
                 break
         raise ConvergenceError(
             "logistic regression: the likelihood has no maximum; exposure, residual or covariates "

@@ -52,6 +52,8 @@ class Rescaled(InstrumentalVariableEstimator):
         if self.scale == 0:
             raise check.fail("scale", "a number other than 0", "0")
         if parent is not None:
+            if not isinstance(parent, InstrumentalVariableEstimator):
+                raise check.fail("parent", "a fitted estimator", repr(parent)[:80])
             self._take_over(parent)
 
     def get_params(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 from mrfast._runtime import generator, symmetric_eigen
 from mrfast._validation import Float
 
-__all__ = ["Mixture", "SmoothingPath", "mixture", "smoothing_path"]
+__all__ = ["Mixture", "SmoothingPath", "covariance_root", "mixture", "smoothing_path"]
 
 _GRID = np.exp(np.linspace(np.log(0.003), np.log(30.0), 21))
 _SCALE = 0.5
@@ -96,6 +96,16 @@ def smoothing_path(
     )
 
 
+def covariance_root(covariance: Float) -> Float:
+    """Matrix R with R R' = covariance, (k, k), accurate for coordinates of very unlike units."""
+    spread = np.sqrt(np.maximum(covariance.diagonal(), 0.0))
+    units = np.where(spread > 0, spread, 1.0)
+    correlation = covariance / units / units[:, None]
+    values, vectors = symmetric_eigen((correlation + correlation.T) / 2)
+    root: Float = units[:, None] * vectors * np.sqrt(np.maximum(values, 0.0))
+    return root
+
+
 @dataclass(frozen=True, eq=False)
 class Mixture:
     """Mean, covariance and draws of a mixture of normal laws."""
@@ -132,8 +142,7 @@ def mixture(weights: Float, means: Float, covariances: Float, n_draws: int, rng:
     draws, start = np.empty_like(normal), 0
     for t, count in enumerate(counts):
         if count:
-            roots, vectors = symmetric_eigen((covariances[t] + covariances[t].T) / 2)
-            root = vectors * np.sqrt(np.maximum(roots, 0.0))
+            root = covariance_root(covariances[t])
             rows = slice(start, start + count)
             draws[rows] = means[t] + np.einsum("bk,lk->bl", normal[rows], root)
             start += count

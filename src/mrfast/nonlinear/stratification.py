@@ -185,6 +185,8 @@ class Stratified(InstrumentalVariableEstimator):
         return table
 
     def _fit(self, data: IVData) -> Fit:
+        if data.sample_weight is not None and not data.sample_weight.all():
+            data = data.take(data.sample_weight > 0)  # who counts for nothing has no rank
         fewest = 10 + data.q
         if data.n < fewest * self.n_strata:
             raise check.fail(
@@ -329,7 +331,10 @@ def _local_effects(
         zx = float(swept[z, x])
         if not swept[z, z] > 1e-9 * products[z, z] or zx == 0:
             raise check.fail(
-                "n_strata", "strata in all of which the instrument varies", f"{n_strata}"
+                "n_strata",
+                "strata in all of which instrument and exposure vary together; an exposure of "
+                "few values allows few",
+                f"{n_strata}",
             )
         lace = float(swept[z, y]) / zx
         residual = table[:, y] - lace * table[:, x]

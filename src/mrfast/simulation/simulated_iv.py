@@ -69,7 +69,7 @@ class SimulatedIV:
 
     def __post_init__(self) -> None:
         """Freeze the arrays."""
-        for array in self.arrays.values():
+        for array in self._columns().values():
             array.setflags(write=False)
 
     def __repr__(self) -> str:
@@ -83,8 +83,20 @@ class SimulatedIV:
         return len(self.exposure)
 
     @property
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """What the people have, by the names that every estimator takes: ``fit(**data.arrays)``."""
+    def arrays(self) -> dict[str, Any]:
+        """What the people have, by the names that every estimator takes: ``fit(**data.arrays)``.
+
+        Covariates come as a DataFrame, without a copy, so that a fit knows their names.
+        """
+        values: dict[str, Any] = dict(self._columns())
+        if self.covariates is not None and self.covariate_names:
+            import pandas as pd
+
+            names = list(self.covariate_names)
+            values["covariates"] = pd.DataFrame(self.covariates, columns=names, copy=False)
+        return values
+
+    def _columns(self) -> dict[str, NDArray[Any]]:
         values = {
             "instruments": self.instruments,
             "exposure": self.exposure,
