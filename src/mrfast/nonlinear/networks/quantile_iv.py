@@ -113,7 +113,7 @@ class QuantileIV(TwoStageNetworks):
         outcome_weight_decay: float = 1e-4,
         outcome_batch_size: int = 250,
         outcome_max_epochs: int = 1000,
-        outcome_patience: int = 5,
+        outcome_patience: int = 15,
         outcome_networks: int | None = None,
         splitting: str = "cross_fitting",
         folds: int = 5,
