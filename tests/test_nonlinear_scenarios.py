@@ -55,7 +55,7 @@ def test_every_scenario_runs_and_its_seed_gives_the_same_people(name: str) -> No
     for key, values in one.arrays.items():
         np.testing.assert_array_equal(values, other.arrays[key])
         np.testing.assert_array_equal(values, longer.arrays[key][:300])
-        assert not values.flags.writeable
+        assert not np.asarray(getattr(one, key)).flags.writeable
     assert not np.array_equal(one.outcome, scenario(300, rng=4).outcome)
     x = np.linspace(-2, 2, 6).reshape(2, 3)
     assert one.true_effect(x).shape == (2, 3)
