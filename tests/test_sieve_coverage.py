@@ -66,12 +66,6 @@ def test_cells_of_the_study(study):
     assert not np.array_equal(first.outcome, study.simulate(cell, 4).outcome)
 
 
-WRITTEN = pytest.mark.skipif(
-    not (STUDIES / "sieve_coverage.csv").exists(), reason="the study has not been run"
-)
-
-
-@WRITTEN
 def test_no_smooth_curve_is_covered_significantly_less_than_its_level(study):
     """One-sided binomial test at 1%."""
     table = read("sieve_coverage")
@@ -82,7 +76,6 @@ def test_no_smooth_curve_is_covered_significantly_less_than_its_level(study):
     assert (table["below_nominal_p_value"] >= 0.01).all()
 
 
-@WRITTEN
 @pytest.mark.slow
 def test_one_cell_of_the_study_comes_out_again(study):
     name = "burgess_2014 n10000 auto"
@@ -92,7 +85,6 @@ def test_one_cell_of_the_study_comes_out_again(study):
         assert_allclose(row[column], expected[column], rtol=1e-3, atol=1e-3, err_msg=column)
 
 
-@WRITTEN
 @pytest.mark.parametrize("kind", ["10000", "100000", "1000000", "honest"])
 def test_the_documented_tables_are_those_of_the_study(study, kind):
     assert documented(f"sieve_coverage {kind}") == study.markdown(kind, STUDIES)
