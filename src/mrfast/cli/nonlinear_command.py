@@ -6,8 +6,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from mrfast.cli import nonlinear_sweep
 from mrfast.cli.association_options import options_named
 from mrfast.cli.mr_input import refuse_other_files
@@ -228,6 +226,7 @@ def _estimate(
     level: float,
 ) -> tuple[pd.DataFrame, str | None]:
     """The curve on a grid, and what its limits are."""
+    import numpy as np
     import pandas as pd
 
     ends = domain

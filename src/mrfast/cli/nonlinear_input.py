@@ -9,14 +9,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import numpy as np
-
 from mrfast.cli.association_options import listed
 from mrfast.errors import InvalidInputError, MissingExtraError
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
+    import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
 
@@ -58,7 +57,7 @@ ARGUMENTS = {
 """Arguments in messages, as options."""
 
 DEFAULT_ESTIMATOR = "sieve_iv"
-_DOSAGES = np.array([2, -1, 1, 0], dtype=np.int8)  # copies of allele 1 by PLINK's two bits
+_DOSAGES = (2, -1, 1, 0)  # copies of allele 1 by PLINK's two bits
 _COMPOSED = ("ensemble", "rescaled")
 
 
@@ -304,6 +303,7 @@ def _with_genotypes(
     """Table of the people that PLINK's files have too, and the names of their dosages."""
     import sys
 
+    import numpy as np
     import pandas as pd
 
     from mrfast.io.plink import PlinkFiles
@@ -359,8 +359,10 @@ def _with_genotypes(
 
 def _dosages(packed: NDArray[np.uint8], people: NDArray[Any]) -> tuple[NDArray[Any], int]:
     """Copies of allele 1, (people, variants), and how many were missing."""
+    import numpy as np
+
     bits = (packed[:, people // 4] >> (2 * (people % 4)).astype(np.uint8)) & 3
-    dosages = np.ascontiguousarray(_DOSAGES[bits].T)
+    dosages = np.ascontiguousarray(np.array(_DOSAGES, dtype=np.int8)[bits].T)
     absent = dosages < 0
     missing = int(absent.sum())
     if not missing:

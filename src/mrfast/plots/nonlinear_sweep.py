@@ -74,6 +74,9 @@ def sweep_figure(result: SweepResult) -> Any:
 def _draw(axis: Any, done: pd.DataFrame, name: str, criterion: str, best: int) -> None:
     heights = done[criterion].to_numpy(dtype=float)
     places = _places(axis, done[name].tolist())
+    axis.plot(
+        places, heights, "o", color=BLUE, markersize=4.5, alpha=0.7, markeredgewidth=0, label="runs"
+    )
     if criterion == "risk":
         axis.errorbar(
             places,
@@ -86,9 +89,6 @@ def _draw(axis: Any, done: pd.DataFrame, name: str, criterion: str, best: int) -
             zorder=1,
         )
         axis.axhline(0.0, color=GREY, linewidth=0.8, zorder=0)
-    axis.plot(
-        places, heights, "o", color=BLUE, markersize=4.5, alpha=0.7, markeredgewidth=0, label="runs"
-    )
     chosen = (done["run"] == best).to_numpy()
     axis.plot(
         places[chosen], heights[chosen], "D", color=ORANGE, markersize=7, label="best", zorder=4
